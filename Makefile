@@ -1,0 +1,67 @@
+# dspylab for developers: `make` alone lists the targets. Everything happens inside .venv.
+
+PYTHON ?= python3
+PYTEST_ARGS ?= -n auto --dist loadgroup
+DEMO := experiments/triage/experiment.yaml
+
+BIN := .venv/bin
+UV := $(BIN)/uv
+
+# No surprise traffic: DVC sends no analytics, LiteLLM reads the price table that it ships.
+export DVC_NO_ANALYTICS := 1
+export LITELLM_LOCAL_MODEL_COST_MAP := True
+# A virtual environment of somebody else must not be the one that is filled.
+unexport VIRTUAL_ENV CONDA_PREFIX
+
+# The name of the stamp is the content of what setup reads: nothing to do unless that changed, whatever
+# the clock or a checkout did to the files' times.
+STAMP := .venv/.dspylab-setup-$(shell cat requirements.lock pyproject.toml | cksum | tr -s ' \t' '--')
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test coverage lint format lock build clean
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: $(STAMP) ## Fill .venv with the locked dependencies and this project (a no-op when nothing changed)
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "dspylab needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." >&2; \
+		echo "Say which one to use, for example: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.12" >&2; exit 1; }
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || $(PYTHON) -m venv --clear .venv
+	@$(UV) --version >/dev/null 2>&1 || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -o '^uv==[^ ]*' requirements.lock)"
+	$(UV) pip sync --python $(BIN)/python --require-hashes requirements.lock
+	$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@rm -f .venv/.dspylab-setup-* && touch $@
+
+demo: setup ## Run the demo experiment on the embedded model: no key, no network
+	@$(BIN)/dspylab validate --config $(DEMO)
+	@$(BIN)/dspylab run --config $(DEMO)
+
+test: setup ## Run the tests (PYTEST_ARGS replaces the default '-n auto --dist loadgroup')
+	HF_HUB_OFFLINE=1 $(BIN)/pytest $(PYTEST_ARGS)
+
+coverage: setup ## Run the tests and report the lines that none of them reaches
+	HF_HUB_OFFLINE=1 $(BIN)/pytest $(PYTEST_ARGS) --cov --cov-report=term
+
+lint: setup ## Check style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: setup ## Mend what ruff can mend by itself
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+lock: setup ## Resolve requirements.lock anew (UV_ARGS=--upgrade for the newest versions)
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		--extra local --extra parquet --group dev --group demo $(UV_ARGS) pyproject.toml --output-file requirements.lock
+
+build: setup ## Build the wheel and the source archive into dist/
+	$(BIN)/hatchling build
+
+clean: ## Remove the virtual environment, caches and builds (results and DVC's cache stay)
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,280 @@
+"""From the rows of runs to `summary.json` and DVC's `metrics.json`. Pure; one pass over the rows of a run.
+
+What is kept of a row is numbers in arrays, so a run of 100,000 examples needs some 30 MB. Costs are
+computed anew from the tokens in the rows, so that a corrected price needs no new calls.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from dspylab.aggregate.activity import Activity
+from dspylab.aggregate.calls import CallTotals
+from dspylab.aggregate.stats import distribution, metric_summary
+from dspylab.config.models import Experiment
+from dspylab.jsonable import to_json
+from dspylab.records import ExampleCounts, GitState, MetricSummary, Rates, RunInfo, RunSummary, Summary
+
+__all__ = ["RunRows", "plain_metrics", "summarize", "summarize_run", "to_json"]
+
+#: Types of metrics whose numbers lie between 0 and 1 whatever the answer.
+_ZERO_TO_ONE = frozenset({
+    "exact_match", "contains", "token_f1", "numeric", "regex", "json_schema",
+    "rouge_l", "bleu", "semantic_f1", "llm_judge",
+})  # fmt: skip
+#: Significant digits of the figures that DVC shows.
+_DIGITS = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRows:
+    """What is known of one run.
+
+    Attributes:
+        info: The content of `run.json`.
+        rows: The rows of `raw.jsonl`; read once.
+        total: Examples of the test split.
+        run_metrics: Values of the metrics over all rows, by name.
+    """
+
+    info: RunInfo
+    rows: Iterable[Mapping[str, Any]]
+    total: int
+    run_metrics: Mapping[str, float | None] = field(default_factory=dict)
+
+
+def summarize(
+    experiment: Experiment,
+    runs: Mapping[str, RunRows],
+    *,
+    rates: Mapping[str, Rates | None],
+    config_hash: str,
+    git: GitState | None,
+    created_at: str,
+    versions: Mapping[str, str],
+) -> Summary:
+    """The summary of an experiment.
+
+    Args:
+        experiment: The validated experiment file.
+        runs: Run key to what is known of the run, in the order of the matrix. Runs without rows are left out.
+        rates: Model id to the price rates of now.
+        config_hash: Digest of the experiment file.
+        git: The commit that the results were made on.
+        created_at: ISO 8601, UTC.
+        versions: Package name to version.
+
+    Returns:
+        The content of `summary.json`.
+    """
+    metrics = {name: metric for name, metric in experiment.metrics.items() if metric.type != "run"}
+    bounded = {name for name, metric in metrics.items() if metric.type in _ZERO_TO_ONE}
+    return Summary(
+        experiment=experiment.name,
+        description=experiment.description,
+        config_hash=config_hash,
+        primary_metric=experiment.ranked_by,
+        git=git,
+        created_at=created_at,
+        versions=versions,
+        rates=rates,
+        runs={
+            key: summarize_run(
+                run.rows,
+                run.info,
+                total=run.total,
+                primary=experiment.ranked_by,
+                metric_names=list(metrics),
+                rates=rates,
+                run_metrics=run.run_metrics,
+                bounded=bounded,
+            )
+            for key, run in runs.items()
+        },
+    )
+
+
+def summarize_run(
+    rows: Iterable[Mapping[str, Any]],
+    info: RunInfo,
+    *,
+    total: int,
+    primary: str,
+    metric_names: Sequence[str],
+    rates: Mapping[str, Rates | None],
+    run_metrics: Mapping[str, float | None] | None = None,
+    bounded: Collection[str] = (),
+    complete: bool | None = None,
+) -> RunSummary:
+    """The summary of one run.
+
+    Args:
+        rows: The rows of `raw.jsonl`; read once.
+        info: The content of `run.json`.
+        total: Examples of the test split.
+        primary: Name of the metric that ranks the runs.
+        metric_names: Metrics that are expected, in the order of the file; others that occur follow.
+        rates: Model id to the price rates of now. A model that is not in it keeps the cost in its rows.
+        run_metrics: Values of the metrics over all rows, by name.
+        bounded: Names of metrics between 0 and 1, whose intervals are cut there.
+        complete: Whether nothing is left to do; by default, whether all examples have a row and none
+            failed for a reason that may pass.
+
+    Returns:
+        The summary.
+    """
+    run_metrics = run_metrics or {}
+    totals = _Totals(CallTotals(rates))
+    for row in rows:
+        totals.add(row)
+    activity = totals.activity.result()
+    call_figures = totals.calls.figures(totals.parse_failures)
+    scored = totals.results if primary in run_metrics else totals.having(primary)
+    return RunSummary(
+        coordinates=info.coordinates,
+        config_hash=info.config_hash,
+        complete=totals.rows == total and not totals.passing if complete is None else complete,
+        started_at=_iso(activity.started_at),
+        finished_at=_iso(activity.finished_at),
+        active_s=activity.active_s,
+        engine=info.engine,
+        examples=ExampleCounts(
+            total=total, attempted=totals.rows, scored=scored, failed=totals.rows - totals.results
+        ),
+        metrics=totals.metric_summaries(metric_names, bounded),
+        metric_errors=dict(totals.metric_errors),
+        run_metrics=dict(run_metrics),
+        errors=dict(totals.errors.most_common()),
+        **call_figures.timings,
+        example_s=distribution(totals.example_s),
+        metric_s=distribution(totals.metric_s),
+        throughput_tokens_per_s=(
+            call_figures.tokens.completion / activity.active_s if activity.active_s > 0 else None
+        ),
+        concurrency=activity.concurrency,
+        tokens=call_figures.tokens,
+        calls=call_figures.counts,
+        predictors=call_figures.predictors,
+        cost_usd=call_figures.cost,
+        versions=info.versions,
+    )
+
+
+def plain_metrics(summary: Summary) -> dict[str, Any]:
+    """The few plain numbers that DVC shows as columns: `dvc exp show`, `dvc metrics diff`.
+
+    Args:
+        summary: The summary.
+
+    Returns:
+        ``{<primary metric>: {run: mean}, "best": {…}, "failed": n, "cost_usd": total}``. `best` is the
+        run with the highest mean: its mean, median latency and cost. Figures that do not exist are
+        left out, since DVC has no way to show them.
+    """
+    primary = summary.primary_metric or ""
+    means = {key: primary_value(run, primary) for key, run in summary.runs.items()}
+    known = {key: value for key, value in means.items() if value is not None}
+    costs = [run.cost_usd.total for run in summary.runs.values()]
+    plain: dict[str, Any] = {primary: {key: _rounded(value) for key, value in known.items()}}
+    if known:
+        best = summary.runs[max(known, key=known.__getitem__)]
+        figures = {
+            primary: primary_value(best, primary),
+            "latency_p50_s": best.latency_s.p50,
+            "cost_usd": best.cost_usd.total,
+        }
+        plain["best"] = {name: _rounded(value) for name, value in figures.items() if value is not None}
+    plain["failed"] = sum(run.examples.failed for run in summary.runs.values())
+    priced = [cost for cost in costs if cost is not None]
+    if len(priced) == len(costs):
+        plain["cost_usd"] = _rounded(math.fsum(priced))
+    return plain
+
+
+def primary_value(run: RunSummary, primary: str) -> float | None:
+    """The number that ranks a run: the mean of the primary metric, or its value over all rows."""
+    metric = run.metrics.get(primary)
+    return metric.mean if metric is not None else run.run_metrics.get(primary)
+
+
+@dataclass
+class _Totals:
+    """Sums and arrays over the rows of a run."""
+
+    calls: CallTotals
+    activity: Activity = field(default_factory=Activity)
+    rows: int = 0
+    results: int = 0
+    passing: int = 0
+    parse_failures: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    metric_errors: Counter[str] = field(default_factory=Counter)
+    values: dict[str, array[float]] = field(default_factory=dict)
+    examples: dict[str, array[int]] = field(default_factory=dict)
+    example_s: array[float] = field(default_factory=lambda: array("d"))
+    metric_s: array[float] = field(default_factory=lambda: array("d"))
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self.rows += 1
+        self.parse_failures += row["parse_failures"]
+        self.activity.add(row["started_at"], row["example_s"])
+        from_cache = False
+        for call in row["calls"]:
+            self.calls.add(call)
+            from_cache = from_cache or (call["cached"] and call["role"] == "task")
+        error = row["error"]
+        if error is not None:
+            self.errors[error["type"]] += 1
+            self.passing += error["kind"] == "endpoint"
+            return
+        self.results += 1
+        self.metric_s.append(row["metric_s"])
+        if not from_cache:
+            self.example_s.append(row["example_s"])
+        self.metric_errors.update(row["metric_errors"])
+        for name, value in row["metrics"].items():
+            if name not in self.values:
+                self.values[name], self.examples[name] = array("d"), array("q")
+            self.values[name].append(value)
+            # 64 bits instead of the text: two of 100,000 ids are the same with a chance of 3e-10.
+            self.examples[name].append(hash(row["example_id"]))
+
+    def having(self, metric: str) -> int:
+        """Examples that have a metric, or one of the numbers of a metric that gives several."""
+        own = [len(values) for name, values in self.values.items() if _belongs(name, metric)]
+        return max(own, default=0)
+
+    def metric_summaries(self, names: Sequence[str], bounded: Collection[str]) -> dict[str, MetricSummary]:
+        """Summaries in the order of the file; a metric that only gives several numbers has none of its own."""
+        found = {name: [own for own in self.values if _belongs(own, name)] or [name] for name in names}
+        expected = [own for name in names for own in found[name]]
+        others = [name for name in self.values if name not in expected]
+        return {
+            name: metric_summary(
+                self.values.get(name, array("d")),
+                self.examples.get(name),
+                (0.0, 1.0) if name in bounded else None,
+            )
+            for name in [*expected, *others]
+        }
+
+
+def _belongs(name: str, metric: str) -> bool:
+    return name == metric or name.startswith(f"{metric}.")
+
+
+def _iso(timestamp: float | None) -> str | None:
+    """Seconds since the epoch as ISO 8601 in UTC, to the millisecond."""
+    if timestamp is None:
+        return None
+    return datetime.fromtimestamp(timestamp, UTC).isoformat(timespec="milliseconds")
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")

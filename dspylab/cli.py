@@ -1,0 +1,210 @@
+"""The command line: parse, dispatch, and turn errors into exit codes. Commands live in `commands/`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+import dspylab
+from dspylab.errors import DspylabError
+
+app = typer.Typer(
+    name="dspylab",
+    help="Run a matrix of DSPy programs, models and optimizers as a DVC pipeline, and compare the results.",
+    epilog="Start with: dspylab run -c experiments/triage/experiment.yaml",
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help="Experiment file. Default: the only one in this folder or under experiments/.",
+        show_default=False,
+    ),
+]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Log what happens, and show tracebacks of bugs.")
+]
+Coordinates = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="The run's coordinates, such as model=smollm2 program.style=cot.", show_default=False
+    ),
+]
+
+
+def _example(text: str) -> str:
+    return f"Example: {text}"
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        typer.echo(f"dspylab {dspylab.__version__}")
+        raise typer.Exit
+
+
+@app.command(epilog=_example("dspylab run -c experiments/triage/experiment.yaml"))
+def run(
+    config: Config = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Execute every run anew, also those that are done.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the results.")] = False,
+    json_events: Annotated[bool, typer.Option("--json", help="Print events as JSON lines instead.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Execute what is missing or stale of the whole matrix, all runs together, and record it with DVC."""
+    from dspylab.commands.run import run_experiment
+
+    _log(verbose)
+    run_experiment(config, fresh=fresh, quiet=quiet, json_events=json_events)
+
+
+@app.command(
+    "run-one",
+    epilog=_example("dspylab run-one -c experiments/triage/experiment.yaml model=smollm2 program.style=cot"),
+)
+def run_one(
+    coordinates: Coordinates = None,
+    config: Config = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Call every example again.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Execute one run. This is the command of each DVC stage; it touches neither git nor DVC."""
+    from dspylab.commands.run_one import run_one_run
+
+    _log(verbose)
+    run_one_run(config, coordinates or [], fresh=fresh, quiet=quiet)
+
+
+@app.command(epilog=_example("dspylab plan -c experiments/triage/experiment.yaml"))
+def plan(config: Config = None, verbose: Verbose = False) -> None:
+    """Show the runs of the matrix and which are done, stale or half done. Changes nothing."""
+    from dspylab.commands.plan import show_plan
+
+    _log(verbose)
+    show_plan(config)
+
+
+@app.command(epilog=_example("dspylab validate -c experiments/triage/experiment.yaml"))
+def validate(config: Config = None, verbose: Verbose = False) -> None:
+    """Check an experiment file and report everything that is wrong with it. Changes nothing."""
+    from dspylab.commands.validate import validate_experiment
+
+    _log(verbose)
+    validate_experiment(config)
+
+
+@app.command(epilog=_example("dspylab sync && dvc repro"))
+def sync(config: Config = None, verbose: Verbose = False) -> None:
+    """Write the experiment's stages into dvc.yaml, so that plain `dvc repro` and `dvc exp run` work."""
+    from dspylab.commands.sync import sync_experiment
+
+    _log(verbose)
+    sync_experiment(config)
+
+
+@app.command(epilog=_example("dspylab aggregate -c experiments/triage/experiment.yaml"))
+def aggregate(config: Config = None, verbose: Verbose = False) -> None:
+    """Build summary.json and metrics.json from the results that are there. Calls no model."""
+    from dspylab.commands.aggregate import aggregate_experiment
+
+    _log(verbose)
+    aggregate_experiment(config)
+
+
+@app.command(epilog=_example("dspylab schema experiment > experiment.schema.json"))
+def schema(
+    name: Annotated[
+        str | None, typer.Argument(help="experiment, raw, run or summary; all of them with --output.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder to write all schemas to.", show_default=False),
+    ] = None,
+) -> None:
+    """Print the JSON Schema of a file that dspylab reads or writes, or write all of them to a folder."""
+    from dspylab.commands.schema import print_or_write_schemas
+
+    print_or_write_schemas(name, output)
+
+
+def _log(verbose: bool) -> None:
+    """Logs of our own at --verbose; those of libraries only when they warn."""
+    from dspylab.redact import RedactingFormatter
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(RedactingFormatter("%(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING if verbose else logging.ERROR, handlers=[handler], force=True)
+    logging.getLogger("dspylab").setLevel(logging.DEBUG if verbose else logging.WARNING)
+
+
+def main() -> None:
+    """The console script: run the command, print its error, exit with its code."""
+    code = _run()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code == _INTERRUPTED:
+        # Calls in flight sit in threads that Python would wait for; what finished is on disk already.
+        os._exit(code)
+    sys.exit(code)
+
+
+_INTERRUPTED = 130
+_BROKEN = 70
+
+
+def _run() -> int:
+    from dspylab.redact import redact
+
+    try:
+        result = app(standalone_mode=False)
+    except DspylabError as error:
+        typer.echo(redact(str(error)), err=True)
+        return error.exit_code
+    except click.exceptions.ClickException as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        typer.echo("interrupted", err=True)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough, such as `head`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001 - a bug of ours must not end in a traceback either
+        if "--verbose" in sys.argv or "-v" in sys.argv:
+            import traceback
+
+            typer.echo(redact(traceback.format_exc()), err=True)
+        typer.echo(
+            redact(
+                f"dspylab has a bug: {type(error).__name__}: {error}: please report it with the output of "
+                "the same command and --verbose; finished examples are kept"
+            ),
+            err=True,
+        )
+        return _BROKEN
+    return result if isinstance(result, int) else 0
+
+
+if __name__ == "__main__":
+    main()

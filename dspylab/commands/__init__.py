@@ -1,0 +1,1 @@
+"""One file a command: load, call, write. Only these modules and `cli.py` print."""

@@ -1,0 +1,35 @@
+"""Which experiment a command is about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dspylab.errors import UsageError
+
+_NAMES = ("experiment.yaml", "experiment.yml")
+
+
+def find_config(given: Path | None) -> Path:
+    """The experiment file: the given one, or the only one in sight.
+
+    Args:
+        given: What `--config` says.
+
+    Raises:
+        UsageError: If none was given and there is none, or more than one.
+    """
+    if given is not None:
+        return given / _NAMES[0] if given.is_dir() else given
+    here = [Path(name) for name in _NAMES if Path(name).is_file()]
+    found = here or sorted(path for name in _NAMES for path in Path("experiments").glob(f"*/{name}"))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise UsageError(
+            "there is no experiment here",
+            remedy="name its file with --config, or go to the folder that has it",
+        )
+    raise UsageError(
+        f"there are several experiments: {', '.join(map(str, found))}",
+        remedy="name one of them with --config",
+    )

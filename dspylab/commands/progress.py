@@ -1,0 +1,229 @@
+"""Show how the execution goes: a live view on a terminal, plain lines elsewhere, JSON events on request."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dspylab.execute.active import Observer, RunReport
+from dspylab.records import ExampleFailure, ExampleOutcome
+from dspylab.report.numbers import format_cost, format_duration, format_number
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+#: Between two plain lines about a run, and between two pictures of the live view, in seconds.
+_LINE_EVERY_S = 10.0
+_REFRESH_S = 0.25
+#: Runs that the live view shows at once; finished ones scroll away above it.
+_SHOWN_RUNS = 12
+
+
+@dataclass
+class RunTally:
+    """What is known of a run while it goes on."""
+
+    total: int
+    done: int
+    failed: int = 0
+    score: float = 0.0
+    scored: int = 0
+    cost_usd: float | None = 0.0
+    here: int = 0
+    began: float = field(default_factory=time.monotonic)
+    spoke: float = field(default_factory=time.monotonic)
+
+    def add(self, outcome: ExampleOutcome, metric: str) -> None:
+        """Counts one more example."""
+        self.done += 1
+        self.here += 1
+        if isinstance(outcome, ExampleFailure):
+            self.failed += 1
+        elif metric in outcome.metrics:
+            self.scored += 1
+            self.score += outcome.metrics[metric]
+        for call in outcome.calls:
+            self.cost_usd = (
+                None if self.cost_usd is None or call.cost_usd is None else self.cost_usd + call.cost_usd
+            )
+
+    @property
+    def mean(self) -> float | None:
+        """Running mean of the primary metric over what this session scored."""
+        return self.score / self.scored if self.scored else None
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the run is done at the pace so far; None while there is no pace."""
+        elapsed_s = time.monotonic() - self.began
+        return (self.total - self.done) * elapsed_s / self.here if self.here else None
+
+    def line(self, metric: str) -> str:
+        """The tally as words."""
+        parts = [f"{self.done}/{self.total}"]
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        if self.mean is not None:
+            parts.append(f"{metric} {format_number(self.mean)}")
+        if self.cost_usd:
+            parts.append(format_cost(self.cost_usd))
+        if self.left_s and self.done < self.total:
+            parts.append(f"about {format_duration(self.left_s)} left")
+        return ", ".join(parts)
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def begun(self, run: str, total: int, kept: int) -> None:
+        """Nothing."""
+
+    def finished(self, outcome: ExampleOutcome) -> None:
+        """Nothing."""
+
+    def ended(self, report: RunReport) -> None:
+        """Nothing."""
+
+
+class Events:
+    """One JSON object a line, for programs that follow."""
+
+    def begun(self, run: str, total: int, kept: int) -> None:
+        """Prints that a run begins."""
+        self._print("run_begun", run=run, total=total, kept=kept)
+
+    def finished(self, outcome: ExampleOutcome) -> None:
+        """Prints one example's outcome in short."""
+        error = outcome.error
+        self._print(
+            "example_finished",
+            run=outcome.run,
+            index=outcome.index,
+            example_id=outcome.example_id,
+            metrics=dict(outcome.metrics),
+            error=None if error is None else asdict(error),
+            example_s=outcome.example_s,
+            calls=len(outcome.calls),
+        )
+
+    def ended(self, report: RunReport) -> None:
+        """Prints how a run ended."""
+        self._print("run_ended", complete=report.complete, **asdict(report))
+
+    def _print(self, event: str, **fields: Any) -> None:
+        print(json.dumps({"event": event, "time": time.time(), **fields}), flush=True)
+
+
+class Lines:
+    """Plain lines: when a run begins, every few seconds, and when it ends."""
+
+    def __init__(self, metric: str) -> None:
+        self._metric = metric
+        self._tallies: dict[str, RunTally] = {}
+
+    def begun(self, run: str, total: int, kept: int) -> None:
+        """Prints that a run begins."""
+        self._tallies[run] = RunTally(total=total, done=kept)
+        kept_text = f", {kept} kept from before" if kept else ""
+        print(f"{run}: {total} examples{kept_text}", flush=True)
+
+    def finished(self, outcome: ExampleOutcome) -> None:
+        """Prints the tally now and then."""
+        tally = self._tallies[outcome.run]
+        tally.add(outcome, self._metric)
+        now = time.monotonic()
+        if now - tally.spoke >= _LINE_EVERY_S:
+            tally.spoke = now
+            print(f"{outcome.run}: {tally.line(self._metric)}", flush=True)
+
+    def ended(self, report: RunReport) -> None:
+        """Prints how a run ended."""
+        took = format_duration(time.monotonic() - self._tallies[report.run].began)
+        print(
+            f"{report.run}: {_ending(report)} in {took}: {self._tallies[report.run].line(self._metric)}",
+            flush=True,
+        )
+
+
+class LiveView:
+    """A table that is redrawn in place."""
+
+    def __init__(self, metric: str, live: Live) -> None:
+        self._metric = metric
+        self._live = live
+        self._tallies: dict[str, RunTally] = {}
+        self._drawn = 0.0
+        self._calls = 0
+        self._began = time.monotonic()
+
+    def begun(self, run: str, total: int, kept: int) -> None:
+        """Adds a row."""
+        self._tallies[run] = RunTally(total=total, done=kept)
+        self._draw(now=True)
+
+    def finished(self, outcome: ExampleOutcome) -> None:
+        """Updates a row."""
+        self._tallies[outcome.run].add(outcome, self._metric)
+        self._calls += len(outcome.calls)
+        self._draw()
+
+    def ended(self, report: RunReport) -> None:
+        """Moves a row to the lines above the table."""
+        tally = self._tallies.pop(report.run)
+        took = format_duration(time.monotonic() - tally.began)
+        line = f"{report.run}: {_ending(report)} in {took}: {tally.line(self._metric)}"
+        self._live.console.print(line, markup=False, highlight=False)
+        self._draw(now=True)
+
+    def _draw(self, *, now: bool = False) -> None:
+        moment = time.monotonic()
+        if now or moment - self._drawn >= _REFRESH_S:
+            self._drawn = moment
+            self._live.update(self._table(), refresh=True)
+
+    def _table(self) -> Table:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        elapsed_s = time.monotonic() - self._began
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for run, tally in list(self._tallies.items())[:_SHOWN_RUNS]:
+            bar = ProgressBar(total=max(tally.total, 1), completed=tally.done, width=20)
+            table.add_row(Text(run, overflow="ellipsis"), bar, Text(tally.line(self._metric)))
+        hidden = len(self._tallies) - _SHOWN_RUNS
+        rate = self._calls / elapsed_s if elapsed_s else 0.0
+        foot = f"{self._calls} calls, {rate:.1f} calls/s, {format_duration(elapsed_s)}"
+        table.add_row(
+            Text(f"and {hidden} more runs" if hidden > 0 else "", style="dim"), "", Text(foot, style="dim")
+        )
+        return table
+
+
+def _ending(report: RunReport) -> str:
+    if report.complete:
+        return "done"
+    return f"stopped: {report.stopped}" if report.stopped else f"incomplete: {report.retryable} to try again"
+
+
+@contextmanager
+def observing(metric: str, *, quiet: bool, json_events: bool) -> Iterator[Observer]:
+    """The way of showing progress that fits the options and the terminal."""
+    if json_events:
+        yield Events()
+    elif quiet:
+        yield Quiet()
+    elif sys.stdout.isatty():
+        from rich.console import Console
+        from rich.live import Live
+
+        with Live(console=Console(), auto_refresh=False, transient=True) as live:
+            yield LiveView(metric, live)
+    else:
+        yield Lines(metric)

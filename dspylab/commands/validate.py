@@ -1,0 +1,22 @@
+"""`dspylab validate`: is the file right, and what does it say?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dspylab.commands.find import find_config
+from dspylab.config.load import load
+from dspylab.plan.matrix import axis_values, expand
+
+
+def validate_experiment(config: Path | None) -> None:
+    """Checks an experiment file and says what it holds.
+
+    Raises:
+        InvalidExperiment: If it is wrong, with every finding.
+    """
+    path = find_config(config)
+    experiment = load(path).experiment
+    runs = expand(experiment)
+    axes = ", ".join(f"{axis} ({len(values)})" for axis, values in axis_values(experiment).items())
+    print(f"{path}: valid: {experiment.name}: {len(runs)} run{'s' * (len(runs) != 1)} over {axes}")

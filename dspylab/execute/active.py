@@ -1,0 +1,197 @@
+"""A run while it is being executed: what is left to do, the journal it writes, and its end."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from dspylab.execute.example import Job
+from dspylab.jsonable import to_json
+from dspylab.record.journal import Journal
+from dspylab.record.layout import Layout
+from dspylab.record.publish import write_atomically, write_json
+from dspylab.records import DataRow, ExampleFailure, ExampleOutcome, RunInfo
+
+
+class Observer(Protocol):
+    """Whoever wants to follow the execution; called from one thread."""
+
+    def begun(self, run: str, total: int, kept: int) -> None:
+        """A run begins; `kept` of its `total` examples were finished in an earlier session."""
+
+    def finished(self, outcome: ExampleOutcome) -> None:
+        """An example finished."""
+
+    def ended(self, report: RunReport) -> None:
+        """A run has no example left, or was stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """How a run ended.
+
+    Attributes:
+        run: Key of the run.
+        total: Examples of the split.
+        done: Examples that need not be called again.
+        failed: Examples whose record is a failure.
+        retryable: Failures that another try may mend; the next run tries them again.
+        stopped: Why examples were left out; None if none were.
+    """
+
+    run: str
+    total: int
+    done: int
+    failed: int
+    retryable: int
+    stopped: str | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every example has its final record."""
+        return self.done == self.total
+
+
+class ActiveRun:
+    """A run while it is being executed. Used from one thread.
+
+    Args:
+        job: The run, ready to execute.
+        info: What its `run.json` will say.
+        layout: Where its files lie.
+        observer: Is told what happens.
+        is_recorded: Whether DVC has recorded a `raw.jsonl` of this MD5, so that it must be made anew.
+    """
+
+    def __init__(
+        self, job: Job, info: RunInfo, layout: Layout, observer: Observer, is_recorded: Callable[[str], bool]
+    ) -> None:
+        self.job = job
+        self.report: RunReport | None = None
+        self._info = info
+        self._layout = layout
+        self._observer = observer
+        self._is_recorded = is_recorded
+        self._journal: Journal | None = None
+        self._todo: deque[DataRow] = deque()
+        self._in_flight = 0
+        self._failed = 0
+        self._stopped: str | None = None
+
+    @property
+    def journal_path(self) -> Path:
+        """Where its journal lies."""
+        return self._layout.journal(self._info.config_hash)
+
+    def next_row(self) -> DataRow | None:
+        """The next example to begin; None when there is none or the run was stopped.
+
+        Raises:
+            RepositoryError: If another process executes this run.
+        """
+        if self.report is not None:
+            return None
+        if self._journal is None:
+            self._begin()
+        self._look_at_endpoint()
+        if not self._todo or self._stopped is not None:
+            return None
+        self._in_flight += 1
+        return self._todo.popleft()
+
+    def record(self, outcome: ExampleOutcome | None) -> None:
+        """Keeps what `execute_example` returned for a row of `next_row`.
+
+        Raises:
+            EnvironmentProblem: If the disk is full.
+        """
+        self._in_flight -= 1
+        if outcome is not None and self._journal is not None:
+            self._journal.append(to_json(outcome))
+            self._count(outcome)
+            self._observer.finished(outcome)
+        if not self._todo or self._stopped is not None:
+            self.end_if_idle()
+
+    def end_if_idle(self) -> None:
+        """Publishes the results once nothing of the run is left."""
+        if self._journal is not None and self._in_flight == 0 and self.report is None:
+            self.end()
+
+    def end(self, reason: str | None = None) -> None:
+        """Publishes what is finished and lets the journal go. Does nothing when the run never began.
+
+        Args:
+            reason: Why examples are left out, if any are.
+        """
+        if self._journal is None or self.report is not None:
+            return
+        journal, total = self._journal, len(self.job.rows)
+        done, retryable = len(journal.indexes), len(journal.retryable)
+        left_out = done + retryable < total
+        self.report = RunReport(
+            run=self.job.spec.key,
+            total=total,
+            done=done,
+            failed=journal.failures,
+            retryable=retryable,
+            stopped=self._stopped or (reason if left_out else None),
+        )
+        try:
+            if done or retryable:
+                write_json(self._layout.info(self.job.spec.key), to_json(self._info))
+                md5 = write_atomically(self._layout.raw(self.job.spec.key), journal.rows())
+                if self.report.complete:
+                    journal.publish(md5)
+        finally:
+            journal.__exit__()
+            self._journal = None
+        self._observer.ended(self.report)
+
+    def _begin(self) -> None:
+        journal = Journal(self.journal_path).__enter__()
+        if journal.published is not None and self._is_recorded(journal.published):
+            journal.clear()
+        self._journal = journal
+        kept = journal.indexes
+        self._todo = deque(row for row in self.job.rows if row.index not in kept)
+        self._observer.begun(self.job.spec.key, len(self.job.rows), len(kept))
+
+    def _count(self, outcome: ExampleOutcome) -> None:
+        if not isinstance(outcome, ExampleFailure):
+            return
+        self._failed += 1
+        self._look_at_endpoint()
+        if self._stopped is None and self.job.max_errors is not None and self._failed >= self.job.max_errors:
+            self._stopped = f"{self._failed} examples failed (execution.max_errors)"
+
+    def _look_at_endpoint(self) -> None:
+        refusal = self.job.engine.refusal
+        if refusal is not None and self._stopped is None:
+            self._stopped = str(refusal)
+
+
+def recorded_in(lock: Path) -> Callable[[str], bool]:
+    """Tells whether DVC's lock file names a file of an MD5; reads the lock once, when first asked."""
+    text: list[str] = []
+
+    def is_recorded(md5: str) -> bool:
+        if not text:
+            try:
+                text.append(lock.read_text(encoding="utf-8", errors="replace"))
+            except OSError:
+                text.append("")
+        return md5 in text[0]
+
+    return is_recorded
+
+
+def drop_journal(path: Path) -> None:
+    """Removes the journal of a run that DVC has recorded."""
+    for file in (path, path.with_suffix(".holder")):
+        file.unlink(missing_ok=True)
+    if path.parent.is_dir() and not any(path.parent.iterdir()):
+        path.parent.rmdir()

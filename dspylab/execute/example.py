@@ -1,0 +1,154 @@
+"""Execute one example: call the program, score its prediction, record every call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import dspy
+from dspy import lm15
+from dspy.utils.exceptions import LMError, is_retryable_lm_error
+
+from dspylab.jsonable import to_json
+from dspylab.lm.limits import Stopped
+from dspylab.lm.metered import FATAL, RETRYABLE, MeteredEngine
+from dspylab.lm.recorder import Recorder
+from dspylab.metrics.adapt import Scorer, score_all
+from dspylab.records import (
+    JSON,
+    DataRow,
+    ExampleError,
+    ExampleFailure,
+    ExampleOutcome,
+    ExampleResult,
+    RunSpec,
+)
+from dspylab.redact import redact
+
+#: Longest error message that a row keeps, in characters.
+_MAX_MESSAGE = 2000
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is ready to execute.
+
+    Attributes:
+        spec: The run.
+        program: The program, shared by all examples as in `dspy.Evaluate`.
+        names: Predictor object id to name.
+        lm: The model that answers.
+        engine: The engine behind `lm`.
+        adapter: DSPy adapter, None for DSPy's default.
+        scorers: The metrics.
+        rows: The test split.
+        max_errors: Failed examples after which the run stops; None for never.
+    """
+
+    spec: RunSpec
+    program: dspy.Module
+    names: Mapping[int, str]
+    lm: dspy.LM
+    engine: MeteredEngine
+    adapter: dspy.Adapter | None
+    scorers: tuple[Scorer, ...]
+    rows: tuple[DataRow, ...]
+    max_errors: int | None
+
+
+def execute_example(job: Job, row: DataRow) -> ExampleOutcome | None:
+    """Runs one example.
+
+    Args:
+        job: The run.
+        row: The example.
+
+    Returns:
+        The result, or a failure when the program raised; None when the run was stopped meanwhile, so
+        that the example counts as never begun.
+    """
+    recorder = Recorder(names=job.names)
+    started_at, started = time.time(), time.perf_counter()
+    identity: dict[str, Any] = {
+        "run": job.spec.key,
+        "index": row.index,
+        "example_id": row.example_id,
+        "inputs": row.inputs,
+        "labels": row.labels,
+    }
+    try:
+        with recorder.context(lm=job.lm, adapter=job.adapter, trace=[], disable_history=True):
+            prediction = _prediction(job.program(**row.inputs))
+            example_s = time.perf_counter() - started
+            started_metrics = time.perf_counter()
+            example = dspy.Example(**{**row.labels, **row.inputs}).with_inputs(*row.inputs)
+            with recorder.as_role("judge").context():
+                scores = score_all(job.scorers, example, prediction)
+        return ExampleResult(
+            **identity,
+            prediction=_fields(prediction),
+            metrics=scores.values,
+            metric_errors={name: redact(text)[:_MAX_MESSAGE] for name, text in scores.errors.items()},
+            metric_details=scores.details,
+            parse_failures=len(recorder.parse_failures),
+            example_s=example_s,
+            metric_s=time.perf_counter() - started_metrics,
+            started_at=started_at,
+            calls=tuple(recorder.calls),
+        )
+    except Stopped:
+        return None
+    except Exception as error:  # noqa: BLE001 - whatever the user's program raises is a failed example
+        return ExampleFailure(
+            **identity,
+            error=_described(error),
+            parse_failures=len(recorder.parse_failures),
+            example_s=time.perf_counter() - started,
+            started_at=started_at,
+            calls=tuple(recorder.calls),
+        )
+
+
+def _prediction(value: Any) -> dspy.Prediction:
+    if isinstance(value, dspy.Prediction):
+        return value
+    if isinstance(value, Mapping):
+        return dspy.Prediction(**value)
+    raise TypeError(
+        f"the program returned {type(value).__name__}, not a dspy.Prediction; end forward() with one"
+    )
+
+
+def _fields(prediction: dspy.Prediction) -> dict[str, JSON]:
+    return {str(name): _recordable(value) for name, value in prediction.items()}
+
+
+def _recordable(value: Any) -> JSON:
+    try:
+        return to_json(value)
+    except RecursionError:  # a value that holds itself
+        return repr(value)[:_MAX_MESSAGE]
+
+
+def _described(error: BaseException) -> ExampleError:
+    message = redact(str(error).partition("\n\n  To fix:")[0].strip())
+    return ExampleError(
+        type=type(error).__name__,
+        message=message if len(message) <= _MAX_MESSAGE else message[:_MAX_MESSAGE] + " […]",
+        kind="endpoint" if _is_endpoint_problem(error) else "program",
+    )
+
+
+def _is_endpoint_problem(error: BaseException | None) -> bool:
+    """Whether another try, perhaps with a better key, may succeed; looks through wrapped errors."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, lm15.LM15Error):
+            return isinstance(error, (*RETRYABLE, *FATAL))
+        if isinstance(error, LMError) and is_retryable_lm_error(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,131 @@
+"""Work off the examples of many runs at once, under one bound for all and one for each model."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+
+from dspylab.execute.active import ActiveRun
+from dspylab.execute.example import execute_example
+from dspylab.records import DataRow, ExampleOutcome
+
+#: How often the loop looks at whether the user stopped it, in seconds.
+_TICK_S = 0.2
+
+
+class Stop:
+    """Set by a signal handler: begin nothing more; `grace_s` later stop waiting for what is in flight."""
+
+    def __init__(self, grace_s: float) -> None:
+        self.grace_s = grace_s
+        self.requested_at: float | None = None
+        self._told: list[Callable[[], None]] = []
+
+    def request(self) -> None:
+        """Asks the loop to stop. May be called from a signal handler."""
+        if self.requested_at is None:
+            self.requested_at = time.monotonic()
+
+    def on_request(self, callback: Callable[[], None]) -> None:
+        """Has the loop call `callback` once it sees the request; a signal handler must not: it may lock."""
+        self._told.append(callback)
+
+    def tell(self) -> None:
+        """Calls the callbacks, once."""
+        while self._told:
+            self._told.pop()()
+
+    @property
+    def requested(self) -> bool:
+        """Whether nothing more may begin."""
+        return self.requested_at is not None
+
+    @property
+    def over(self) -> bool:
+        """Whether the grace is over too."""
+        return self.requested_at is not None and time.monotonic() > self.requested_at + self.grace_s
+
+
+@dataclass
+class _Lane:
+    """The runs of one model, worked off one after the other, `width` examples at a time."""
+
+    width: int
+    waiting: deque[ActiveRun] = field(default_factory=deque)
+    in_flight: int = 0
+
+    def next(self) -> tuple[ActiveRun, DataRow] | None:
+        if self.in_flight >= self.width:
+            return None
+        while self.waiting:
+            run = self.waiting[0]
+            row = run.next_row()
+            if row is not None:
+                return run, row
+            self.waiting.popleft()
+            run.end_if_idle()
+        return None
+
+
+_Finished = queue.SimpleQueue[tuple[_Lane, ActiveRun, "Future[ExampleOutcome | None]"]]
+
+
+def work_off(
+    runs: Iterable[ActiveRun], widths: Mapping[str, int], executor: Executor, total: int, stop: Stop
+) -> None:
+    """Executes all examples of all runs, and has each run record what finishes.
+
+    The runs of one model follow each other, the tail of one overlapping with the head of the next;
+    models take turns, so that a slow one never idles a fast one. Runs are only touched by the calling
+    thread.
+
+    Args:
+        runs: The runs.
+        widths: Model id to examples in flight at once.
+        executor: Runs `execute_example`; must have at least `total` workers.
+        total: Examples in flight at once, over all runs.
+        stop: Ends the loop early.
+    """
+    lanes: dict[str, _Lane] = {}
+    for run in runs:
+        model = run.job.spec.model
+        lanes.setdefault(model, _Lane(widths[model])).waiting.append(run)
+    turns = deque(lanes.values())
+    finished: _Finished = queue.SimpleQueue()
+    in_flight = 0
+    while not stop.over:
+        if stop.requested:
+            stop.tell()
+        while not stop.requested and in_flight < total and _start(turns, executor, finished):
+            in_flight += 1
+        if not in_flight:
+            return
+        try:
+            lane, run, future = finished.get(timeout=_TICK_S)
+        except queue.Empty:
+            continue
+        in_flight -= 1
+        lane.in_flight -= 1
+        run.record(future.result())
+
+
+def _start(turns: deque[_Lane], executor: Executor, finished: _Finished) -> bool:
+    """Begins one example of the next lane that has one and room for it."""
+    for _ in range(len(turns)):
+        lane = turns[0]
+        turns.rotate(-1)
+        item = lane.next()
+        if item is not None:
+            run, row = item
+            lane.in_flight += 1
+            executor.submit(execute_example, run.job, row).add_done_callback(_put(finished, lane, run))
+            return True
+    return False
+
+
+def _put(finished: _Finished, lane: _Lane, run: ActiveRun) -> Callable[[Future[ExampleOutcome | None]], None]:
+    return lambda future: finished.put((lane, run, future))

@@ -1,0 +1,134 @@
+"""Execute runs of an experiment: build what they need, work them off, publish their results."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from dspylab.errors import EnvironmentProblem
+from dspylab.execute.active import ActiveRun, Observer, RunReport, drop_journal, recorded_in
+from dspylab.execute.example import Job
+from dspylab.execute.pool import Stop, work_off
+from dspylab.laboratory import REPORTED_PACKAGES, Laboratory, versions
+from dspylab.lm.build import Models
+from dspylab.lm.recorder import predictor_names
+from dspylab.metrics.adapt import build_scorers
+from dspylab.plan.identity import resolved_model
+from dspylab.records import RunInfo, RunSpec
+
+
+def execute_runs(
+    laboratory: Laboratory, keys: Sequence[str], observer: Observer, stop: Stop, *, fresh: bool = False
+) -> list[RunReport]:
+    """Executes runs, all of them together.
+
+    Args:
+        laboratory: The experiment.
+        keys: Runs to execute.
+        observer: Is told what happens.
+        stop: Ends the execution early.
+        fresh: Call every example again, also those that an interrupted session finished.
+
+    Returns:
+        How each run ended, in the order of `keys`. What finished is on disk, whatever happened.
+
+    Raises:
+        EnvironmentProblem: If the machine is not ready, before the first call.
+        ProgramError: If the user's code cannot be used, before the first call.
+        DataError: If the dataset cannot be read, before the first call.
+    """
+    specs = [laboratory.run(key) for key in keys]
+    experiment = laboratory.experiment
+    with Models(
+        experiment, _models_needed(laboratory, specs), laboratory.layout.folder, laboratory.environment
+    ) as models:
+        recorded = recorded_in(laboratory.layout.root / "dvc.lock")
+        runs = [
+            ActiveRun(
+                _job(laboratory, spec, models),
+                _info(laboratory, spec, models),
+                laboratory.layout,
+                observer,
+                recorded,
+            )
+            for spec in specs
+        ]
+        if fresh:
+            for run in runs:
+                drop_journal(run.journal_path)
+        width = min(experiment.execution.max_concurrency, sum(len(run.job.rows) for run in runs))
+        widths = {spec.model: models.width(spec.model) for spec in specs}
+        with _threads(width, stop) as executor, _ending(runs):
+            stop.on_request(models.stop)
+            work_off(runs, widths, executor, width, stop)
+        return [run.report or _untouched(run) for run in runs]
+
+
+@contextlib.contextmanager
+def _threads(width: int, stop: Stop) -> Iterator[ThreadPoolExecutor]:
+    """Threads that are only waited for when nobody asked to stop."""
+    executor = ThreadPoolExecutor(max_workers=max(width, 1), thread_name_prefix="dspylab-example")
+    try:
+        yield executor
+    finally:
+        executor.shutdown(wait=not stop.requested, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _ending(runs: Sequence[ActiveRun]) -> Iterator[None]:
+    """Publishes what runs have finished, also when something goes wrong."""
+    try:
+        yield
+    except BaseException as error:
+        for run in runs:
+            # The first problem is the one to report; a full disk would only repeat itself here.
+            with contextlib.suppress(EnvironmentProblem):
+                run.end(f"stopped by {type(error).__name__}")
+        raise
+    for run in runs:
+        run.end("stopped")
+
+
+def _untouched(run: ActiveRun) -> RunReport:
+    total = len(run.job.rows)
+    return RunReport(run=run.job.spec.key, total=total, done=0, failed=0, retryable=0, stopped="not begun")
+
+
+def _models_needed(laboratory: Laboratory, specs: Sequence[RunSpec]) -> list[str]:
+    judges = [metric.model for metric in laboratory.experiment.metrics.values() if metric.model]
+    return list(dict.fromkeys([*(spec.model for spec in specs), *judges]))
+
+
+def _job(laboratory: Laboratory, spec: RunSpec, models: Models) -> Job:
+    experiment = laboratory.experiment
+    program = laboratory.code.build(spec.program_args)
+
+    def judge(model_id: str) -> Any:
+        return models.lm(model_id, {})
+
+    return Job(
+        spec=spec,
+        program=program,
+        names=predictor_names(program),
+        lm=models.lm(spec.model, spec.lm_settings),
+        engine=models.engines[spec.model],
+        adapter=laboratory.code.adapter(spec.adapter),
+        scorers=build_scorers(experiment.metrics, laboratory.code.attribute, judge),
+        rows=laboratory.splits.test,
+        max_errors=experiment.execution.max_errors,
+    )
+
+
+def _info(laboratory: Laboratory, spec: RunSpec, models: Models) -> RunInfo:
+    engines: Mapping[str, Any] = models.engines
+    return RunInfo(
+        run=spec.key,
+        coordinates=spec.coordinates,
+        config_hash=laboratory.config_hash(spec),
+        model=resolved_model(laboratory.experiment, spec.model, spec.lm_settings),
+        engine=engines[spec.model].endpoint.engine,
+        rates={model_id: models.rates(model_id) for model_id in engines},
+        versions=versions(REPORTED_PACKAGES),
+    )

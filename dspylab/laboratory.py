@@ -1,0 +1,132 @@
+"""An experiment opened for work: its file, its runs, its code and where everything lies."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from dspylab.config.load import LoadedExperiment, load
+from dspylab.config.models import Experiment
+from dspylab.errors import UsageError
+from dspylab.lm.keys import read_environment
+from dspylab.plan.identity import config_hash
+from dspylab.plan.matrix import expand
+from dspylab.program.dataset import Splits, file_digest, load_splits
+from dspylab.program.footprint import code_files, code_references, data_files
+from dspylab.program.load import Code
+from dspylab.record.layout import Layout, find_root
+from dspylab.records import RunSpec
+
+#: Packages whose version shapes prompts and replies, so that a new one means new results.
+DECISIVE_PACKAGES = ("dspy",)
+#: Packages that a summary names beside its figures.
+REPORTED_PACKAGES = ("dspylab", "dspy", "litellm", "dvc")
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """An experiment opened for work.
+
+    Attributes:
+        loaded: The validated file.
+        runs: The runs of its matrix, in file order.
+        layout: Where its files lie.
+        code: The user's code, imported when it is first needed.
+    """
+
+    loaded: LoadedExperiment
+    runs: tuple[RunSpec, ...]
+    layout: Layout
+    code: Code
+
+    @property
+    def experiment(self) -> Experiment:
+        """The validated experiment."""
+        return self.loaded.experiment
+
+    @property
+    def config(self) -> PurePosixPath:
+        """The experiment file, relative to the repository's root."""
+        return PurePosixPath(self.loaded.path.relative_to(self.layout.root).as_posix())
+
+    def run(self, key: str) -> RunSpec:
+        """The run of a key that is known to exist."""
+        return next(run for run in self.runs if run.key == key)
+
+    @functools.cached_property
+    def code_files(self) -> dict[Path, str]:
+        """Python files of the repository that the experiment's code consists of, with their digests.
+
+        Raises:
+            ProgramError: If the code cannot be imported.
+        """
+        memory = self.layout.private / "code" / f"{self.experiment.name}.json"
+        return code_files(self.code, code_references(self.experiment, self.runs), memory)
+
+    @functools.cached_property
+    def data_files(self) -> dict[Path, str]:
+        """Dataset files with their digests."""
+        return {path: file_digest(path) for path in data_files(self.experiment, self.layout.folder)}
+
+    @functools.cached_property
+    def splits(self) -> Splits:
+        """The dataset, read and split.
+
+        Raises:
+            DataError: If it cannot be read.
+        """
+        return load_splits(self.experiment.dataset, self.layout.folder, self.code.attribute)
+
+    @functools.cached_property
+    def environment(self) -> dict[str, str]:
+        """The environment over the `.env` files."""
+        return read_environment(self.layout.folder, self.layout.root)
+
+    def config_hash(self, run: RunSpec) -> str:
+        """Digest of everything that decides the results of a run."""
+        return config_hash(self.experiment, run, self._file_digests, versions(DECISIVE_PACKAGES))
+
+    @functools.cached_property
+    def _file_digests(self) -> dict[str, str]:
+        files = {**self.code_files, **self.data_files}
+        return {
+            path.relative_to(self.layout.root).as_posix(): digest for path, digest in sorted(files.items())
+        }
+
+
+def open_laboratory(config: Path) -> Laboratory:
+    """Opens an experiment.
+
+    Args:
+        config: Path of the experiment file.
+
+    Raises:
+        InvalidExperiment: If the file is wrong.
+        UsageError: If it reaches files outside of its repository.
+    """
+    loaded = load(config)
+    layout = Layout(folder=loaded.folder, root=find_root(loaded.folder))
+    code = Code(loaded.experiment.program, loaded.folder, layout.root)
+    runs = expand(loaded.experiment)
+    for path in data_files(loaded.experiment, loaded.folder):
+        if not path.is_relative_to(layout.root):
+            raise UsageError(
+                f"{path} lies outside of the repository {layout.root}",
+                where=f"{config}: dataset",
+                remedy="move it into the repository, so that DVC can track it",
+            )
+    return Laboratory(loaded, runs, layout, code)
+
+
+@functools.cache
+def versions(packages: tuple[str, ...]) -> dict[str, str]:
+    """Installed versions by package name."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

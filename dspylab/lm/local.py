@@ -1,0 +1,175 @@
+"""The embedded model: llama.cpp in this process, behind an OpenAI-compatible endpoint on the loopback.
+
+``serve(path)`` starts a server once per file and options and hands the same one to everybody who asks
+again; ``close_all()`` (also at exit) stops them. The threads are this process's own, so a process that
+is killed leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import secrets
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dspylab.errors import EnvironmentProblem
+
+logger = logging.getLogger(__name__)
+
+#: llama.cpp turns a JSON schema into a grammar, so that every complete reply parses.
+SUPPORTS_RESPONSE_SCHEMA = True
+
+#: Request parameters that the server honours, in the names that DSPy's adapters ask for.
+SUPPORTED_PARAMS = frozenset(
+    {
+        "frequency_penalty",
+        "max_completion_tokens",
+        "max_tokens",
+        "presence_penalty",
+        "response_format",
+        "seed",
+        "stop",
+        "stream",
+        "temperature",
+        "top_p",
+    }
+)
+
+#: Slots; the context window is divided among them.
+_N_PARALLEL = 4
+_N_CTX = 8192
+#: More threads than this do not make small models faster, they only wait for each other.
+_MAX_THREADS = 8
+
+
+def default_concurrency() -> int:
+    """Calls in flight at once when the model's entry does not say."""
+    return 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """How a model is served.
+
+    Attributes:
+        n_ctx: Context window in tokens, divided equally among the slots.
+        n_parallel: Slots: requests that are decoded together.
+        n_threads: CPU threads that compute.
+    """
+
+    n_ctx: int
+    n_parallel: int
+    n_threads: int
+
+
+def serve_options(
+    *, n_ctx: int | None = None, n_parallel: int | None = None, n_threads: int | None = None
+) -> ServeOptions:
+    """Options with what is None chosen from the machine."""
+    return ServeOptions(
+        n_ctx=n_ctx or _N_CTX,
+        n_parallel=n_parallel or _N_PARALLEL,
+        n_threads=n_threads or min(available_cores(), _MAX_THREADS),
+    )
+
+
+def available_cores() -> int:
+    """CPU cores that this process may use; fewer than the machine has under an affinity mask."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class LocalServer:
+    """A model that is being served. Made by ``serve``, not by hand.
+
+    Attributes:
+        path: The GGUF file.
+        options: How it is served.
+        url: Base URL of the OpenAI-compatible endpoint; ends in ``/v1``.
+        api_key: Bearer token that the endpoint asks for. It is drawn for each server, so that no other
+            user of the machine and no web page can use the port.
+    """
+
+    def __init__(self, path: Path, options: ServeOptions) -> None:
+        self.path = path
+        self.options = options
+        self.api_key = secrets.token_hex(16)
+        self._native: Any = _start(path, options, self.api_key)
+        self.url = f"{self._native.listening_address}/v1"
+
+    def close(self) -> None:
+        """Stop the server and free the model. Calls in flight fail. Closing twice is fine."""
+        with _lock:
+            if _servers.get((self.path, self.options)) is self:
+                del _servers[self.path, self.options]
+            # xllamacpp has no stop(): the server stops, and joins its threads, with its last reference.
+            self._native = None
+
+
+_servers: dict[tuple[Path, ServeOptions], LocalServer] = {}
+_lock = threading.RLock()
+
+
+def serve(path: Path, options: ServeOptions | None = None) -> LocalServer:
+    """The server of a GGUF file: the one that is running, or a new one. Thread-safe.
+
+    Args:
+        path: The GGUF file.
+        options: How to serve it; None chooses from the machine.
+
+    Raises:
+        EnvironmentProblem: xllamacpp is not installed or does not run here, or it cannot load the file.
+    """
+    key = (path.resolve(), options or serve_options())
+    with _lock:
+        if key not in _servers:
+            _servers[key] = LocalServer(*key)
+        return _servers[key]
+
+
+@atexit.register
+def close_all() -> None:
+    """Stop every server of this process. ``serve`` starts them anew."""
+    with _lock:
+        for server in list(_servers.values()):
+            server.close()
+
+
+def _start(path: Path, options: ServeOptions, api_key: str) -> Any:
+    try:
+        import xllamacpp
+    except ImportError as error:
+        raise EnvironmentProblem(
+            f"the embedded engine xllamacpp cannot be imported: {error}",
+            where=str(path),
+            remedy="pip install 'dspylab[local]'",
+        ) from error
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.n_ctx = options.n_ctx
+    params.n_parallel = options.n_parallel
+    # Slots of their own: with a unified cache one long request evicts the prompts of the others.
+    params.kv_unified = False
+    params.cpuparams.n_threads = options.n_threads
+    params.cpuparams_batch.n_threads = options.n_threads
+    params.api_keys = [api_key]
+    params.ui = False
+    params.endpoint_slots = False
+    # The native log writes to the terminal by itself; errors are worth that when somebody is looking.
+    params.verbosity = 1 if logger.isEnabledFor(logging.DEBUG) else 0
+    try:
+        server = xllamacpp.Server(params)
+    except RuntimeError as error:
+        raise EnvironmentProblem(
+            "llama.cpp cannot load this file",
+            where=str(path),
+            remedy="check that it is whole, of an architecture that llama.cpp knows, and fits into memory; "
+            "--verbose shows its own message",
+        ) from error
+    logger.debug("serving %s at %s with %s", path.name, server.listening_address, options)
+    return server

@@ -1,0 +1,1 @@
+"""From a prediction, or from all rows of a run, to named numbers of quality."""

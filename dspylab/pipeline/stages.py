@@ -1,0 +1,213 @@
+"""From runs to what `dvc.yaml` and `params.yaml` say about them. Pure.
+
+Two facts about DVC shape what is written here:
+
+* `dvc exp show` prints the whole of `params.yaml` and every interpolated value that comes from a params file.
+  So the items of the `foreach` stage stand in `dvc.yaml` itself, where DVC treats them as local.
+* DVC compares the values of the addresses that a stage lists and nothing else. A key that was taken out of a
+  model is no longer listed, hence no change. So `params.yaml` keeps which keys each model sets, and the runs
+  depend on that too.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from dspylab.config.models import Experiment
+from dspylab.plan.identity import param_addresses
+from dspylab.records import JSON, RunSpec
+
+RUN_COMMAND = "dspylab run-one --config"
+SUMMARY_COMMAND = "dspylab aggregate --config"
+#: What lies in the folder of a run and is kept in the DVC cache.
+RUN_OUTPUTS = ("raw.jsonl", "run.json")
+#: Sections of the experiment file that the summary is made from, beside the rows.
+SUMMARY_SECTIONS = ("name", "program", "dataset", "models", "optimizers", "matrix", "metrics", "primary_metric")
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineEntry:
+    """Everything that DVC's files say about one experiment.
+
+    Attributes:
+        name: Name of the experiment, of its run stage and of its entry in `params.yaml`.
+        config: Experiment file, relative to the root of the repository.
+        stages: Stage name to definition, for `dvc.yaml`.
+        params: The experiment's entry in `params.yaml`.
+        ignored: Lines of the `.gitignore` beside the experiment file.
+    """
+
+    name: str
+    config: PurePosixPath
+    stages: Mapping[str, Any]
+    params: Mapping[str, Any]
+    ignored: tuple[str, ...]
+
+
+def build(
+    experiment: Experiment,
+    runs: Sequence[RunSpec],
+    *,
+    config: PurePosixPath,
+    code: Sequence[str],
+    data: Sequence[str],
+    document: Mapping[str, Any],
+) -> PipelineEntry:
+    """Says what DVC's files have to say about an experiment.
+
+    Args:
+        experiment: The experiment.
+        runs: Its runs, at least one.
+        config: The experiment file, relative to the root of the repository.
+        code: Python files that the program consists of, relative to the root.
+        data: Dataset files, relative to the root.
+        document: The experiment file as plain data.
+
+    Returns:
+        The entry. It depends on nothing but the arguments, so two calls agree.
+    """
+    addresses = {run.key: param_addresses(experiment, run, document) for run in runs}
+    settings = _settings(experiment.name, addresses.values())
+    tracked = _Tracked.split(addresses)
+    tracked_settings = _Tracked.split({key: _models_of(found, experiment.name) for key, found in addresses.items()})
+    folder = config.parent
+    run_stage = {
+        "foreach": {
+            run.key: {
+                "args": arguments(run),
+                **({"params": tracked.own[run.key]} if tracked.width else {}),
+                **({"settings": tracked_settings.own[run.key]} if tracked_settings.width else {}),
+            }
+            for run in runs
+        },
+        "do": {
+            "cmd": f"{RUN_COMMAND} {quote(str(config))} ${{item.args}}",
+            "deps": [literal(path) for path in dict.fromkeys([*code, *data])],
+            "params": [
+                {literal(str(config)): [*tracked.common, *tracked.places("params")]},
+                *tracked_settings.common,
+                *tracked_settings.places("settings"),
+            ],
+            "outs": [f"{literal(str(folder / 'results'))}/${{key}}/{name}" for name in RUN_OUTPUTS],
+        },
+    }
+    sections = [section for section in SUMMARY_SECTIONS if section in document]
+    summary_stage = {
+        "cmd": f"{SUMMARY_COMMAND} {quote(str(config))}",
+        # The folder stands for every run's files: one entry in dvc.lock instead of two a run.
+        "deps": [literal(str(folder / "results"))],
+        "params": [{literal(str(config)): sections}, f"{experiment.name}.sections"],
+        "outs": [{literal(str(folder / "summary.json")): {"cache": False}}],
+        "metrics": [{literal(str(folder / "metrics.json")): {"cache": False}}],
+    }
+    return PipelineEntry(
+        name=experiment.name,
+        config=config,
+        stages={experiment.name: run_stage, summary_stage_name(experiment.name): summary_stage},
+        params={"config": str(config), "sections": sections, "settings": settings},
+        ignored=tuple(f"/results/**/{name}" for name in RUN_OUTPUTS),
+    )
+
+
+def summary_stage_name(name: str) -> str:
+    """Name of the stage that builds the summary of an experiment."""
+    return f"{name}-summary"
+
+
+def run_stage_name(name: str, key: str) -> str:
+    """Address of the stage of one run, as in `dvc repro triage@smollm2-predict`."""
+    return f"{name}@{key}"
+
+
+def arguments(run: RunSpec) -> str:
+    """The coordinates of a run as the command line of `run-one` names them, quoted for a shell."""
+    return " ".join(quote(coordinate(axis, value)) for axis, value in run.coordinates.items())
+
+
+def coordinate(axis: str, value: JSON) -> str:
+    """One coordinate as an argument, not quoted: `model=smollm2`, `lm.temperature=0.7`.
+
+    A value is JSON, except that a string which is no JSON by itself stands bare. `parse_coordinate` is the
+    inverse.
+    """
+    bare = isinstance(value, str) and value.isprintable() and not _is_json(value)
+    return f"{axis}={value if bare else json.dumps(value)}"
+
+
+def parse_coordinate(argument: str) -> tuple[str, JSON]:
+    """Axis and value of an argument that `coordinate` wrote or a person typed.
+
+    Raises:
+        ValueError: If the argument has no `=`.
+    """
+    axis, equals, text = argument.partition("=")
+    if not equals or not axis:
+        raise ValueError(argument)
+    return axis, json.loads(text) if _is_json(text) else text
+
+
+def quote(text: str) -> str:
+    """Quotes an argument for a shell, in such a way that DVC sees no `${` to interpolate in it."""
+    # Whatever has a `$` is in single quotes, so they can be closed and opened again between `$` and `{`.
+    return shlex.quote(text).replace("${", "$''{")
+
+
+def literal(path: str) -> str:
+    """A path as `dvc.yaml` has to spell it, so that DVC does not interpolate it."""
+    return path.replace("${", "\\${")
+
+
+@dataclass(frozen=True, slots=True)
+class _Tracked:
+    """Addresses that all runs track, and those that differ from run to run.
+
+    DVC interpolates single strings, never lists, into `params:`. So every run names the same number of own
+    addresses; one that has fewer names its last one again, which DVC takes as said once.
+    """
+
+    common: list[str]
+    own: Mapping[str, list[str]]
+    width: int
+
+    @classmethod
+    def split(cls, addresses: Mapping[str, Sequence[str]]) -> _Tracked:
+        first, *others = addresses.values()
+        shared = set(first).intersection(*others)
+        common = [address for address in first if address in shared]
+        own = {key: [address for address in found if address not in shared] for key, found in addresses.items()}
+        width = max(map(len, own.values()))
+        padded = {key: found + [(found or common)[-1]] * (width - len(found)) for key, found in own.items()}
+        return cls(common, padded, width)
+
+    def places(self, field: str) -> list[str]:
+        return [f"${{item.{field}[{position}]}}" for position in range(self.width)]
+
+
+def _settings(name: str, addresses: Iterable[Sequence[str]]) -> dict[str, list[str]]:
+    """Model id to the keys of it that decide results and stand in the file."""
+    keys: dict[str, list[str]] = {}
+    for address in dict.fromkeys(address for found in addresses for address in found):
+        section, _, rest = address.partition(".")
+        model, _, key = rest.partition(".")
+        if section == "models":
+            keys.setdefault(model, []).append(key)
+    return keys
+
+
+def _models_of(addresses: Sequence[str], name: str) -> list[str]:
+    """Addresses in `params.yaml` of the models that a run's addresses belong to."""
+    models = (address.split(".")[1] for address in addresses if address.startswith("models."))
+    return [f"{name}.settings.{model}" for model in dict.fromkeys(models)]
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

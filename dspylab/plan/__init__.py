@@ -1,0 +1,1 @@
+"""From an `Experiment` to its runs. Pure: no file, clock or network is touched."""

@@ -1,0 +1,59 @@
+"""Where every file of an experiment lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths of an experiment.
+
+    Attributes:
+        folder: Folder of the experiment file. Results lie in it.
+        root: Root of the repository; `folder` outside of one. Private state lies in its `.dspylab`.
+    """
+
+    folder: Path
+    root: Path
+
+    @property
+    def results(self) -> Path:
+        """Folder with one folder a run."""
+        return self.folder / "results"
+
+    def raw(self, run: str) -> Path:
+        """One row an example, in dataset order. In the DVC cache."""
+        return self.results / run / "raw.jsonl"
+
+    def info(self, run: str) -> Path:
+        """What made the rows (`RunInfo`). In git."""
+        return self.results / run / "run.json"
+
+    @property
+    def summary(self) -> Path:
+        """The whole experiment in figures. In git."""
+        return self.folder / "summary.json"
+
+    @property
+    def metrics(self) -> Path:
+        """A few plain numbers for `dvc metrics` and `dvc exp show`. In git."""
+        return self.folder / "metrics.json"
+
+    @property
+    def private(self) -> Path:
+        """State that is nobody else's business: journals, locks. In neither git nor DVC."""
+        return self.root / ".dspylab"
+
+    def journal(self, config_hash: str) -> Path:
+        """Finished examples of a run that is not recorded yet."""
+        return self.private / "journal" / f"{config_hash}.jsonl"
+
+
+def find_root(folder: Path) -> Path:
+    """The nearest folder upwards that has a `.dvc` or `.git`, or `folder` itself."""
+    for candidate in (folder, *folder.parents):
+        if (candidate / ".dvc").is_dir() or (candidate / ".git").exists():
+            return candidate
+    return folder

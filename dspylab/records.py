@@ -1,0 +1,499 @@
+"""The frozen values that cross from one stage to the next, and the shape that they have in files.
+
+Units stand in the names: ``_s`` seconds, ``_usd`` US dollars, ``_tokens`` tokens. A figure that does not
+exist is None, never a stand-in. ``schema/raw.schema.json`` and ``schema/summary.schema.json`` are
+generated from these classes (see ``record/schema.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+RAW_SCHEMA_VERSION = 1
+SUMMARY_SCHEMA_VERSION = 1
+
+JSON = None | bool | int | float | str | list[Any] | dict[str, Any]
+Role = Literal["task", "judge", "optimizer"]
+IntervalMethod = Literal["wilson", "hall"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """One cell of the matrix: everything that says which run this is.
+
+    Attributes:
+        key: Unique, readable name; safe as a DVC stage item and as a folder name.
+        coordinates: Axis name to value, in canonical axis order, for the axes that the matrix names.
+        model: Id of the model that answers.
+        optimizer: Id of the optimizer, or ``none``.
+        compile_model: Id of the model that the optimizer compiles with; None means ``model``.
+        seed: Seed of the run.
+        adapter: ``chat``, ``json``, ``xml``, ``path:name``; None is DSPy's default.
+        program_args: Arguments of the factory, defaults of the file merged with the axes.
+        lm_settings: Request settings that the axes ``lm.*`` lay over the model entry.
+    """
+
+    key: str
+    coordinates: Mapping[str, JSON]
+    model: str
+    optimizer: str = "none"
+    compile_model: str | None = None
+    seed: int = 0
+    adapter: str | None = None
+    program_args: Mapping[str, JSON] = field(default_factory=dict)
+    lm_settings: Mapping[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataRow:
+    """One example of a dataset split.
+
+    Attributes:
+        index: 0-based position in the split.
+        example_id: The row's own ``id`` field, or a digest of its content.
+        inputs: Field name to value, what the program is called with.
+        labels: Field name to value, what metrics compare with.
+    """
+
+    index: int
+    example_id: str
+    inputs: Mapping[str, JSON]
+    labels: Mapping[str, JSON]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LMCall:
+    """One call of a language model, as DSPy asked for it (retries included in ``attempts``).
+
+    Every timing is of the attempt that succeeded and counts from the moment it was sent. See
+    ``docs/measurements.md`` for the exact definitions.
+
+    Attributes:
+        model: Id of the model entry.
+        role: Who asked: the program (task), a metric (judge) or an optimizer.
+        predictor: Name of the predictor in the program; None when no predictor made the call.
+        adapter: Class name of the adapter that formatted the prompt; None for a bare ``lm(...)`` call.
+        fallback: True when an adapter made this call because its first reply could not be parsed.
+        started_at: Wall-clock time when the attempt was sent, seconds since the epoch.
+        ttft_s: First non-empty content, reasoning or tool-call delta.
+        ttfot_s: First non-reasoning delta.
+        latency_s: Last non-empty delta; the return of the call when it was not streamed.
+        itl_s: (last delta - first delta) / (completion_tokens - 1).
+        decode_tokens_per_s: 1 / itl_s.
+        output_tokens_per_s: completion_tokens / latency_s.
+        queue_s: Time spent waiting for our own limits before it was sent.
+        retry_wait_s: Time spent waiting between attempts.
+        attempts: How often it was sent.
+        prompt_tokens: Tokens of the prompt, cached ones included.
+        cached_tokens: Tokens of the prompt that the provider read from its cache.
+        cache_write_tokens: Tokens of the prompt that the provider wrote to its cache.
+        completion_tokens: Tokens of the reply, reasoning included.
+        reasoning_tokens: Tokens of the reply that were reasoning.
+        token_source: Whether the token counts are the provider's or our estimate.
+        cost_usd: What the call cost; None when no price is known.
+        saved_usd: What a cached answer would have cost; None when it was not cached.
+        cached: True when DSPy's cache answered and nothing was sent.
+        streamed: True when the reply came as a stream.
+        finish_reason: As the provider says: stop, length, tool_call, content_filter.
+        error: ``Type: message`` when the call failed for good; None otherwise.
+    """
+
+    model: str
+    role: Role = "task"
+    predictor: str | None = None
+    adapter: str | None = None
+    fallback: bool = False
+    started_at: float | None = None
+    ttft_s: float | None = None
+    ttfot_s: float | None = None
+    latency_s: float | None = None
+    itl_s: float | None = None
+    decode_tokens_per_s: float | None = None
+    output_tokens_per_s: float | None = None
+    queue_s: float = 0.0
+    retry_wait_s: float = 0.0
+    attempts: int = 0
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    completion_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    token_source: Literal["provider", "estimate"] | None = None
+    cost_usd: float | None = None
+    saved_usd: float | None = None
+    cached: bool = False
+    streamed: bool = False
+    finish_reason: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExampleError:
+    """Why an example has no result.
+
+    Attributes:
+        type: Class name of the exception.
+        message: Its message, with secrets taken out.
+        kind: ``endpoint`` when another try may succeed (limits, outages, cut streams); ``program`` when
+            the same input would fail again (unparsable replies, exceptions in the user's code).
+    """
+
+    type: str
+    message: str
+    kind: Literal["endpoint", "program"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExampleResult:
+    """An example that the program answered.
+
+    Attributes:
+        run: Key of the run.
+        index: 0-based position in the test split.
+        example_id: Stable id of the example.
+        inputs: What the program was called with.
+        labels: What the metrics compared with.
+        prediction: Output field name to value.
+        metrics: Metric name to number.
+        metric_errors: Metric name to ``Type: message`` for metrics that raised.
+        metric_details: Metric name to what it says beside its number (a judge's reason, feedback).
+        parse_failures: Replies that an adapter could not parse, fallbacks included.
+        example_s: Duration of the program call alone.
+        metric_s: Duration of the metrics, judges included.
+        started_at: When the program was called, seconds since the epoch.
+        calls: Every LM call, in the order in which they ended.
+    """
+
+    run: str
+    index: int
+    example_id: str
+    inputs: Mapping[str, JSON]
+    labels: Mapping[str, JSON]
+    prediction: Mapping[str, JSON]
+    metrics: Mapping[str, float]
+    metric_errors: Mapping[str, str] = field(default_factory=dict)
+    metric_details: Mapping[str, JSON] = field(default_factory=dict)
+    parse_failures: int = 0
+    example_s: float
+    metric_s: float
+    started_at: float
+    calls: tuple[LMCall, ...] = ()
+    error: None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExampleFailure:
+    """An example that has no result. It is never scored; fields as in ExampleResult."""
+
+    run: str
+    index: int
+    example_id: str
+    inputs: Mapping[str, JSON]
+    labels: Mapping[str, JSON]
+    error: ExampleError
+    parse_failures: int = 0
+    example_s: float
+    started_at: float
+    calls: tuple[LMCall, ...] = ()
+    prediction: None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    metric_errors: Mapping[str, str] = field(default_factory=dict)
+    metric_details: Mapping[str, JSON] = field(default_factory=dict)
+    metric_s: float = 0.0
+
+
+ExampleOutcome = ExampleResult | ExampleFailure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInfo:
+    """What ``results/<run>/run.json`` says about a run, beside its rows.
+
+    Attributes:
+        run: Key of the run.
+        coordinates: Axis name to value.
+        config_hash: Digest of everything that decides the run's results.
+        model: Resolved settings of the model that reach the endpoint (no keys).
+        engine: ``native`` or ``litellm``, for the model that answered.
+        rates: Model id to the price rates used, None where no price is known.
+        versions: Package name to version.
+        torn_lines: Journal lines that were cut by a crash and dropped.
+    """
+
+    run: str
+    coordinates: Mapping[str, JSON]
+    config_hash: str
+    model: Mapping[str, JSON]
+    engine: str
+    rates: Mapping[str, Rates | None]
+    versions: Mapping[str, str]
+    torn_lines: int = 0
+    schema_version: int = RAW_SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """Prices of a model in US dollars per million tokens, and where they come from.
+
+    Attributes:
+        input_usd: Prompt tokens.
+        cached_input_usd: Prompt tokens read from the provider's cache; None means ``input_usd``.
+        cache_write_usd: Prompt tokens written to the provider's cache; None means ``input_usd``.
+        output_usd: Completion tokens, reasoning included.
+        source: ``experiment file``, ``litellm <version>`` or ``local``.
+    """
+
+    input_usd: float
+    output_usd: float
+    cached_input_usd: float | None = None
+    cache_write_usd: float | None = None
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricSummary:
+    """A metric over the examples of a run that have it.
+
+    Attributes:
+        mean: Arithmetic mean over ``n`` values.
+        stderr: Standard error of the mean; None for fewer than two examples.
+        ci95: Lower and upper end of the 95% interval; None for fewer than two examples, and when all
+            values are the same number other than 0 or 1.
+        method: How ``ci95`` was computed: ``wilson`` (all values 0 or 1) or ``hall`` (t, skewness removed).
+        n: Values that the mean is over, one for each row that has the metric.
+        examples: Distinct examples among them; fewer than ``n`` when examples repeat.
+    """
+
+    mean: float | None
+    stderr: float | None
+    ci95: tuple[float, float] | None
+    method: IntervalMethod | None = None
+    n: int
+    examples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distribution:
+    """A timing or rate over calls or examples; each statistic None for n = 0."""
+
+    mean: float | None
+    p50: float | None
+    p90: float | None
+    p95: float | None
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExampleCounts:
+    """How many examples were attempted, how many have a score, how many failed.
+
+    Attributes:
+        total: Examples of the split.
+        attempted: Examples that were tried: ``scored + failed`` and those without any metric.
+        scored: Examples with a result and the primary metric.
+        failed: Examples without a result.
+    """
+
+    total: int
+    attempted: int
+    scored: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenCounts:
+    """Sums over the calls of a run.
+
+    Attributes:
+        prompt: Prompt tokens.
+        cached: Prompt tokens that the provider read from its cache.
+        completion: Completion tokens.
+        reasoning: Completion tokens that were reasoning.
+        estimated_calls: Calls whose counts are an estimate.
+    """
+
+    prompt: int
+    cached: int
+    completion: int
+    reasoning: int
+    estimated_calls: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallCounts:
+    """Counts over the calls of a run.
+
+    Attributes:
+        total: Calls that DSPy asked for, cached and failed ones included.
+        failed: Calls without a reply, after all attempts.
+        cached: Calls that DSPy's cache answered.
+        attempts: Requests that were sent.
+        fallbacks: Calls that an adapter made because its first reply could not be parsed.
+        fallback_rate: ``fallbacks`` / the other calls of the task; None without such calls.
+        truncated: Replies that ended at the token limit (finish_reason ``length``).
+        parse_failures: Replies of the task that an adapter could not parse.
+        by_role: Role to its calls.
+        by_predictor: Name of a predictor to its calls under the role ``task``.
+    """
+
+    total: int
+    failed: int
+    cached: int
+    attempts: int
+    fallbacks: int
+    fallback_rate: float | None
+    truncated: int
+    parse_failures: int
+    by_role: Mapping[str, int]
+    by_predictor: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostSummary:
+    """What a run cost at the rates given in the summary. ``total`` is None as soon as a call has no price.
+
+    A call that failed and reported no tokens is not in it: what it cost, nobody says.
+
+    Attributes:
+        total: US dollars, all roles; None when a call has no price.
+        by_role: Role to US dollars; None when a call of the role has no price.
+        saved: What cached answers would have cost, as far as their price is known.
+        unpriced_calls: Calls with no known price.
+    """
+
+    total: float | None
+    by_role: Mapping[str, float | None]
+    saved: float
+    unpriced_calls: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictorSummary:
+    """One predictor of the program over a run; timings are of its calls that were sent and succeeded.
+
+    Attributes:
+        calls: Its calls under the role ``task``.
+        failed: Those without a reply.
+        fallbacks: Those that an adapter made because a reply could not be parsed.
+        truncated: Replies that ended at the token limit.
+        latency_s: Send to last token.
+        ttft_s: Send to first token.
+        prompt_tokens: Sum.
+        completion_tokens: Sum.
+        cost_usd: US dollars; None when a call has no price.
+    """
+
+    calls: int
+    failed: int
+    fallbacks: int
+    truncated: int
+    latency_s: Distribution
+    ttft_s: Distribution
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concurrency:
+    """How many examples of a run were under way at once, while any was; None when there is none.
+
+    Attributes:
+        mean: Sum of ``example_s`` / ``active_s``.
+        peak: Greatest number at any moment.
+    """
+
+    mean: float | None
+    peak: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """One run of ``summary.json``. Timings are of task calls that were sent and succeeded.
+
+    Attributes:
+        coordinates: Axis name to value.
+        config_hash: Digest of everything that decides the run's results.
+        complete: Every example has an outcome, and none of them failed for a reason that may pass.
+        started_at: ISO 8601, UTC: when the first example was started.
+        finished_at: ISO 8601, UTC: when the last example ended.
+        active_s: Time during which at least one example was under way; pauses are not in it.
+        engine: ``native`` or ``litellm``.
+        examples: How many were attempted, scored and failed.
+        metrics: Metric name to its mean and interval.
+        metric_errors: Metric name to the examples on which it raised.
+        run_metrics: Name of a metric over all rows to its value.
+        errors: Type of exception to the examples that it failed.
+        latency_s: Send to last token.
+        ttft_s: Send to first token.
+        ttfot_s: Send to first token that is not reasoning.
+        itl_s: Time between tokens.
+        decode_tokens_per_s: 1 / itl_s.
+        output_tokens_per_s: Completion tokens / latency_s of a call.
+        example_s: Duration of the program on an example that succeeded.
+        metric_s: Duration of the metrics on an example, judges included.
+        queue_s: Wait for our own limits before a call was sent.
+        throughput_tokens_per_s: Completion tokens of all task calls / active_s.
+        concurrency: Examples under way at once.
+        tokens: Sums over the task calls.
+        calls: Counts over the calls of all roles.
+        predictors: Name of a predictor to its figures; calls outside of any predictor are under ``(none)``.
+        cost_usd: Cost by role.
+        versions: Package name to version.
+    """
+
+    coordinates: Mapping[str, JSON]
+    config_hash: str
+    complete: bool
+    started_at: str | None
+    finished_at: str | None
+    active_s: float
+    engine: str
+    examples: ExampleCounts
+    metrics: Mapping[str, MetricSummary]
+    metric_errors: Mapping[str, int]
+    run_metrics: Mapping[str, float | None]
+    errors: Mapping[str, int]
+    latency_s: Distribution
+    ttft_s: Distribution
+    ttfot_s: Distribution
+    itl_s: Distribution
+    decode_tokens_per_s: Distribution
+    output_tokens_per_s: Distribution
+    example_s: Distribution
+    metric_s: Distribution
+    queue_s: Distribution
+    throughput_tokens_per_s: float | None
+    concurrency: Concurrency
+    tokens: TokenCounts
+    calls: CallCounts
+    predictors: Mapping[str, PredictorSummary]
+    cost_usd: CostSummary
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GitState:
+    """The commit that the results were made on; None outside of git or before the first commit."""
+
+    commit: str
+    branch: str | None
+    dirty: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """The whole of ``summary.json``."""
+
+    experiment: str
+    description: str
+    config_hash: str
+    primary_metric: str | None
+    git: GitState | None
+    created_at: str
+    versions: Mapping[str, str]
+    rates: Mapping[str, Rates | None]
+    runs: Mapping[str, RunSummary]
+    schema_version: int = SUMMARY_SCHEMA_VERSION
