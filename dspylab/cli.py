@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ import typer
 
 import dspylab
 from dspylab.errors import DspylabError
+from dspylab.redact import RedactingFormatter, redact
 
 app = typer.Typer(
     name="dspylab",
@@ -49,15 +51,20 @@ def _example(text: str) -> str:
     return f"Example: {text}"
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dspylab {dspylab.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+        bool,
+        typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version),
     ] = False,
 ) -> None:
-    if version:
-        typer.echo(f"dspylab {dspylab.__version__}")
-        raise typer.Exit
+    """Options of the command line itself."""
 
 
 @app.command(epilog=_example("dspylab run -c experiments/triage/experiment.yaml"))
@@ -149,8 +156,6 @@ def schema(
 
 def _log(verbose: bool) -> None:
     """Logs of our own at --verbose; those of libraries only when they warn."""
-    from dspylab.redact import RedactingFormatter
-
     handler = logging.StreamHandler()
     handler.setFormatter(RedactingFormatter("%(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING if verbose else logging.ERROR, handlers=[handler], force=True)
@@ -173,8 +178,6 @@ _BROKEN = 70
 
 
 def _run() -> int:
-    from dspylab.redact import redact
-
     try:
         result = app(standalone_mode=False)
     except DspylabError as error:
@@ -192,8 +195,6 @@ def _run() -> int:
         return 0
     except Exception as error:  # noqa: BLE001 - a bug of ours must not end in a traceback either
         if "--verbose" in sys.argv or "-v" in sys.argv:
-            import traceback
-
             typer.echo(redact(traceback.format_exc()), err=True)
         typer.echo(
             redact(

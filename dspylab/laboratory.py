@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from dspylab.config.load import LoadedExperiment, load
 from dspylab.config.models import Experiment
-from dspylab.errors import UsageError
+from dspylab.errors import EnvironmentProblem, UsageError
 from dspylab.lm.keys import read_environment
 from dspylab.plan.identity import config_hash
 from dspylab.plan.matrix import expand
@@ -63,6 +65,9 @@ class Laboratory:
             ProgramError: If the code cannot be imported.
         """
         memory = self.layout.private / "code" / f"{self.experiment.name}.json"
+        # A folder that can not be written only costs time here; it is told about when results are.
+        with contextlib.suppress(EnvironmentProblem):
+            self.layout.make_private()
         return code_files(self.code, code_references(self.experiment, self.runs), memory)
 
     @functools.cached_property
@@ -84,9 +89,16 @@ class Laboratory:
         """The environment over the `.env` files."""
         return read_environment(self.layout.folder, self.layout.root)
 
-    def config_hash(self, run: RunSpec) -> str:
-        """Digest of everything that decides the results of a run."""
-        return config_hash(self.experiment, run, self._file_digests, versions(DECISIVE_PACKAGES))
+    def config_hash(self, run: RunSpec, made_with: Mapping[str, str] | None = None) -> str:
+        """Digest of everything that decides the results of a run.
+
+        Args:
+            run: The run.
+            made_with: Package versions that its results were made with; default: those installed.
+        """
+        installed = made_with or versions(DECISIVE_PACKAGES)
+        decisive = {package: installed[package] for package in DECISIVE_PACKAGES if package in installed}
+        return config_hash(self.experiment, run, self._file_digests, decisive)
 
     @functools.cached_property
     def _file_digests(self) -> dict[str, str]:

@@ -214,6 +214,7 @@ class RunInfo:
     Attributes:
         run: Key of the run.
         coordinates: Axis name to value.
+        total: Examples of the test split.
         config_hash: Digest of everything that decides the run's results.
         model: Resolved settings of the model that reach the endpoint (no keys).
         engine: ``native`` or ``litellm``, for the model that answered.
@@ -224,6 +225,7 @@ class RunInfo:
 
     run: str
     coordinates: Mapping[str, JSON]
+    total: int
     config_hash: str
     model: Mapping[str, JSON]
     engine: str

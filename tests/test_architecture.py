@@ -23,7 +23,7 @@ PACKAGE = ROOT / "dspylab"
 
 # Libraries that cost start-up time: the only reason for an import inside a function.
 HEAVY = frozenset(
-    {"altair", "distributed", "dspy", "dvc", "huggingface_hub", "litellm", "pyarrow", "scipy", "xllamacpp"}
+    {"altair", "distributed", "dspy", "dvc", "huggingface_hub", "litellm", "pyarrow", "rich", "scipy", "xllamacpp"}
 )
 MAY_IMPORT_DVC = ("dspylab.pipeline.repo",)
 MAY_IMPORT_DSPY = ("dspylab.execute", "dspylab.lm", "dspylab.metrics", "dspylab.program", "dspylab.testing")
@@ -32,13 +32,12 @@ MAY_PRINT = ("dspylab.cli", "dspylab.commands", "dspylab.testing.__main__")
 MAY_IMPORT_CLI = ("dspylab.__main__",)
 # What comes after the raw rows can be repeated without a model, so it must not reach for one.
 AFTER_THE_RAW_ROWS = ("dspylab.aggregate", "dspylab.report")
-RUNS_MODELS = ("dspylab.execute", "dspylab.lm", "dspylab.program")
+CALLS_MODELS = frozenset({"dspy", "litellm", "xllamacpp"})
 
 PRINTS = frozenset(
     {
         "pprint.pprint",
         "print",
-        "print_json",
         "rich.get_console",
         "rich.print",
         "rich.print_json",
@@ -56,6 +55,7 @@ class Import:
 
     importer: str
     target: str
+    name: str  # what the module calls it; the first part of the target for a plain ``import a.b.c``
     line: int
     place: Literal["top", "function", "typing"]
 
@@ -88,7 +88,7 @@ class ImportFinder(ast.NodeVisitor):
 
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
-            self._add(alias.name, node.lineno)
+            self._add(alias.name, alias.asname or alias.name.partition(".")[0], node.lineno)
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         if node.level:
@@ -98,10 +98,10 @@ class ImportFinder(ast.NodeVisitor):
         else:
             origin = node.module or ""
         for alias in node.names:
-            self._add(f"{origin}.{alias.name}", node.lineno)
+            self._add(f"{origin}.{alias.name}", alias.asname or alias.name, node.lineno)
 
-    def _add(self, target: str, line: int) -> None:
-        self.found.append(Import(self.module, target, line, self.place))
+    def _add(self, target: str, name: str, line: int) -> None:
+        self.found.append(Import(self.module, target, name, line, self.place))
 
     def _inside(self, place: Literal["top", "function", "typing"], body: list[ast.stmt]) -> None:
         before, self.place = self.place, place
@@ -228,13 +228,16 @@ def test_packages_depend_one_way() -> None:
 
 def test_aggregation_needs_no_model() -> None:
     edges = graph("top", "function")
+    calls_models = {
+        found.importer for found in imports() if found.place == "top" and found.root in CALLS_MODELS
+    }
     assert_none(
         (
             f"{modules()[module].relative_to(ROOT)}: leads to {target}"
             for module in modules()
             if within(module, AFTER_THE_RAW_ROWS)
             for target in sorted(reachable(module, edges))
-            if within(target, RUNS_MODELS)
+            if target in calls_models or within(target, ("dspylab.execute",))
         ),
         "Execution and aggregation meet only through files.",
     )
@@ -247,6 +250,8 @@ def test_imports_stand_at_the_top() -> None:
             for found in imports()
             if found.place == "function"
             and found.root not in HEAVY
+            # Dispatch: each command loads only what it needs itself.
+            and not (found.importer == "dspylab.cli" and within(found.target, ("dspylab.commands",)))
             and resolve(found.target) not in heavy_modules()
         ),
         "An import inside a function is only for what loads one of: " + ", ".join(sorted(HEAVY)),
@@ -301,13 +306,16 @@ def test_only_commands_print() -> None:
 
 def printing(module: str) -> Iterator[tuple[int, str]]:
     """Line and text of whatever in a module writes to the terminal."""
+    own = [found for found in imports() if found.importer == module]
+    meaning = {found.name: found.target for found in own if found.name != found.root}
     for node in ast.walk(tree(module)):
-        if isinstance(node, ast.Call) and (name := dotted(node.func)) in PRINTS:
-            yield node.lineno, f"calls {name}"
-    for found in imports():
-        if found.importer == module and (
-            found.target in PRINTS | {"sys.stderr", "sys.stdout"} or within(found.target, DISPLAYS)
-        ):
+        if isinstance(node, ast.Call) and (name := dotted(node.func)):
+            first, dot, rest = name.partition(".")
+            called = meaning.get(first, first) + dot + rest
+            if called in PRINTS:
+                yield node.lineno, f"calls {called}"
+    for found in own:
+        if within(found.target, DISPLAYS):
             yield found.line, f"imports {found.target}"
 
 

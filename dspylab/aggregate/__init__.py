@@ -1,1 +1,1 @@
-"""From the rows of runs to `summary.json`. Pure: no model, file, clock or network is touched."""
+"""From the rows of runs to `summary.json`. No model is called; all but `collect` is pure."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import Counter
 from collections.abc import Mapping
@@ -41,20 +42,20 @@ class CallFigures:
 
 @dataclass
 class _Money:
-    """A sum of prices that is unknown as soon as one of them is."""
+    """Prices whose sum is unknown as soon as one of them is. Kept one by one, so that the sum is exact."""
 
-    usd: float = 0.0
+    known: array[float] = field(default_factory=lambda: array("d"))
     unpriced: int = 0
 
     def add(self, usd: float | None) -> None:
         if usd is None:
             self.unpriced += 1
-        else:
-            self.usd += usd
+        elif usd:
+            self.known.append(usd)
 
     @property
     def total(self) -> float | None:
-        return None if self.unpriced else self.usd
+        return None if self.unpriced else math.fsum(self.known)
 
 
 @dataclass
@@ -84,7 +85,7 @@ class CallTotals:
         self._by_role: Counter[str] = Counter()
         self._cost: dict[str, _Money] = {}
         self._predictors: dict[str, _Predictor] = {}
-        self._saved_usd = 0.0
+        self._saved = _Money()
 
     def add(self, call: Mapping[str, Any]) -> None:
         """Adds a call of a row."""
@@ -94,9 +95,7 @@ class CallTotals:
         self._counts["cached"] += cached
         self._counts["attempts"] += call["attempts"]
         cost = self._price(call)
-        if role not in self._cost:
-            self._cost[role] = _Money()
-        self._cost[role].add(cost)
+        self._cost.setdefault(role, _Money()).add(cost)
         if role != "task":
             return
         predictor = self._predictors.setdefault(call["predictor"] or NO_PREDICTOR, _Predictor())
@@ -146,7 +145,7 @@ class CallTotals:
     def _price(self, call: Mapping[str, Any]) -> float | None:
         """Cost of a call now; None when it has no known price."""
         if call["cached"]:
-            self._saved_usd += self._price_of_tokens(call, "saved_usd") or 0.0
+            self._saved.add(self._price_of_tokens(call, "saved_usd"))
             return 0.0
         if call["error"] is not None and call["completion_tokens"] is None:
             return 0.0
@@ -183,10 +182,11 @@ class CallTotals:
 
     def _cost_summary(self) -> CostSummary:
         unpriced = sum(money.unpriced for money in self._cost.values())
+        spent = math.fsum(usd for money in self._cost.values() for usd in money.known)
         return CostSummary(
-            total=None if unpriced else sum(money.usd for money in self._cost.values()),
+            total=None if unpriced else spent,
             by_role={role: money.total for role, money in self._cost.items()},
-            saved=self._saved_usd,
+            saved=math.fsum(self._saved.known),
             unpriced_calls=unpriced,
         )
 

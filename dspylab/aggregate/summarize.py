@@ -28,6 +28,8 @@ _ZERO_TO_ONE = frozenset({
     "exact_match", "contains", "token_f1", "numeric", "regex", "json_schema",
     "rouge_l", "bleu", "semantic_f1", "llm_judge",
 })  # fmt: skip
+#: Columns of DVC's that a metric of the same name must not overwrite.
+_OWN_COLUMNS = frozenset({"best", "failed", "cost_usd"})
 #: Significant digits of the figures that DVC shows.
 _DIGITS = 6
 
@@ -174,24 +176,25 @@ def plain_metrics(summary: Summary) -> dict[str, Any]:
 
     Returns:
         ``{<primary metric>: {run: mean}, "best": {…}, "failed": n, "cost_usd": total}``. `best` is the
-        run with the highest mean: its mean, median latency and cost. Figures that do not exist are
-        left out, since DVC has no way to show them.
+        complete run with the highest mean: its mean, median latency and cost. Figures that do not
+        exist are left out, since DVC has no way to show them.
     """
     primary = summary.primary_metric or ""
+    name = f"{primary}_mean" if primary in _OWN_COLUMNS else primary
     means = {key: primary_value(run, primary) for key, run in summary.runs.items()}
     known = {key: value for key, value in means.items() if value is not None}
+    complete = {key: value for key, value in known.items() if summary.runs[key].complete}
     costs = [run.cost_usd.total for run in summary.runs.values()]
-    plain: dict[str, Any] = {primary: {key: _rounded(value) for key, value in known.items()}}
-    if known:
-        best = summary.runs[max(known, key=known.__getitem__)]
-        figures = {
-            primary: primary_value(best, primary),
-            "latency_p50_s": best.latency_s.p50,
-            "cost_usd": best.cost_usd.total,
-        }
-        plain["best"] = {name: _rounded(value) for name, value in figures.items() if value is not None}
-    plain["failed"] = sum(run.examples.failed for run in summary.runs.values())
     priced = [cost for cost in costs if cost is not None]
+    plain: dict[str, Any] = {}
+    if known:
+        plain[name] = {key: _rounded(value) for key, value in known.items()}
+    if complete:
+        best = max(complete, key=complete.__getitem__)
+        run = summary.runs[best]
+        figures = {name: complete[best], "latency_p50_s": run.latency_s.p50, "cost_usd": run.cost_usd.total}
+        plain["best"] = {key: _rounded(value) for key, value in figures.items() if value is not None}
+    plain["failed"] = sum(run.examples.failed for run in summary.runs.values())
     if len(priced) == len(costs):
         plain["cost_usd"] = _rounded(math.fsum(priced))
     return plain
@@ -237,7 +240,7 @@ class _Totals:
         self.metric_s.append(row["metric_s"])
         if not from_cache:
             self.example_s.append(row["example_s"])
-        self.metric_errors.update(row["metric_errors"])
+        self.metric_errors.update(row["metric_errors"].keys())
         for name, value in row["metrics"].items():
             if name not in self.values:
                 self.values[name], self.examples[name] = array("d"), array("q")
@@ -251,7 +254,7 @@ class _Totals:
         return max(own, default=0)
 
     def metric_summaries(self, names: Sequence[str], bounded: Collection[str]) -> dict[str, MetricSummary]:
-        """Summaries in the order of the file; a metric that only gives several numbers has none of its own."""
+        """Summaries in the order of the file; a metric of several numbers alone has none of its own."""
         found = {name: [own for own in self.values if _belongs(own, name)] or [name] for name in names}
         expected = [own for name in names for own in found[name]]
         others = [name for name in self.values if name not in expected]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspylab.execute.active import Observer, RunReport
 from dspylab.records import ExampleFailure, ExampleOutcome
-from dspylab.report.numbers import format_cost, format_duration, format_number
+from dspylab.report.numbers import cost, duration, number
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -70,11 +70,11 @@ class RunTally:
         if self.failed:
             parts.append(f"{self.failed} failed")
         if self.mean is not None:
-            parts.append(f"{metric} {format_number(self.mean)}")
+            parts.append(f"{metric} {number(self.mean)}")
         if self.cost_usd:
-            parts.append(format_cost(self.cost_usd))
+            parts.append(cost(self.cost_usd))
         if self.left_s and self.done < self.total:
-            parts.append(f"about {format_duration(self.left_s)} left")
+            parts.append(f"about {duration(self.left_s)} left")
         return ", ".join(parts)
 
 
@@ -144,7 +144,7 @@ class Lines:
 
     def ended(self, report: RunReport) -> None:
         """Prints how a run ended."""
-        took = format_duration(time.monotonic() - self._tallies[report.run].began)
+        took = duration(time.monotonic() - self._tallies[report.run].began)
         print(
             f"{report.run}: {_ending(report)} in {took}: {self._tallies[report.run].line(self._metric)}",
             flush=True,
@@ -176,7 +176,7 @@ class LiveView:
     def ended(self, report: RunReport) -> None:
         """Moves a row to the lines above the table."""
         tally = self._tallies.pop(report.run)
-        took = format_duration(time.monotonic() - tally.began)
+        took = duration(time.monotonic() - tally.began)
         line = f"{report.run}: {_ending(report)} in {took}: {tally.line(self._metric)}"
         self._live.console.print(line, markup=False, highlight=False)
         self._draw(now=True)
@@ -199,7 +199,7 @@ class LiveView:
             table.add_row(Text(run, overflow="ellipsis"), bar, Text(tally.line(self._metric)))
         hidden = len(self._tallies) - _SHOWN_RUNS
         rate = self._calls / elapsed_s if elapsed_s else 0.0
-        foot = f"{self._calls} calls, {rate:.1f} calls/s, {format_duration(elapsed_s)}"
+        foot = f"{self._calls} calls, {rate:.1f} calls/s, {duration(elapsed_s)}"
         table.add_row(
             Text(f"and {hidden} more runs" if hidden > 0 else "", style="dim"), "", Text(foot, style="dim")
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from dspylab.commands.find import find_config
 from dspylab.laboratory import Laboratory, open_laboratory
 from dspylab.pipeline.dvcfile import upsert
-from dspylab.pipeline.stages import build
+from dspylab.pipeline.stages import PipelineEntry, build
 
 
 def sync_experiment(config: Path | None) -> None:
@@ -17,20 +17,24 @@ def sync_experiment(config: Path | None) -> None:
         DspylabError: If the experiment, its code or the pipeline's files are wrong.
     """
     laboratory = open_laboratory(find_config(config))
-    changed = sync(laboratory)
+    changed = upsert(laboratory.layout.root, pipeline_entry(laboratory))
     runs = len(laboratory.runs)
     state = "wrote" if changed else "nothing to change:"
     print(f"{state} {runs} run{'s' * (runs != 1)} of {laboratory.experiment.name} in dvc.yaml")
 
 
-def sync(laboratory: Laboratory) -> bool:
-    """Writes the experiment's stages into `dvc.yaml` and `params.yaml`; returns whether anything changed."""
+def pipeline_entry(laboratory: Laboratory) -> PipelineEntry:
+    """What DVC's files have to say about the experiment.
+
+    Raises:
+        ProgramError: If the user's code cannot be imported.
+    """
     root = laboratory.layout.root
 
     def relative(paths: dict[Path, str]) -> list[str]:
         return sorted(path.relative_to(root).as_posix() for path in paths)
 
-    entry = build(
+    return build(
         laboratory.experiment,
         laboratory.runs,
         config=laboratory.config,
@@ -38,4 +42,3 @@ def sync(laboratory: Laboratory) -> bool:
         data=relative(laboratory.data_files),
         document=laboratory.loaded.document,
     )
-    return upsert(root, entry)

@@ -19,7 +19,7 @@ from typing import Any, Final
 import yaml
 
 from dspylab.config.syntax import Defect, SyntaxProblem, explain_syntax, find_control_character
-from dspylab.config.wording import Address, shown
+from dspylab.config.wording import Address, plain, shown
 
 MAX_NODES: Final = 100_000
 MAX_DEPTH: Final = 50
@@ -167,12 +167,13 @@ class _Reader:
     def _alias(self, event: Any, depth: int) -> Node:
         node = self._anchors.get(event.anchor)
         if node is None:
+            name = plain(event.anchor)
             inside = event.anchor in self._anchors
-            problem = "repeats itself" if inside else "has no anchor"
-            remedy = "an alias can not stand inside of what it names" if inside else f"define &{event.anchor} above it"
-            raise SyntaxProblem(
-                Defect((), f"the alias *{event.anchor} {problem}", f"{remedy}; text with * needs quotes", _line(event))
+            problem = (
+                "stands inside of what it repeats" if inside else f"repeats &{name}, which is not above it"
             )
+            remedy = "take it out; text that begins with * needs quotes"
+            raise SyntaxProblem(Defect((), f"the alias *{name} {problem}", remedy, _line(event)))
         self._spend(event, node.size)
         if depth + node.height > MAX_DEPTH:
             self._too_deep(event)
@@ -191,12 +192,16 @@ class _Reader:
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             key = self._key(event, address, depth)
             if key == _MERGE and _is_plain(event):
+                if merged:
+                    self._defect(address, event, "<< stands twice", "write one, with a list: <<: [*a, *b]")
                 merged += self._merged(next(self._events), address, depth)
                 continue
             below = address if key is None else (*address, key)
             node = self._node(next(self._events), below, depth + 1)
             if key in own:
-                self._defect(below, event, f"stands twice, first in line {lines[key]}", "take one of the two out")
+                self._defect(
+                    below, event, f"stands twice, first in line {lines[key]}", "take one of the two out"
+                )
             elif key is not None:
                 own[key], lines[key] = node, _line(event)
         children: dict[str | int, Node] = {}
@@ -205,7 +210,9 @@ class _Reader:
                 if children.setdefault(name, child) is child and name not in own:
                     lines[name] = source.key_lines[name]
         children.update(own)
-        return _collection({name: child.value for name, child in children.items()}, _line(start), children, lines)
+        return _collection(
+            {name: child.value for name, child in children.items()}, _line(start), children, lines
+        )
 
     def _key(self, event: Any, address: Address, depth: int) -> str | None:
         """A key as text; None when there is no telling what it is."""
@@ -215,7 +222,9 @@ class _Reader:
                 self._anchors[event.anchor] = Node(event.value, _line(event))
             if event.value != _MERGE and _resolved(event) is not str:
                 what = f"the key {shown(event.value)} is no text"
-                self._defect((*address, event.value), event, what, f'put it in quotes: "{shown(event.value)[1:-1]}"')
+                self._defect(
+                    (*address, event.value), event, what, f'put it in quotes: "{plain(event.value)}"'
+                )
             return str(event.value)
         node = self._node(event, address, depth + 1)
         if isinstance(node.value, str):
@@ -236,7 +245,9 @@ class _Reader:
         text: str = event.value
         if kind is str:
             if _SURROGATE.search(text):
-                return self._unread(address, event, "the text has half a character", "write the whole character")
+                return self._unread(
+                    address, event, "the text has half a character", "write the whole character"
+                )
             return text
         if kind is None:
             return None
@@ -267,14 +278,16 @@ class _Reader:
         return None
 
     def _check_collection_tag(self, event: Any, address: Address) -> None:
-        if event.tag not in (None, "!", f"{_TAG}map", f"{_TAG}seq"):
+        if event.tag not in (None, f"{_TAG}map", f"{_TAG}seq"):
             self._unread(address, event, *_unknown_tag(event.tag))
 
     def _spend(self, event: Any, nodes: int) -> None:
         self._count += nodes
         if self._count > MAX_NODES:
             problem = f"the file has more than {MAX_NODES:,} values, aliases expanded"
-            raise SyntaxProblem(Defect((), problem, "move data into the dataset or the program", _line(event)))
+            raise SyntaxProblem(
+                Defect((), problem, "move data into the dataset or the program", _line(event))
+            )
 
     def _too_deep(self, event: Any) -> None:
         problem = f"values are nested more than {MAX_DEPTH} levels deep"
@@ -307,19 +320,23 @@ def _collection(
 
 def _resolved(event: Any) -> Any:
     """The type of a scalar: a Python type, None for null, or what is wrong with it and what to do."""
-    if event.tag not in (None, "!"):
-        return str if event.tag == f"{_TAG}str" else _unknown_tag(event.tag)
-    if not event.implicit[0]:
+    if event.tag == f"{_TAG}str" or (event.tag is None and not event.implicit[0]):
         return str
+    if event.tag is not None:
+        return _unknown_tag(event.tag)
     text: str = event.value
     for pattern, kind in ((_NULL, None), (_BOOL, bool), (_INT, int), (_FLOAT, float)):
         if pattern.fullmatch(text):
             return kind
     if _DATE.fullmatch(text):
         return f"{shown(text)} is a date", "put it in quotes"
-    return (f"{shown(text)} has a meaning of its own in YAML", "put it in quotes") if text in ("=", _MERGE) else str
+    return (
+        (f"{shown(text)} has a meaning of its own in YAML", "put it in quotes")
+        if text in ("=", _MERGE)
+        else str
+    )
 
 
 def _unknown_tag(tag: str) -> tuple[str, str]:
     name = tag.replace(_TAG, "!!", 1)
-    return f"the tag {shown(name)[1:-1]} is not supported", "take it out: write the value itself"
+    return f"the tag {plain(name)} is not supported", "take it out: write the value itself"

@@ -61,7 +61,7 @@ class Dataset(Section):
 
     path: str | None = Field(
         None,
-        description="jsonl, json, csv, tsv or parquet file, or `program.py:load`, a callable that returns rows.",
+        description="jsonl, json, csv, tsv or parquet file, or `program.py:load`, which returns rows.",
     )
     train: str | None = Field(None, description="Separate training file or loader; instead of `path`.")
     test: str | None = Field(None, description="Separate test file or loader; instead of `path`.")

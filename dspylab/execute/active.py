@@ -187,11 +187,3 @@ def recorded_in(lock: Path) -> Callable[[str], bool]:
         return md5 in text[0]
 
     return is_recorded
-
-
-def drop_journal(path: Path) -> None:
-    """Removes the journal of a run that DVC has recorded."""
-    for file in (path, path.with_suffix(".holder")):
-        file.unlink(missing_ok=True)
-    if path.parent.is_dir() and not any(path.parent.iterdir()):
-        path.parent.rmdir()

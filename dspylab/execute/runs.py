@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dspylab.errors import EnvironmentProblem
-from dspylab.execute.active import ActiveRun, Observer, RunReport, drop_journal, recorded_in
+from dspylab.execute.active import ActiveRun, Observer, RunReport, recorded_in
 from dspylab.execute.example import Job
 from dspylab.execute.pool import Stop, work_off
 from dspylab.laboratory import REPORTED_PACKAGES, Laboratory, versions
@@ -16,6 +16,7 @@ from dspylab.lm.build import Models
 from dspylab.lm.recorder import predictor_names
 from dspylab.metrics.adapt import build_scorers
 from dspylab.plan.identity import resolved_model
+from dspylab.record.journal import drop_journal
 from dspylab.records import RunInfo, RunSpec
 
 
@@ -39,6 +40,7 @@ def execute_runs(
         ProgramError: If the user's code cannot be used, before the first call.
         DataError: If the dataset cannot be read, before the first call.
     """
+    laboratory.layout.make_private()
     specs = [laboratory.run(key) for key in keys]
     experiment = laboratory.experiment
     with Models(
@@ -126,6 +128,7 @@ def _info(laboratory: Laboratory, spec: RunSpec, models: Models) -> RunInfo:
     return RunInfo(
         run=spec.key,
         coordinates=spec.coordinates,
+        total=len(laboratory.splits.test),
         config_hash=laboratory.config_hash(spec),
         model=resolved_model(laboratory.experiment, spec.model, spec.lm_settings),
         engine=engines[spec.model].endpoint.engine,

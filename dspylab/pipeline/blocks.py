@@ -17,16 +17,17 @@ from typing import Any
 import yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedSeq
+from ruamel.yaml.representer import RoundTripRepresenter
 
-#: Width at which DVC folds the lines of `dvc.lock`.
-DVC_WIDTH = 80
 #: Practically no folding: a command line stays on one line, where a reader looks for it.
 UNFOLDED = 1_000_000
+# As DVC does: its entries are ordered dicts, and in the file they are plain mappings.
+RoundTripRepresenter.add_representer(OrderedDict, RoundTripRepresenter.represent_dict)
 _KEY = re.compile(r"""(?P<key>[A-Za-z0-9_.@-]+|'[^'\n]*'|"[^"\\\n]*")\s*:(?=\s|$)""")
 _SECTION_KEY = re.compile(r"(?P<key>[A-Za-z0-9_-]+):[ \t]*(?P<value>\{\}|null|~)?[ \t]*(#.*)?$")
 
 
-class Unsplittable(Exception):  # noqa: N818 - not an error: the caller has another way
+class Unsplittable(Exception):
     """The text is YAML, but its entries are not one block of lines each."""
 
 
@@ -78,7 +79,7 @@ def blocks(text: str, section: str | None) -> dict[str, Block]:
     Raises:
         Unsplittable: As `replace`.
     """
-    return {block.name: block for block in _find(text.splitlines(), section)[2]}
+    return {block.name: block for block in _find(text.split("\n"), section)[2]}
 
 
 def dump(name: str, value: Mapping[str, Any], *, depth: int = 0, width: int = UNFOLDED) -> str:
@@ -99,11 +100,11 @@ def dump(name: str, value: Mapping[str, Any], *, depth: int = 0, width: int = UN
     writer = YAML()
     writer.default_flow_style = False
     writer.width = width
-    writer.representer.add_representer(OrderedDict, writer.representer.represent_dict)
     stream = io.StringIO()
     writer.dump(nested, stream)
-    lines = stream.getvalue().splitlines()[depth:]
-    return "\n".join(line[2 * depth :] for line in lines) + "\n"
+    # Not splitlines(): characters inside of strings end lines for it that do not for YAML.
+    lines = stream.getvalue().split("\n")[depth:]
+    return "\n".join(line[2 * depth :] for line in lines)
 
 
 def inline(values: Iterable[str]) -> CommentedSeq:
@@ -114,20 +115,22 @@ def inline(values: Iterable[str]) -> CommentedSeq:
 
 
 def load(text: str) -> Any:
-    """Plain data of a YAML text, quickly. Reads YAML 1.1, so only equality with our own text means something."""
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe loaders
+    """Plain data of a YAML text, quickly. As this is YAML 1.1, only being equal to our own text counts."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(text, Loader=loader)  # noqa: S506 - both are safe loaders
 
 
 def _find(lines: list[str], section: str | None) -> tuple[int, int, list[Block]]:
-    """Where new entries go, how deep entries are indented, and the entries."""
+    """Where new entries go, how deep entries are indented, and the entries. Adds an absent section."""
     if section is None:
-        return _entries(lines, 0, len(lines), 0)
+        start = next((number + 1 for number, line in enumerate(lines) if line.startswith("---")), 0)
+        return _entries(lines, start, 0)
     for number, line in enumerate(lines):
         match = _SECTION_KEY.match(line)
         if match and match["key"] == section:
             if match["value"]:
                 lines[number] = f"{section}:"
-            return _entries(lines, number + 1, len(lines), None)
+            return _entries(lines, number + 1, _depth_of_first(lines, number + 1) or 2)
         if line.startswith((f"{section}:", f'"{section}"', f"'{section}'")):
             raise Unsplittable
     while lines and not lines[-1].strip():
@@ -136,45 +139,37 @@ def _find(lines: list[str], section: str | None) -> tuple[int, int, list[Block]]
     return len(lines), 2, []
 
 
-def _entries(lines: list[str], start: int, stop: int, indent: int | None) -> tuple[int, int, list[Block]]:
+def _depth_of_first(lines: list[str], start: int) -> int:
+    contents = ((_depth(line), line.strip()) for line in lines[start:])
+    return next((depth for depth, content in contents if content and not content.startswith("#")), 0)
+
+
+def _entries(lines: list[str], start: int, indent: int) -> tuple[int, int, list[Block]]:
     found: list[Block] = []
-    last_content = start
-    for number in range(start, stop):
-        line = lines[number]
-        content = line.lstrip(" ")
-        depth = len(line) - len(content)
-        if not content or (content.startswith("#") and depth <= (indent or 0)):
+    end = start
+    for number in range(start, len(lines)):
+        depth, content = _depth(lines[number]), lines[number].strip()
+        if not content or (content.startswith("#") and depth <= indent):
             continue
-        if content.startswith("#") and not found:
-            continue
-        if indent is None:
-            indent = depth
-            if indent == 0:
-                break
         if depth < indent:
             break
-        if depth == indent and not (content.startswith("-") and found):
+        if depth == indent and not (found and content.startswith("-")):
             match = _KEY.match(content)
             if not match:
-                if indent == 0 and content.startswith(("---", "%")) and not found:
-                    continue
                 raise Unsplittable
-            _close(found, last_content)
             found.append(Block(match["key"].strip("'\""), number, number + 1))
         elif not found:
             raise Unsplittable
-        last_content = number + 1
-    _close(found, last_content)
-    names = {block.name for block in found}
-    if len(names) != len(found):
-        raise Unsplittable
-    return last_content, 2 if indent is None or (indent == 0 and start > 0) else indent, found
-
-
-def _close(found: list[Block], end: int) -> None:
-    if found:
+        end = number + 1
         found[-1] = Block(found[-1].name, found[-1].start, end)
+    if len({block.name for block in found}) != len(found):
+        raise Unsplittable
+    return end, indent, found
+
+
+def _depth(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
 
 
 def _indented(block: str | None, indent: int) -> list[str]:
-    return [] if block is None else [" " * indent + line for line in block.splitlines()]
+    return [] if block is None else [" " * indent + line for line in block.removesuffix("\n").split("\n")]

@@ -27,7 +27,16 @@ SUMMARY_COMMAND = "dspylab aggregate --config"
 #: What lies in the folder of a run and is kept in the DVC cache.
 RUN_OUTPUTS = ("raw.jsonl", "run.json")
 #: Sections of the experiment file that the summary is made from, beside the rows.
-SUMMARY_SECTIONS = ("name", "program", "dataset", "models", "optimizers", "matrix", "metrics", "primary_metric")
+SUMMARY_SECTIONS = (
+    "name",
+    "program",
+    "dataset",
+    "models",
+    "optimizers",
+    "matrix",
+    "metrics",
+    "primary_metric",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +81,13 @@ def build(
         The entry. It depends on nothing but the arguments, so two calls agree.
     """
     addresses = {run.key: param_addresses(experiment, run, document) for run in runs}
-    settings = _settings(experiment.name, addresses.values())
+    settings = _settings(addresses.values())
     tracked = _Tracked.split(addresses)
-    tracked_settings = _Tracked.split({key: _models_of(found, experiment.name) for key, found in addresses.items()})
+    tracked_settings = _Tracked.split(
+        {key: _models_of(found, experiment.name) for key, found in addresses.items()}
+    )
     folder = config.parent
+    files = [literal(path) for path in dict.fromkeys([*code, *data])]
     run_stage = {
         "foreach": {
             run.key: {
@@ -87,7 +99,7 @@ def build(
         },
         "do": {
             "cmd": f"{RUN_COMMAND} {quote(str(config))} ${{item.args}}",
-            "deps": [literal(path) for path in dict.fromkeys([*code, *data])],
+            **({"deps": files} if files else {}),
             "params": [
                 {literal(str(config)): [*tracked.common, *tracked.places("params")]},
                 *tracked_settings.common,
@@ -179,7 +191,9 @@ class _Tracked:
         first, *others = addresses.values()
         shared = set(first).intersection(*others)
         common = [address for address in first if address in shared]
-        own = {key: [address for address in found if address not in shared] for key, found in addresses.items()}
+        own = {
+            key: [address for address in found if address not in shared] for key, found in addresses.items()
+        }
         width = max(map(len, own.values()))
         padded = {key: found + [(found or common)[-1]] * (width - len(found)) for key, found in own.items()}
         return cls(common, padded, width)
@@ -188,7 +202,7 @@ class _Tracked:
         return [f"${{item.{field}[{position}]}}" for position in range(self.width)]
 
 
-def _settings(name: str, addresses: Iterable[Sequence[str]]) -> dict[str, list[str]]:
+def _settings(addresses: Iterable[Sequence[str]]) -> dict[str, list[str]]:
     """Model id to the keys of it that decide results and stand in the file."""
     keys: dict[str, list[str]] = {}
     for address in dict.fromkeys(address for found in addresses for address in found):

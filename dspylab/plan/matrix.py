@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dspylab.config.models import Experiment
+from dspylab.config.values import canonical
+from dspylab.config.wording import Address, listed, plain
 from dspylab.records import JSON, RunSpec
+
+Cell = dict[str, JSON]
 
 NO_OPTIMIZER = "none"
 #: Longest run key. A DVC stage item and a folder name are far below their limits with it.
 MAX_KEY_LENGTH = 96
+#: Hexadecimal digits of the digest in a key; the second only when two runs share the first.
+_DIGEST_LENGTHS = (8, 16)
 _LEADING_AXES = ("model", "compile_model")
 _TRAILING_AXES = ("adapter", "optimizer", "seed")
 #: Names that Windows does not accept for a folder.
@@ -35,7 +40,7 @@ class MatrixProblem(Exception):
         remedy: What to do.
     """
 
-    address: tuple[str | int, ...]
+    address: Address
     problem: str
     remedy: str
 
@@ -55,28 +60,23 @@ def expand(experiment: Experiment) -> tuple[RunSpec, ...]:
             say which run it is.
     """
     axes = axis_values(experiment)
-    cells: list[dict[str, JSON]] = []
-    seen: dict[str, tuple[str | int, ...]] = {}
-    product = (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
-    kept = (cell for cell in product if not any(_matches(cell, rule) for rule in experiment.matrix.exclude))
-    included = (
-        (("matrix", "include", position), _complete(entry, axes, position))
-        for position, entry in enumerate(experiment.matrix.include)
-    )
-    for address, cell in itertools.chain(((("matrix",), cell) for cell in kept), included):
-        identity = _canonical(cell)
+    specs: list[RunSpec] = []
+    seen: set[str] = set()
+    for address, cell in itertools.chain(_kept(experiment, axes), _included(experiment, axes)):
+        spec = _spec(experiment, cell)
+        identity = _identity(spec)
         if identity in seen:
             raise MatrixProblem(
                 address,
                 f"the run {_describe(cell)} stands twice",
                 "take one of the two out: each run must be distinct",
             )
-        seen[identity] = address
-        cells.append(cell)
-    if not cells:
+        seen.add(identity)
+        specs.append(spec)
+    if not specs:
         raise MatrixProblem(("matrix",), "the matrix has no run", "exclude less, or include a run")
-    keys = run_keys(cells)
-    return tuple(_spec(experiment, cell, key) for cell, key in zip(cells, keys, strict=True))
+    keys = run_keys([spec.coordinates for spec in specs])
+    return tuple(replace(spec, key=key) for spec, key in zip(specs, keys, strict=True))
 
 
 def axis_values(experiment: Experiment) -> dict[str, list[JSON]]:
@@ -114,12 +114,18 @@ def run_keys(cells: Sequence[Mapping[str, JSON]]) -> list[str]:
     """
     plain = [_readable(cell) for cell in cells]
     taken = Counter(name.casefold() for name, _ in plain)
-    return [
-        name
-        if exact and taken[name.casefold()] == 1
-        else f"{name[: MAX_KEY_LENGTH - 9].rstrip('-.')}-{_digest(cell)}"
-        for cell, (name, exact) in zip(cells, plain, strict=True)
-    ]
+    keys: list[str] = []
+    for digits in _DIGEST_LENGTHS:
+        stem = MAX_KEY_LENGTH - digits - 1
+        keys = [
+            name
+            if exact and taken[name.casefold()] == 1
+            else f"{name[:stem].rstrip('-.')}-{_digest(cell)[:digits]}"
+            for cell, (name, exact) in zip(cells, plain, strict=True)
+        ]
+        if len({key.casefold() for key in keys}) == len(keys):
+            break
+    return keys
 
 
 def _readable(cell: Mapping[str, JSON]) -> tuple[str, bool]:
@@ -127,7 +133,7 @@ def _readable(cell: Mapping[str, JSON]) -> tuple[str, bool]:
     parts: list[str] = []
     exact = True
     for axis, value in cell.items():
-        text = value if isinstance(value, str) else axis.rpartition(".")[2] + _canonical(value)
+        text = value if isinstance(value, str) else axis.rpartition(".")[2] + canonical(value)
         slug = re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")
         # Hyphens are ours to join with, so a value that has one is still exact: a clash is found later.
         exact = exact and bool(slug) and slug == text
@@ -137,29 +143,40 @@ def _readable(cell: Mapping[str, JSON]) -> tuple[str, bool]:
     return name, exact
 
 
-def _canonical(value: object) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
-
-
 def _digest(cell: Mapping[str, JSON]) -> str:
-    return hashlib.sha256(_canonical(cell).encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return hashlib.sha256(canonical(cell).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _describe(cell: Mapping[str, JSON]) -> str:
-    return " ".join(f"{axis}={value}" for axis, value in cell.items())
+    return " ".join(f"{axis}={plain(_as_text(value))}" for axis, value in cell.items())
 
 
-def _matches(cell: Mapping[str, JSON], rule: Mapping[str, Any]) -> bool:
-    """Whether a cell has every value of a rule; a list in a rule means any of its values."""
-    return bool(rule) and all(
-        axis in cell
-        and any(_same(cell[axis], wanted) for wanted in (value if isinstance(value, list) else [value]))
-        for axis, value in rule.items()
-    )
+def _as_text(value: JSON) -> str:
+    return value if isinstance(value, str) else canonical(value)
 
 
-def _same(left: object, right: object) -> bool:
-    return _canonical(left) == _canonical(right)
+def _kept(experiment: Experiment, axes: Mapping[str, Sequence[JSON]]) -> Iterator[tuple[Address, Cell]]:
+    """The product of the axes without what `exclude` matches."""
+    rules = [
+        {axis: _wanted(value) for axis, value in rule.items()} for rule in experiment.matrix.exclude if rule
+    ]
+    # Each value is made comparable once, not once a run.
+    choices = [[(value, canonical(value)) for value in values] for values in axes.values()]
+    for chosen in itertools.product(*choices):
+        texts = {axis: text for axis, (_, text) in zip(axes, chosen, strict=True)}
+        if not any(all(texts.get(axis) in wanted for axis, wanted in rule.items()) for rule in rules):
+            yield ("matrix",), {axis: value for axis, (value, _) in zip(axes, chosen, strict=True)}
+
+
+def _wanted(value: Any) -> frozenset[str]:
+    """The values that an entry of `exclude` means: a list means any of its items, or itself."""
+    items = value if isinstance(value, list) else []
+    return frozenset(map(canonical, [value, *items]))
+
+
+def _included(experiment: Experiment, axes: Mapping[str, Sequence[JSON]]) -> Iterator[tuple[Address, Cell]]:
+    for position, entry in enumerate(experiment.matrix.include):
+        yield ("matrix", "include", position), _complete(entry, axes, position)
 
 
 def _complete(entry: Mapping[str, Any], axes: Mapping[str, Sequence[JSON]], position: int) -> dict[str, JSON]:
@@ -174,12 +191,14 @@ def _complete(entry: Mapping[str, Any], axes: Mapping[str, Sequence[JSON]], posi
             raise MatrixProblem(
                 ("matrix", "include", position),
                 f"does not say its {axis}",
-                f"add {axis}: one of {', '.join(str(v) for v in axes[axis])}",
+                f"add {axis}: one of {listed(map(_as_text, axes[axis]))}",
             )
     return cell
 
 
-def _spec(experiment: Experiment, cell: Mapping[str, JSON], key: str) -> RunSpec:
+def _spec(experiment: Experiment, cell: Mapping[str, JSON]) -> RunSpec:
+    """The run of a cell, without its key."""
+
     def prefixed(prefix: str) -> dict[str, JSON]:
         return {axis.removeprefix(prefix): value for axis, value in cell.items() if axis.startswith(prefix)}
 
@@ -189,7 +208,7 @@ def _spec(experiment: Experiment, cell: Mapping[str, JSON], key: str) -> RunSpec
 
     seed = cell.get("seed", 0)
     return RunSpec(
-        key=key,
+        key="",
         coordinates=dict(cell),
         model=str(cell["model"]),
         optimizer=text("optimizer", NO_OPTIMIZER) or NO_OPTIMIZER,
@@ -199,3 +218,9 @@ def _spec(experiment: Experiment, cell: Mapping[str, JSON], key: str) -> RunSpec
         program_args={**experiment.program.args, **prefixed("program.")},
         lm_settings=prefixed("lm."),
     )
+
+
+def _identity(spec: RunSpec) -> str:
+    """What two runs have in common that are the same, whether they say so or leave it to a default."""
+    deciding = [spec.model, spec.optimizer, spec.compile_model, spec.seed, spec.adapter]
+    return canonical([*deciding, dict(spec.program_args), dict(spec.lm_settings)])

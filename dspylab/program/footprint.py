@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Iterable
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import Any
 
 from dspylab.config.models import Experiment
-from dspylab.errors import DspylabError
+from dspylab.errors import DspylabError, EnvironmentProblem
 from dspylab.program.dataset import file_digest, is_loader
 from dspylab.program.load import ADAPTERS, Code
 from dspylab.record.publish import write_json
 from dspylab.records import RunSpec
+
+_MODULE_SUFFIXES = (".py", *EXTENSION_SUFFIXES)
+#: Changes when what is remembered is found or written in another way.
+_MEMORY_VERSION = 1
 
 
 def code_references(experiment: Experiment, runs: Iterable[RunSpec]) -> list[str]:
@@ -27,17 +35,18 @@ def code_references(experiment: Experiment, runs: Iterable[RunSpec]) -> list[str
 
 
 def data_files(experiment: Experiment, folder: Path) -> list[Path]:
-    """The dataset's files."""
+    """The dataset's files. Links stay: DVC itself may have made a data file a link into its cache."""
     dataset = experiment.dataset
     named = [ref for ref in (dataset.path, dataset.train, dataset.test) if ref and not is_loader(ref)]
-    return [(folder / name).resolve() for name in dict.fromkeys(named)]
+    return [Path(os.path.abspath(folder / name)) for name in dict.fromkeys(named)]  # noqa: PTH100
 
 
 def code_files(code: Code, references: list[str], memory: Path) -> dict[Path, str]:
     """Every file of the repository that the experiment's code consists of, with its digest.
 
     The files are found by importing the code, which takes seconds because it imports dspy. So what was
-    found is remembered: as long as no file of it has changed, no import of it can have changed either.
+    found is remembered, and holds until one of the files changes or a module comes or goes beside one of
+    them, where an import could find it first.
 
     Args:
         code: The experiment's code.
@@ -50,31 +59,41 @@ def code_files(code: Code, references: list[str], memory: Path) -> dict[Path, st
     Raises:
         ProgramError: If the code cannot be imported.
     """
-    remembered = _remembered(code, references, memory)
+    asked = {"version": _MEMORY_VERSION, "folder": str(code.folder), "references": references}
+    remembered = _remembered(code.root, asked, memory)
     if remembered is not None:
         return remembered
     for reference in references:
         code.module(reference)
     found = {path: file_digest(path) for path in code.files()}
-    listed = {_relative(path, code.root): digest for path, digest in found.items()}
-    try:
-        write_json(memory, {"references": references, "folder": str(code.folder), "files": listed})
-    except DspylabError:
-        # Remembering only saves time; a folder that cannot be written is told about when results are.
-        return found
+    files = {path.relative_to(code.root).as_posix(): digest for path, digest in found.items()}
+    folders = sorted({code.root, code.folder, *(path.parent for path in found)})
+    modules = {folder.relative_to(code.root).as_posix(): _modules_in(folder) for folder in folders}
+    # Remembering only saves time; a folder that cannot be written is told about when results are.
+    with contextlib.suppress(EnvironmentProblem):
+        write_json(memory, {**asked, "files": files, "modules": modules})
     return found
 
 
-def _remembered(code: Code, references: list[str], memory: Path) -> dict[Path, str] | None:
+def _remembered(root: Path, asked: dict[str, Any], memory: Path) -> dict[Path, str] | None:
+    """What was found when the same was asked; None if it holds no more or cannot be read."""
     try:
         known = json.loads(memory.read_bytes())
-        if known["references"] != references or known["folder"] != str(code.folder):
+        if any(known[key] != value for key, value in asked.items()):
             return None
-        files = {code.root / name: str(digest) for name, digest in known["files"].items()}
+        if any(_modules_in(root / folder) != names for folder, names in known["modules"].items()):
+            return None
+        files = {root / name: digest for name, digest in known["files"].items()}
         return files if all(file_digest(path) == digest for path, digest in files.items()) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DspylabError):
         return None
 
 
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
+def _modules_in(folder: Path) -> list[str]:
+    """Names of the modules and packages in a folder, sorted."""
+    with os.scandir(folder) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if entry.name.endswith(_MODULE_SUFFIXES) or Path(entry.path, "__init__.py").is_file()
+        )

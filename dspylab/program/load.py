@@ -1,37 +1,43 @@
 """Load the user's code: `path:name` and `module:name` references to the objects they name.
 
 A program file is imported under a name of its own, so that two experiments whose files are both called
-`program.py` do not mix. Modules beside it are importable from it, as for a script.
+`program.py` do not mix. Modules beside it, beside the experiment file and at the root of the repository are
+importable from it, the nearest first.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
+import reprlib
 import sys
-import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from dspylab.config.models import Program
+from dspylab.config.wording import near_miss, plain, printable
 from dspylab.errors import ProgramError
-from dspylab.program.modules import forget_modules_of_others, modules_under, remember_owner
+from dspylab.places import shown
+from dspylab.program.modules import ModuleSpace, modules_under, own_frame, own_path
 
 if TYPE_CHECKING:
     import dspy
 
 ADAPTERS = ("chat", "json", "xml")
+#: Longest message of the user's exceptions that ours repeat, in characters.
+_MAX_REASON = 500
 
 
 class Code:
     """The user's code of one experiment, imported at most once.
 
     Attributes:
+        program: The `program` section.
         folder: Folder of the experiment file; paths in references are relative to it.
         root: Root of the repository, or `folder` outside of one; modules below it are code of the experiment.
     """
@@ -40,7 +46,9 @@ class Code:
         self.program = program
         self.folder = folder
         self.root = root
+        self._space = ModuleSpace(root)
         self._modules: dict[str, ModuleType] = {}
+        self._imported: dict[str, ModuleType] = {}
 
     def module(self, reference: str) -> ModuleType:
         """Imports a Python file (relative to the experiment's folder) or a module by name.
@@ -48,11 +56,19 @@ class Code:
         Raises:
             ProgramError: If it does not exist or if importing it raises.
         """
+        self._space.enter()
         if reference not in self._modules:
-            forget_modules_of_others(self.folder)
-            is_file = reference.endswith(".py") or "/" in reference
-            self._modules[reference] = self._from_file(reference) if is_file else self._by_name(reference)
-            remember_owner(self.folder)
+            before = frozenset(self._space.own())
+            try:
+                module = self._from_file(reference) if _is_file(reference) else self._by_name(reference)
+            except BaseException as error:
+                # Helpers that were imported on the way go too: after a correction all are read anew.
+                self._space.forget(name for name in self._space.own() if name not in before)
+                if isinstance(error, KeyboardInterrupt | ProgramError):
+                    raise
+                raise self._import_problem(error, reference) from error
+            self._modules[reference] = module
+            self._imported.update({n: m for n, m in self._space.own().items() if n not in before})
         return self._modules[reference]
 
     def attribute(self, reference: str) -> Any:
@@ -63,14 +79,21 @@ class Code:
         """
         source, _, name = reference.rpartition(":")
         value: Any = self.module(source)
+        where = self._place(source)
         for part in name.split("."):
-            if not hasattr(value, part):
+            try:
+                value = getattr(value, part)
+            except AttributeError as error:
+                near = near_miss(part, [other for other in dir(value) if not other.startswith("_")])
                 raise ProgramError(
                     f"has no attribute {part!r}",
-                    where=self._place(source),
-                    remedy=f"define it, or correct {reference!r} in the experiment file{_near(part, value)}",
-                )
-            value = getattr(value, part)
+                    where=where,
+                    remedy=f"define it, or correct {reference!r} in the experiment file"
+                    + (f" (did you mean {near}?)" if near else ""),
+                ) from error
+            except Exception as error:
+                raise self._raised(error, f"getting {part!r} from it", where, "correct the module") from error
+            where = f"{self._place(source)}: {part}"
         return value
 
     @property
@@ -91,21 +114,18 @@ class Code:
         import dspy
 
         factory = self.attribute(f"{self.source}:{self.program.factory}")
-        where = f"{self._place(self.source)}: {self.program.factory}()"
+        where = f"{self._definition(factory, self.source)}: {self.program.factory}()"
         if not callable(factory):
             raise ProgramError("is not callable", where=where, remedy="make program.factory name a function")
         self._check_arguments(factory, args, where)
         try:
             module = factory(**args)
-        except Exception as error:
-            raise ProgramError(
-                f"raised {type(error).__name__}: {error}",
-                where=self._where_raised(error, where),
-                remedy=f"it was called with {_arguments(args)}; correct it or the arguments in the matrix",
-            ) from error
+        except (Exception, SystemExit) as error:
+            remedy = f"it was called with {_arguments(args)}; correct it or the arguments in the matrix"
+            raise self._raised(error, f"{self.program.factory}()", where, remedy) from error
         if not isinstance(module, dspy.Module):
             raise ProgramError(
-                f"returned {type(module).__name__}, not a dspy.Module",
+                f"returned {_kind(module)}, not a dspy.Module",
                 where=where,
                 remedy="return an instance of a dspy.Module, such as dspy.Predict(...)",
             )
@@ -124,114 +144,130 @@ class Code:
         if name in ADAPTERS:
             return {"chat": dspy.ChatAdapter, "json": dspy.JSONAdapter, "xml": dspy.XMLAdapter}[name]()
         value = self.attribute(name)
-        where = f"{self._place(name.rpartition(':')[0])}: {name.rpartition(':')[2]}"
+        source, _, attribute = name.rpartition(":")
+        where = f"{self._definition(value, source)}: {attribute}"
         try:
             adapter = value() if isinstance(value, type) else value
-        except Exception as error:
-            raise ProgramError(
-                f"raised {type(error).__name__}: {error}",
-                where=where,
-                remedy="an adapter class must need no arguments",
-            ) from error
+        except (Exception, SystemExit) as error:
+            remedy = "an adapter class must need no arguments"
+            raise self._raised(error, f"{attribute}()", where, remedy) from error
         if not isinstance(adapter, dspy.Adapter):
             raise ProgramError(
-                f"is a {type(adapter).__name__}, not a dspy.Adapter",
+                f"is {_kind(adapter)}, not a dspy.Adapter",
                 where=where,
                 remedy="name a subclass or an instance of dspy.Adapter, or one of chat, json, xml",
             )
         return adapter
 
     def files(self) -> list[Path]:
-        """Every Python file of the repository that the imported code consists of, sorted."""
-        found = modules_under(self.root, self._modules.values())
-        return sorted(found)
+        """Every module file of the repository that the imported code consists of, sorted."""
+        self._space.enter()
+        return sorted(modules_under(self.root, {**self._modules, **self._imported}.values()))
 
     def _from_file(self, reference: str) -> ModuleType:
-        path = (self.folder / reference).resolve()
+        path = Path(os.path.abspath(self.folder / reference))  # noqa: PTH100  # links stay, as elsewhere
         if not path.is_file():
             raise ProgramError(
                 "no such file",
-                where=str(path),
+                where=shown(path),
                 remedy=f"create it, or correct {reference!r} in the experiment file",
             )
+        if own_path(str(path), self.root) is None:
+            raise ProgramError(
+                f"lies outside of the repository {self.root}",
+                where=str(path),
+                remedy="move it into the repository, so that a change of it is noticed",
+            )
         name = f"dspylab_program_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+        if name in self._imported:
+            return self._imported[name]
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
-            raise ProgramError("is not a Python file", where=str(path), remedy="give it the ending .py")
-        self._search(path.parent)
+            raise ProgramError("is not a Python file", where=shown(path), remedy="give it the ending .py")
+        for folder in (self.root, self.folder, path.parent):
+            self._space.search(folder)
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException as error:
-            del sys.modules[name]
-            raise self._import_problem(error, str(path)) from error
+        spec.loader.exec_module(module)
         return module
 
     def _by_name(self, reference: str) -> ModuleType:
-        self._search(self.folder)
-        self._search(self.root)
-        try:
-            return importlib.import_module(reference)
-        except BaseException as error:
-            raise self._import_problem(error, reference) from error
+        for folder in (self.root, self.folder):
+            self._space.search(folder)
+        return importlib.import_module(reference)
 
-    def _search(self, folder: Path) -> None:
-        """Puts a folder in front of the module search path, as Python does for a script."""
-        text = str(folder)
-        if text in sys.path:
-            sys.path.remove(text)
-        sys.path.insert(0, text)
-        importlib.invalidate_caches()
-
-    def _import_problem(self, error: BaseException, source: str) -> BaseException:
-        if isinstance(error, KeyboardInterrupt):
-            return error
-        where = self._where_raised(error, source)
-        if isinstance(error, ModuleNotFoundError):
-            missing = error.name or str(error)
+    def _import_problem(self, error: BaseException, reference: str) -> ProgramError:
+        place = shown(self.folder / reference) if _is_file(reference) else reference
+        where = own_frame(error, self.root)
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            top = error.name.partition(".")[0]
+            if where is None and not _is_file(reference):
+                return ProgramError(
+                    f"there is no module {error.name!r}",
+                    where=reference,
+                    remedy="correct the name in the experiment file, or install the package that has it",
+                )
             return ProgramError(
-                f"imports {missing!r}, which is not there",
-                where=where,
-                remedy=f"install it, or put {missing}.py beside the program",
+                f"imports {error.name!r}, which is not there",
+                where=where or place,
+                remedy=f"install it, or put {top}.py beside {Path(reference).name}",
             )
         if isinstance(error, SyntaxError):
-            line = f"{error.filename or source}:{error.lineno or 1}"
-            return ProgramError(f"is not valid Python: {error.msg}", where=line, remedy="correct the line")
-        return ProgramError(
-            f"importing it raised {type(error).__name__}: {error}", where=where, remedy="correct the module"
-        )
+            line = f"{shown(Path(error.filename))}:{error.lineno or 1}" if error.filename else where
+            return ProgramError(
+                f"is not valid Python: {error.msg}", where=line or place, remedy="correct the line"
+            )
+        return self._raised(error, "importing it", place, "correct the module")
 
-    def _where_raised(self, error: BaseException, default: str) -> str:
-        """`file:line` of the innermost frame in the user's code."""
-        frames = [
-            f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(self.root)
-        ]
-        own = [f for f in frames if "site-packages" not in f.filename]
-        return f"{own[-1].filename}:{own[-1].lineno}" if own else default
+    def _raised(self, error: BaseException, what: str, where: str, remedy: str) -> ProgramError:
+        """The user's exception as an error of ours, at the line of the user's code that it came from."""
+        reason = printable(" ".join(str(error).split()))
+        reason = reason if len(reason) <= _MAX_REASON else f"{reason[:_MAX_REASON]} […]"
+        return ProgramError(
+            f"{what} raised {type(error).__name__}" + (f": {reason}" if reason else ""),
+            where=own_frame(error, self.root) or where,
+            remedy=remedy,
+        )
 
     def _check_arguments(self, factory: Any, args: Mapping[str, Any], where: str) -> None:
         try:
-            inspect.signature(factory).bind(**args)
+            signature = inspect.signature(factory)
+        except ValueError:  # a builtin without a signature: let the call decide
+            return
+        try:
+            signature.bind(**args)
         except TypeError as error:
-            accepted = ", ".join(inspect.signature(factory).parameters) or "none"
+            accepted = ", ".join(map(str, signature.parameters.values())) or "none"
             raise ProgramError(
                 f"cannot be called with {_arguments(args)}: {error}",
                 where=where,
                 remedy=f"its parameters are: {accepted}; correct program.args or the program.* axes",
             ) from error
-        except ValueError:  # a builtin without a signature: let the call decide
-            return
+
+    def _definition(self, value: Any, source: str) -> str:
+        """`file:line` where a function or class of the user's is defined, or else its module."""
+        try:
+            target = inspect.unwrap(value)
+            file, line = inspect.getsourcefile(target), inspect.getsourcelines(target)[1]
+        except (TypeError, OSError, ValueError):
+            return self._place(source)
+        return f"{shown(Path(file))}:{line}" if file else self._place(source)
 
     def _place(self, source: str) -> str:
-        module = self._modules.get(source)
-        return str(getattr(module, "__file__", None) or source)
+        file = getattr(self._modules.get(source), "__file__", None)
+        return shown(Path(file)) if file else source
+
+
+def _is_file(source: str) -> bool:
+    """Whether the part of a reference before its colon names a file rather than a module."""
+    return source.endswith(".py") or "/" in source
 
 
 def _arguments(args: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in args.items()) or "no arguments"
+    return ", ".join(f"{name}={plain(reprlib.repr(value))}" for name, value in args.items()) or "no arguments"
 
 
-def _near(name: str, owner: object) -> str:
-    close = difflib.get_close_matches(name, [n for n in dir(owner) if not n.startswith("_")], n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+def _kind(value: object) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return "None" if value is None else f"a value of type {type(value).__name__}"

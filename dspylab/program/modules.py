@@ -1,93 +1,241 @@
-"""Which files of the repository the user's code consists of, found by looking at what was imported."""
+"""The modules of the user's code: which of them are the repository's own, and what they import.
+
+A repository's own modules are those below its root, except for what was installed there (a virtual
+environment, an interpreter) and for dspylab itself.
+"""
 
 from __future__ import annotations
 
 import ast
-import importlib.util
+import functools
+import importlib
+import os
 import sys
+import sysconfig
+import threading
+import traceback
 from collections.abc import Iterable, Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from typing import ClassVar
+
+from dspylab.places import shown
 
 _FOREIGN_PARTS = frozenset(
     {"site-packages", "dist-packages", ".venv", "venv", ".tox", ".nox", "node_modules"}
 )
+_SELF = Path(__file__).parent.parent
+
+
+def own_path(file: str, root: Path) -> Path | None:
+    """Where a file lies below `root`, or None when it is not of the repository.
+
+    Args:
+        file: Absolute path of a file or folder; it or the root may be reached through a link.
+        root: Root of the repository.
+    """
+    folder, name = os.path.split(file)
+    own = _own_folder(folder, root)
+    return None if own is None or name in _FOREIGN_PARTS else own / name
+
+
+@functools.lru_cache(maxsize=10_000)
+def _own_folder(folder: str, root: Path) -> Path | None:
+    """As `own_path`, once for all the modules of a folder: there are thousands of modules."""
+    path, below = Path(folder), root
+    if not path.is_relative_to(below):
+        path, below = Path(os.path.realpath(folder)), Path(os.path.realpath(root))
+        if not path.is_relative_to(below):
+            return None
+    relative = path.relative_to(below)
+    if _FOREIGN_PARTS.intersection(relative.parts):
+        return None
+    # The interpreter may lie below the root; the root below the interpreter is somebody's odd choice.
+    installed = any(place.is_relative_to(below) and path.is_relative_to(place) for place in _installed())
+    return None if installed else root / relative
+
+
+def own_frame(error: BaseException, root: Path) -> str | None:
+    """`file:line` of the innermost frame of an error that is in the user's code; None without one."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = own_path(frame.filename, root) if Path(frame.filename).is_absolute() else None
+        if path is not None and not path.is_relative_to(_SELF):
+            return f"{shown(path)}:{frame.lineno}"
+    return None
+
+
+class ModuleSpace:
+    """The modules of one experiment, kept apart from those of the others that this process works with.
+
+    Python knows a module by its name alone, and two experiments may each have a `helpers.py`. So only the
+    modules of one space can be imported at a time; those of the others are set aside until their space is
+    entered again. What was imported goes on working: only its name is freed. An import at call time finds
+    the right module as long as no other space was entered since.
+
+    Attributes:
+        root: Root of the repository; the modules below it are the experiment's.
+    """
+
+    _current: ClassVar[ModuleSpace | None] = None
+    _entering: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._modules: dict[str, ModuleType] = {}
+        self._modules_before: frozenset[str] | None = None
+        self._searched: set[Path] = set()
+        self._search: list[str] | None = None
+        self._search_before: list[str] = []
+
+    def enter(self) -> None:
+        """Makes the names in this space importable, and those of the other spaces not."""
+        with ModuleSpace._entering:
+            current = ModuleSpace._current
+            if current is self:
+                return
+            if current is not None:
+                current._leave()
+            if self._modules_before is None:
+                self._modules_before = frozenset(sys.modules)
+            self._search_before = list(sys.path)
+            if self._search is not None:
+                sys.path[:] = self._search
+            sys.modules.update(self._modules)
+            importlib.invalidate_caches()
+            ModuleSpace._current = self
+
+    def search(self, folder: Path) -> None:
+        """Puts a folder in front of the module search path, once, as Python does for a script."""
+        if folder not in self._searched:
+            self._searched.add(folder)
+            sys.path.insert(0, str(folder))
+            importlib.invalidate_caches()
+
+    def own(self) -> dict[str, ModuleType]:
+        """The experiment's modules that are imported now, by name; the space must be the current one."""
+        before = self._modules_before or frozenset()
+        return {
+            name: module
+            for name, module in list(sys.modules.items())
+            if name not in before and name.partition(".")[0] != "dspylab" and self._holds(module)
+        }
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Drops modules, so that their next import reads them anew."""
+        for name in names:
+            sys.modules.pop(name, None)
+
+    def _leave(self) -> None:
+        self._modules = self.own()
+        self.forget(self._modules)
+        self._search = list(sys.path)
+        sys.path[:] = self._search_before
+
+    def _holds(self, module: ModuleType) -> bool:
+        return any(own_path(place, self.root) for place in _places(module))
 
 
 def modules_under(root: Path, modules: Iterable[ModuleType]) -> set[Path]:
     """Files of `modules` and of everything below `root` that they import, also inside functions.
 
-    Only modules that are imported (or importable at the place where a function imports them) count, so
-    a file that merely lies in the repository does not.
+    Found by reading the import statements; nothing is executed. A file that merely lies in the repository
+    does not count, nor does one whose name is only computed at call time.
 
     Args:
         root: Root of the repository.
-        modules: Where to start.
+        modules: Where to start. The names that they import must be importable now.
 
     Returns:
-        Absolute paths of Python files.
+        Absolute paths of modules: Python files and compiled extensions.
     """
+    finder = _Finder(root)
     found: set[Path] = set()
-    waiting = [path for module in modules if (path := own_file(module, root))]
-    by_file = {path: module for module in list(sys.modules.values()) if (path := own_file(module, root))}
+    waiting = [name for module in modules for name in _prefixes(module.__name__)]
+    seen = set(waiting)
     while waiting:
-        path = waiting.pop()
-        if path in found:
+        name = waiting.pop()
+        path = finder.file(name)
+        if path is None or path in found:
             continue
         found.add(path)
-        module = by_file.get(path)
-        for name in _imported_names(path, module):
-            target = _file_of(name, root)
-            if target is not None and target not in found:
-                waiting.append(target)
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        new = [imported for imported in _imported_names(path, package) if imported not in seen]
+        seen.update(new)
+        waiting += new
     return found
 
 
-def own_file(module: ModuleType | None, root: Path) -> Path | None:
-    """The module's file if it is Python source of the repository, else None."""
+class _Finder:
+    """Finds own modules by name without importing them."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._specs: dict[str, ModuleSpec | None] = {}
+
+    def file(self, name: str) -> Path | None:
+        """The module's file if it is of the repository."""
+        if name in sys.modules:
+            file = _file(sys.modules[name])
+        else:
+            spec = self._spec(name)
+            file = spec.origin if spec is not None and spec.has_location else None
+        return own_path(os.path.abspath(file), self._root) if file else None
+
+    def _spec(self, name: str) -> ModuleSpec | None:
+        if name not in self._specs:
+            parent = name.rpartition(".")[0]
+            locations = self._locations(parent) if parent else None
+            self._specs[name] = None if locations == [] else _find_spec(name, locations)
+        return self._specs[name]
+
+    def _locations(self, package: str) -> list[str]:
+        """Folders of an own package that its submodules may lie in."""
+        if package in sys.modules:
+            places = _folders(sys.modules[package])
+        else:
+            spec = self._spec(package)
+            places = list((spec and spec.submodule_search_locations) or ())
+        return [place for place in places if own_path(os.path.abspath(place), self._root)]
+
+
+def _find_spec(name: str, locations: list[str] | None) -> ModuleSpec | None:
+    for finder in sys.meta_path:
+        try:
+            spec = finder.find_spec(name, locations)
+        except (ImportError, ValueError, AttributeError):
+            continue
+        if spec is not None:
+            return spec
+    return None
+
+
+def _file(module: ModuleType) -> str | None:
     file = getattr(module, "__file__", None)
-    if not isinstance(file, str) or not file.endswith(".py"):
-        return None
-    return _own(Path(file), root)
+    return os.path.abspath(file) if isinstance(file, str) else None
 
 
-def forget_modules_of_others(folder: Path) -> None:
-    """Drops helper modules that another experiment's program imported from its own folder.
-
-    Two experiments may each have a `helpers.py`; without this the second would get the first one's.
-    Modules that stay in use keep working: only the name is freed.
-    """
-    for name, owner in list(_OWNERS.items()):
-        if owner != folder:
-            sys.modules.pop(name, None)
-            del _OWNERS[name]
-    others = {str(owner) for owner in _FOLDERS if owner != folder}
-    sys.path[:] = [entry for entry in sys.path if entry not in others]
-    _FOLDERS.add(folder)
+def _places(module: ModuleType) -> list[str]:
+    """The module's file, or the folders of a namespace package, which has none."""
+    file = _file(module)
+    return [file] if file is not None else _folders(module)
 
 
-def remember_owner(folder: Path) -> None:
-    """Notes which top-level modules were imported from an experiment's own folder."""
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if (
-            isinstance(file, str)
-            and Path(file).is_relative_to(folder)
-            and not _is_foreign(Path(file), folder)
-        ):
-            _OWNERS.setdefault(name, folder)
+def _folders(package: ModuleType) -> list[str]:
+    """What a package's submodules are looked for in; empty for what is no package."""
+    try:
+        return [os.path.abspath(place) for place in getattr(package, "__path__", ())]
+    except (TypeError, KeyError):  # no paths, or those of a namespace package whose parent is gone
+        return []
 
 
-_OWNERS: dict[str, Path] = {}
-_FOLDERS: set[Path] = set()
-
-
-def _imported_names(path: Path, module: ModuleType | None) -> Iterator[str]:
+def _imported_names(path: Path, package: str) -> Iterator[str]:
     """Absolute names that a file may import, `from a import b` as both `a` and `a.b`."""
-    package = getattr(module, "__package__", None) or ""
+    if path.suffix != ".py":
+        return
     try:
         tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError, OSError):
+    except (SyntaxError, ValueError, OSError):  # it is imported at call time, if ever: then it will tell
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -110,32 +258,16 @@ def _absolute(node: ast.ImportFrom, package: str) -> str | None:
     if not node.level:
         return node.module
     parts = package.split(".") if package else []
-    if node.level - 1 > len(parts):
+    if node.level > len(parts):
         return None
-    kept = parts[: len(parts) - (node.level - 1)]
-    return ".".join([*kept, *([node.module] if node.module else [])]) or None
+    return ".".join([*parts[: len(parts) - (node.level - 1)], *([node.module] if node.module else [])])
 
 
-def _file_of(name: str, root: Path) -> Path | None:
-    module = sys.modules.get(name)
-    if module is not None:
-        return own_file(module, root)
-    parent, _, _ = name.rpartition(".")
-    if parent and (parent not in sys.modules or not hasattr(sys.modules[parent], "__path__")):
-        return None
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError, AttributeError):
-        return None
-    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
-        return None
-    return _own(Path(spec.origin), root)
-
-
-def _own(path: Path, root: Path) -> Path | None:
-    resolved = path.resolve()
-    return resolved if resolved.is_relative_to(root) and not _is_foreign(resolved, root) else None
-
-
-def _is_foreign(path: Path, root: Path) -> bool:
-    return bool(_FOREIGN_PARTS.intersection(path.relative_to(root).parts))
+@functools.cache
+def _installed() -> tuple[Path, ...]:
+    """Folders of the interpreter and of what is installed for it."""
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    paths = sysconfig.get_paths()
+    return tuple(
+        {Path(form) for name in names for form in (paths[name], os.path.realpath(paths[name]))}
+    )

@@ -208,3 +208,11 @@ def peek(path: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return len(state), sum(state.values())
+
+
+def drop_journal(path: Path) -> None:
+    """Removes the journal of a run that DVC has recorded."""
+    for file in (path, path.with_suffix(".holder")):
+        file.unlink(missing_ok=True)
+    if path.parent.is_dir() and not any(path.parent.iterdir()):
+        path.parent.rmdir()

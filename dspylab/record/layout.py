@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from dspylab.record.publish import write_atomically
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -45,6 +47,16 @@ class Layout:
     def private(self) -> Path:
         """State that is nobody else's business: journals, locks. In neither git nor DVC."""
         return self.root / ".dspylab"
+
+    def make_private(self) -> None:
+        """Makes the private folder, with a `.gitignore` of its own so that git never sees it.
+
+        Raises:
+            EnvironmentProblem: If the folder cannot be written.
+        """
+        ignore = self.private / ".gitignore"
+        if not ignore.is_file():
+            write_atomically(ignore, [b"*\n"])
 
     def journal(self, config_hash: str) -> Path:
         """Finished examples of a run that is not recorded yet."""

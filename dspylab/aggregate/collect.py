@@ -1,0 +1,103 @@
+"""Read what the runs left on disk and build the summary of it. No model is called."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from dspylab.aggregate.summarize import RunRows, plain_metrics, summarize
+from dspylab.errors import DataError
+from dspylab.jsonable import to_json
+from dspylab.laboratory import REPORTED_PACKAGES, Laboratory, versions
+from dspylab.lm.pricing import rates_for
+from dspylab.metrics.runlevel import build_run_metrics, evaluate
+from dspylab.plan.identity import digest
+from dspylab.record.publish import read_json, read_rows, write_json
+from dspylab.records import GitState, Rates, RunInfo, Summary
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """The summary, and the runs that are not in it.
+
+    Attributes:
+        summary: Of all runs that have results of the experiment as it stands.
+        missing: Runs without results.
+        outdated: Runs whose results were made with other settings, code or data.
+    """
+
+    summary: Summary
+    missing: tuple[str, ...]
+    outdated: tuple[str, ...]
+
+
+def collect(laboratory: Laboratory, git: GitState | None) -> Collected:
+    """Builds the summary from `run.json` and `raw.jsonl` of every run, and writes it.
+
+    Args:
+        laboratory: The experiment.
+        git: The commit that the results are made on.
+
+    Returns:
+        The summary, which also stands in `summary.json` and, in short, in `metrics.json`.
+
+    Raises:
+        DataError: If a file of results was damaged.
+    """
+    experiment, layout = laboratory.experiment, laboratory.layout
+    over_rows = build_run_metrics(experiment.metrics, laboratory.code.attribute)
+    found: dict[str, RunRows] = {}
+    missing: list[str] = []
+    outdated: list[str] = []
+    for spec in laboratory.runs:
+        if not layout.info(spec.key).is_file() or not layout.raw(spec.key).is_file():
+            missing.append(spec.key)
+            continue
+        info = read_info(read_json(layout.info(spec.key)), str(layout.info(spec.key)))
+        if info.config_hash != laboratory.config_hash(spec, info.versions):
+            outdated.append(spec.key)
+            continue
+        rows = functools.partial(read_rows, layout.raw(spec.key))
+        values, errors = evaluate(over_rows, rows)
+        for name, error in errors.items():
+            logger.warning("metric %s of the run %s has no value: %s", name, spec.key, error)
+        found[spec.key] = RunRows(info=info, rows=rows(), total=info.total, run_metrics=values)
+    summary = summarize(
+        experiment,
+        found,
+        rates={model_id: rates_for(experiment.models[model_id]) for model_id in _models(found.values())},
+        config_hash=digest(laboratory.loaded.document),
+        git=git,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=versions(REPORTED_PACKAGES),
+    )
+    write_json(layout.summary, to_json(summary))
+    write_json(layout.metrics, plain_metrics(summary))
+    return Collected(summary, tuple(missing), tuple(outdated))
+
+
+def read_info(value: Mapping[str, Any], where: str) -> RunInfo:
+    """A `RunInfo` from the content of a `run.json`.
+
+    Raises:
+        DataError: If it is not one.
+    """
+    try:
+        rates = {name: None if entry is None else Rates(**entry) for name, entry in value["rates"].items()}
+        return RunInfo(**{**value, "rates": rates})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"is not a run.json of this version ({error})",
+            where=where,
+            remedy="execute the run anew: --fresh",
+        ) from error
+
+
+def _models(runs: Iterable[RunRows]) -> list[str]:
+    return list(dict.fromkeys(model_id for run in runs for model_id in run.info.rates))

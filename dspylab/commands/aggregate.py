@@ -1,0 +1,29 @@
+"""`dspylab aggregate`: the summary from the results that are there. Also the command of the summary stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dspylab.aggregate.collect import collect
+from dspylab.commands.find import find_config
+from dspylab.errors import RunsIncomplete
+from dspylab.laboratory import open_laboratory
+from dspylab.pipeline.git import git_state
+
+
+def aggregate_experiment(config: Path | None) -> None:
+    """Writes `summary.json` and `metrics.json`.
+
+    Raises:
+        RunsIncomplete: If results were made with other settings than the file has now. They are left out.
+    """
+    laboratory = open_laboratory(find_config(config))
+    collected = collect(laboratory, git_state(laboratory.layout.root))
+    runs = len(collected.summary.runs)
+    print(f"{laboratory.layout.summary}: {runs} of {len(laboratory.runs)} runs")
+    if collected.outdated:
+        raise RunsIncomplete(
+            f"left out, because they were made with other settings, code or data: {', '.join(collected.outdated)}",
+            where=str(laboratory.loaded.path),
+            remedy="execute them with `dspylab run`, or `dspylab sync` and then `dvc repro`",
+        )

@@ -1,0 +1,107 @@
+"""Whether the files that an experiment names are there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Final
+
+from dspylab.config.references import is_loader
+from dspylab.config.sections import Sections
+from dspylab.config.syntax import Defect
+from dspylab.config.wording import Address, listed, near_miss, plain, printable
+
+logger = logging.getLogger(__name__)
+
+#: Endings of files that can be read as a dataset.
+DATASET_KINDS: Final = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+#: Most files of a folder that a near miss is looked for among.
+_MOST_SIBLINGS: Final = 1000
+
+
+def check_files(sections: Sections, folder: Path) -> Iterator[Defect]:
+    """Checks that every file is there and can be what it is meant to be.
+
+    Args:
+        sections: The sound parts of the file.
+        folder: Folder that paths are relative to.
+
+    Yields:
+        What is wrong.
+    """
+    for address, path in _code_files(sections):
+        yield from _check_file(path, address, folder)
+    dataset = sections.dataset
+    for key in ("path", "train", "test") if dataset is not None else ():
+        reference = getattr(dataset, key)
+        if reference is None or is_loader(reference):
+            continue
+        kind = PurePosixPath(reference).suffix.lower()
+        if kind not in DATASET_KINDS and not reference.endswith(("/", "\\")):
+            problem = (
+                f"{plain(kind)} is no kind of dataset" if kind else f"'{plain(reference)}' has no ending"
+            )
+            remedy = f"use {listed(DATASET_KINDS)}, or program.py:load for a callable"
+            yield Defect(("dataset", key), problem, remedy)
+        else:
+            yield from _check_file(reference, ("dataset", key), folder)
+
+
+def _code_files(sections: Sections) -> Iterator[tuple[Address, str]]:
+    """Addresses and paths of Python files, without those that name an importable module."""
+    references: list[tuple[Address, str | None]] = []
+    if sections.program is not None:
+        if sections.program.path is not None:
+            yield ("program", "path"), sections.program.path
+        references.append((("program", "adapter"), sections.program.adapter))
+    if sections.dataset is not None:
+        references += [
+            (("dataset", key), getattr(sections.dataset, key)) for key in ("path", "train", "test")
+        ]
+    for name, optimizer in (sections.optimizers or {}).items():
+        references.append((("optimizers", name, "path"), optimizer.path if optimizer is not None else None))
+    for name, metric in (sections.metrics or {}).items():
+        references.append((("metrics", name, "ref"), metric.ref if metric is not None else None))
+    adapters = sections.matrix.axes.get("adapter", []) if sections.matrix is not None else []
+    references += [(("matrix", "adapter", position), adapter) for position, adapter in enumerate(adapters)]
+    for address, reference in references:
+        source = reference.rpartition(":")[0] if isinstance(reference, str) else ""
+        # As program/load.py has it: everything else is the name of a module.
+        if source.endswith(".py") or "/" in source:
+            yield address, source
+
+
+def _check_file(path: str, address: Address, folder: Path) -> Iterator[Defect]:
+    name = plain(path)
+    target = folder / path
+    if PurePosixPath(path).is_absolute() or PureWindowsPath(path).drive:
+        remedy = "write it relative to the experiment file, so that it holds in every clone"
+        yield Defect(address, f"'{name}' is an absolute path", remedy)
+        return
+    problem, remedy = "can not be looked up", "correct the path or its permissions"
+    # A null character is an error of its own to some calls of the system, and no file to others.
+    if "\0" not in path:
+        try:
+            if target.is_file():
+                return
+            is_folder = target.is_dir()
+            problem, remedy = (
+                ("is a folder", "name a file") if is_folder else ("is not there", _remedy(target))
+            )
+        except (OSError, ValueError) as error:
+            logger.debug("%s: %s", target, error)
+    yield Defect(address, f"'{name}' {problem} (looked in {printable(str(folder))})", remedy)
+
+
+def _remedy(target: Path) -> str:
+    if target.with_name(target.name + ".dvc").is_file():
+        return "get it with: dvc pull"
+    if not target.parent.is_dir():
+        return "correct the path: its folder is not there either"
+    files = islice(target.parent.iterdir(), _MOST_SIBLINGS)
+    near = near_miss(target.name, [file.name for file in files if file.suffix == target.suffix])
+    return (
+        f"did you mean {plain(near)}?" if near else "correct the path: it is relative to the experiment file"
+    )

@@ -1,0 +1,83 @@
+"""How findings speak of addresses and values: short, on one line, and never with a secret in them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from dspylab.redact import redact
+
+Address = tuple[str | int, ...]
+
+#: Longest piece of the user's text that a message repeats, in characters.
+_LONGEST = 60
+#: Shortest beginning that stands for a name, in characters.
+_SHORTEST = 3
+#: Most names that a message lists.
+_MOST_NAMES = 30
+
+
+def dotted(address: Address) -> str:
+    """An address as people write it: ``matrix.include[0].model``."""
+    text = ""
+    for part in address:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += ("." if text else "") + plain(part)
+    return text
+
+
+def plain(text: str) -> str:
+    """The user's text without quotes, fit for a terminal: cut, on one line, without secrets."""
+    # Cut before, too: what is masked in a megabyte nobody sees.
+    text = redact(text[: 10 * _LONGEST])
+    return printable(text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…")
+
+
+def printable(text: str) -> str:
+    """The text on one line, with what a terminal would obey written as escapes."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def shown(value: Any) -> str:
+    """A value of the file as a message names it."""
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return f"the number {value}"
+    if isinstance(value, str):
+        return f"'{plain(value)}'"
+    return "a list" if isinstance(value, list) else "a mapping"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names with commas between them; only the first ones of very many."""
+    shortened = [plain(name) for name in names]
+    if len(shortened) > _MOST_NAMES:
+        return f"{', '.join(shortened[:_MOST_NAMES])} and {len(shortened) - _MOST_NAMES} more"
+    return ", ".join(shortened)
+
+
+def near_miss(word: str, known: Iterable[str]) -> str | None:
+    """The known name that a misspelt one was meant to be; None when none is near."""
+    names = {name.casefold(): name for name in known}
+    asked = word[:_LONGEST].casefold()
+    # `temperature` for `lm.temperature` and `acc` for `accuracy` are near, though difflib does not think so.
+    for name, original in names.items():
+        if asked in (name, name.rpartition(".")[2]) or (len(asked) >= _SHORTEST and name.startswith(asked)):
+            return original
+    near = difflib.get_close_matches(asked, names, n=1, cutoff=0.6)
+    return names[near[0]] if near else None
+
+
+def choose(word: str, known: Iterable[str]) -> str:
+    """What to write instead of an unknown name: the near miss, or else all there are."""
+    names = list(known)
+    near = near_miss(word, names)
+    if near is not None:
+        return f"did you mean {plain(near)}?"
+    return f"there is: {listed(names)}" if names else "there is none"

@@ -1,0 +1,157 @@
+"""What git says about a repository, and how an experiment is recorded in it. Nothing here needs DVC."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dspylab.errors import RepositoryError
+from dspylab.records import GitState
+
+#: DVC looks for the experiments of a commit in `refs/exps/<first two digits>/<the others>/<name>`.
+EXPERIMENT_REFS = "refs/exps"
+
+
+@dataclass(frozen=True, slots=True)
+class SavedExperiment:
+    """An experiment that `dvc exp show` lists.
+
+    Attributes:
+        name: Its name.
+        rev: Its commit.
+        new: False when the very same state was saved before.
+    """
+
+    name: str
+    rev: str
+    new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NotSaved:
+    """Why an experiment was not saved, with what to do. The results lie in the workspace all the same."""
+
+    reason: str
+
+
+def find_git_root(start: Path) -> Path | None:
+    """Top folder of the work tree that a folder lies in; None outside of git.
+
+    Raises:
+        RepositoryError: If git is not installed, or refuses to read the repository.
+    """
+    if shutil.which("git") is None:
+        raise RepositoryError("git is not installed", remedy="install it from https://git-scm.com")
+    answer = _git(start, "rev-parse", "--show-toplevel")
+    if answer.returncode == 0:
+        return Path(answer.stdout.strip())
+    if "not a git repository" in answer.stderr or "must be run in a work tree" in answer.stderr:
+        return None
+    raise RepositoryError(
+        f"git says: {answer.stderr.strip()}", where=str(start), remedy="do what git proposes"
+    )
+
+
+def git_state(root: Path) -> GitState | None:
+    """The commit that a work tree is on; None outside of git and before the first commit."""
+    answer = _git(root, "status", "--porcelain=v2", "--branch", "--untracked-files=no")
+    if answer.returncode != 0:
+        return None
+    lines = answer.stdout.splitlines()
+    header = dict(line[2:].split(" ", 1) for line in lines if line.startswith("# branch."))
+    commit, branch = header.get("branch.oid", "(initial)"), header.get("branch.head", "(detached)")
+    if commit == "(initial)":
+        return None
+    return GitState(
+        commit=commit,
+        branch=None if branch == "(detached)" else branch,
+        dirty=any(not line.startswith("#") for line in lines),
+    )
+
+
+def tracked(root: Path, paths: Iterable[Path]) -> list[str]:
+    """Those of the paths that git tracks, relative to `root`."""
+    return _git(root, "ls-files", "-z", "--", *map(str, paths)).stdout.split("\0")[:-1]
+
+
+def ignored(root: Path, paths: Iterable[Path]) -> set[Path]:
+    """Those of the paths that git ignores."""
+    answer = _git(root, "check-ignore", "--stdin", "-z", stdin="\0".join(map(str, paths)))
+    return {Path(path) for path in answer.stdout.split("\0") if path}
+
+
+def save_experiment(root: Path, prefix: str, paths: Iterable[Path]) -> SavedExperiment | NotSaved:
+    """Records the work tree as a DVC experiment on top of the current commit.
+
+    The commit is made beside the work tree, from a copy of git's index: neither the files, nor what is
+    staged, nor the branch is touched, so a crash leaves nothing to mend. (`dvc exp save` stashes the work
+    tree, checks out and applies the stash, and commits every stage by force, also those that are stale.)
+
+    Args:
+        root: Root of the DVC repository.
+        prefix: First part of the experiment's name; the rest follows from its content.
+        paths: Files that belong to it even if git does not track them yet.
+
+    Returns:
+        The experiment, or why there is none.
+    """
+    state = git_state(root)
+    if state is None:
+        return NotSaved(
+            "there is no commit yet that it could belong to: `git add --all && git commit -m 'First commit'`"
+        )
+    if _git(root, "var", "GIT_COMMITTER_IDENT").returncode != 0:
+        return NotSaved(
+            "git does not know who you are: `git config user.name NAME` and `git config user.email ADDRESS`"
+        )
+    with tempfile.TemporaryDirectory(prefix="dspylab-") as folder:
+        index = {"GIT_INDEX_FILE": str(Path(folder, "index"))}
+        own_index = Path(root, _git(root, "rev-parse", "--git-path", "index").stdout.strip())
+        if own_index.exists():
+            # The copy keeps what git knows about unchanged files, so it does not read them again.
+            shutil.copy2(own_index, index["GIT_INDEX_FILE"])
+        present = [str(path) for path in paths if path.exists()]
+        for arguments in (["add", "--update", ":/"], ["add", "--force", "--", *present]):
+            answer = _git(root, *arguments, env=index)
+            if answer.returncode != 0:
+                return NotSaved(f"git says: {answer.stderr.strip()}")
+        tree = _git(root, "write-tree", env=index).stdout.strip()
+    if tree == _git(root, "rev-parse", f"{state.commit}^{{tree}}").stdout.strip():
+        return NotSaved("nothing differs from the last commit")
+    return _record(root, state.commit, tree, prefix)
+
+
+def _record(root: Path, baseline: str, tree: str, prefix: str) -> SavedExperiment | NotSaved:
+    name = f"{prefix}-{tree[:7]}"
+    ref = f"{EXPERIMENT_REFS}/{baseline[:2]}/{baseline[2:]}/{name}"
+    known = _git(root, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}").stdout.strip()
+    if known:
+        return SavedExperiment(name, known, new=False)
+    made = _git(root, "commit-tree", tree, "-p", baseline, "-m", f"dspylab: {name}")
+    rev = made.stdout.strip()
+    if made.returncode == 0:
+        made = _git(root, "update-ref", ref, rev)
+    if made.returncode != 0:
+        return NotSaved(f"git says: {made.stderr.strip()}")
+    return SavedExperiment(name, rev, new=True)
+
+
+def _git(
+    root: Path, *arguments: str, env: Mapping[str, str] | None = None, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["git", *arguments],
+        cwd=root,
+        env={**os.environ, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", **(env or {})},
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+        check=False,
+    )

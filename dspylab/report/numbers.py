@@ -1,0 +1,94 @@
+"""Numbers as people read them: three significant digits, a unit, a dash for what does not exist. Pure."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Sequence
+
+#: What stands for a figure that does not exist.
+NOTHING = "–"  # noqa: RUF001 - a dash is meant
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with so many significant digits, and all digits of its whole part: 0.812, 12.3, 1,234."""
+    if value is None:
+        return NOTHING
+    if value == 0:
+        return "0"
+    size = abs(float(f"{value:.{digits}g}"))  # rounded: 0.9996 has as many decimals as 1.00
+    if size < 1e-4 or size >= 1e9:
+        return f"{value:.{digits - 1}e}"
+    whole = len(f"{size:.0f}") if size >= 1 else 0
+    # Leading zeros after the point are not significant: 0.00123 has three digits.
+    leading = 0
+    while size < 1 and size * 10 ** (leading + 1) < 1:
+        leading += 1
+    return f"{value:,.{max(0, digits - whole) + leading}f}"
+
+
+def count(value: float | None) -> str:
+    """A whole number with separators of thousands: 12,345."""
+    return NOTHING if value is None else f"{value:,.0f}"
+
+
+def percent(share: float | None) -> str:
+    """A share of 0 to 1 as a percentage with at most one decimal: 4.2%."""
+    return NOTHING if share is None else f"{100 * share:.1f}".removesuffix(".0") + "%"
+
+
+def interval(ends: Sequence[float] | None) -> str:
+    """An interval, as many decimals as tell its ends apart: [0.72, 0.88]."""
+    if ends is None:
+        return NOTHING
+    low, high = ends
+    width = high - low
+    decimals = 2
+    while decimals < 6 and width > 0 and width * 10**decimals < 10:
+        decimals += 1
+    if max(abs(low), abs(high)) >= 100:
+        return f"[{number(low)}, {number(high)}]"
+    return f"[{low:.{decimals}f}, {high:.{decimals}f}]"
+
+
+def estimate(mean: float | None, ends: Sequence[float] | None) -> str:
+    """A mean and its interval: 0.812 [0.72, 0.88]."""
+    return number(mean) if ends is None else f"{number(mean)} {interval(ends)}"
+
+
+def duration(seconds: float | None) -> str:
+    """A duration in the unit that fits: 64.2 ms, 1.23 s, 2 min 05 s, 1 h 02 min."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 0.9995:
+        return f"{number(seconds * 1000)} ms"
+    if seconds < 59.95:
+        return f"{number(seconds)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def cost(usd: float | None) -> str:
+    """A price in US dollars: $0, $0.00123, $0.12, $3.40, $1,234."""
+    if usd is None:
+        return NOTHING
+    if usd == 0:
+        return "$0"
+    if usd < 0.1:
+        return f"${usd:.{2 - math.floor(math.log10(usd))}f}"
+    return f"${usd:,.2f}" if usd < 1000 else f"${usd:,.0f}"
+
+
+def printable(text: str) -> str:
+    r"""Text with every control, format and line-break character spelled out, so that it can not act.
+
+    Terminal escapes, bidirectional overrides and line breaks in names become ``\x1b`` and the like.
+    """
+    return "".join(
+        ascii(character)[1:-1] if unicodedata.category(character) in _INVISIBLE else character
+        for character in text
+    )

@@ -1,0 +1,256 @@
+"""Tables for the terminal, made from a summary or a plan. They are built here and printed by commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from dspylab.jsonable import to_json
+from dspylab.records import JSON, Summary
+from dspylab.report.numbers import NOTHING, cost, count, duration, estimate, number, printable
+
+#: Width in characters below which the name of a run is not squeezed; a column goes instead.
+_NAME_WIDTH = 18
+#: Characters between two columns.
+_GAP = 2
+#: Rank of the column of the first metric that is not the primary one.
+_OTHER_METRICS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        title: Its heading; may have several lines.
+        cell: From a row to its text.
+        rank: Columns of a higher rank go first when the terminal is too narrow; 0 always stays.
+        text: True for names and reasons, which are folded; False for figures, which are not.
+        style: From a row to a style; None for none.
+    """
+
+    title: str
+    cell: Callable[[Any], str]
+    rank: int = 0
+    text: bool = False
+    style: Callable[[Any], str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FittingTable:
+    """A table that leaves out its least important columns when the terminal is too narrow for them.
+
+    Attributes:
+        title: Above the table.
+        columns: All columns.
+        rows: What the cells are made from.
+        notes: Lines below the table.
+    """
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Any]
+    notes: Sequence[str] = ()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Renders the widest choice of columns that fits."""
+        yield Text(printable(self.title), style="bold")
+        for columns in self._choices():
+            if self._least_width(columns) <= options.max_width:
+                break
+        yield self._table(columns)
+        left_out = [column.title.replace("\n", " ") for column in self.columns if column not in columns]
+        for note in self.notes:
+            yield Text(printable(note), style="dim")
+        if left_out:
+            yield Text(f"Left out in this width: {', '.join(left_out)}.", style="dim")
+
+    def _choices(self) -> Iterator[list[Column]]:
+        for rank in range(max(column.rank for column in self.columns), -1, -1):
+            yield [column for column in self.columns if column.rank <= rank]
+
+    def _least_width(self, columns: Sequence[Column]) -> int:
+        """Characters that the table needs when only names and reasons are folded."""
+        widths = [
+            max(
+                *map(cell_len, column.title.split("\n")),
+                min(self._longest(column), _NAME_WIDTH) if column.text else self._longest(column),
+            )
+            for column in columns
+        ]
+        return sum(widths) + _GAP * (len(columns) - 1)
+
+    def _longest(self, column: Column) -> int:
+        return max((cell_len(printable(column.cell(row))) for row in self.rows), default=0)
+
+    def _table(self, columns: Sequence[Column]) -> Table:
+        table = Table(
+            box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False, show_edge=False
+        )
+        for column in columns:
+            table.add_column(
+                Text(column.title),
+                justify="left" if column.text else "right",
+                overflow="fold",
+                no_wrap=not column.text,
+                min_width=min(self._longest(column), _NAME_WIDTH) if column.text else None,
+            )
+        for row in self.rows:
+            styles = [column.style(row) if column.style else "" for column in columns]
+            cells = [printable(column.cell(row)) for column in columns]
+            table.add_row(*(Text(cell, style=style) for cell, style in zip(cells, styles, strict=True)))
+        return table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRow:
+    """One run of a plan.
+
+    Attributes:
+        run: Key of the run.
+        coordinates: Axis name to value.
+        state: ``done``, ``stale``, ``half done``, ``new`` or whatever the plan calls it.
+        done: Examples that are finished and kept.
+        total: Examples of the run; None when the dataset was not read.
+        reasons: Why it will run.
+        model: Id of the model, or LiteLLM's name of it.
+        engine: ``native`` or ``litellm``.
+    """
+
+    run: str
+    coordinates: Mapping[str, JSON]
+    state: str
+    done: int
+    total: int | None
+    reasons: Sequence[str]
+    model: str
+    engine: str
+
+
+def results_table(summary: Summary | Mapping[str, Any]) -> RenderableType:
+    """The results of an experiment, one row a run: the best first, incomplete ones last.
+
+    Args:
+        summary: The summary, or the content of `summary.json`.
+
+    Returns:
+        A rich renderable that fits itself to the width of the terminal. Names are shown as they are:
+        neither markup nor control characters in them act.
+    """
+    document: Mapping[str, Any] = to_json(summary)
+    primary = document["primary_metric"] or ""
+    rows = sorted(
+        ({"key": key, **run} for key, run in document["runs"].items()),
+        # A mean over part of the examples is no match for one over all of them.
+        key=lambda run: (not run["complete"], _mean(run, primary) is None, -(_mean(run, primary) or 0.0)),
+    )
+    columns = (
+        Column("run", lambda run: run["key"] + ("" if run["complete"] else "*"), text=True),
+        Column(
+            printable(primary) or "metric", lambda run: estimate(_mean(run, primary), _ends(run, primary))
+        ),
+        Column("scored", _scored, rank=1),
+        Column("failed", lambda run: count(run["examples"]["failed"]), rank=4, style=_alarm),
+        Column("latency\np50", lambda run: duration(run["latency_s"]["p50"]), rank=2),
+        Column("latency\np95", lambda run: duration(run["latency_s"]["p95"]), rank=5),
+        Column("TTFT\np50", lambda run: duration(run["ttft_s"]["p50"]), rank=6),
+        Column("tok/s", lambda run: number(run["throughput_tokens_per_s"]), rank=7),
+        Column("cost", lambda run: cost(run["cost_usd"]["total"]), rank=3),
+        *_other_metrics(rows, primary),
+    )
+    return FittingTable(_title(document), columns, rows, _notes(rows, primary))
+
+
+def plan_table(rows: Sequence[PlanRow], title: str = "Plan") -> RenderableType:
+    """The runs of an experiment and what is to be done for each.
+
+    Args:
+        rows: The runs in the order of the matrix.
+        title: Above the table.
+
+    Returns:
+        A rich renderable that fits itself to the width of the terminal.
+    """
+    columns = (
+        Column("run", lambda row: row.run, text=True),
+        Column("coordinates", _coordinates, rank=3, text=True),
+        Column("state", _state, text=True, style=lambda row: "" if row.state == "done" else "bold"),
+        Column("reasons", lambda row: "; ".join(row.reasons) or NOTHING, text=True),
+        Column("model", lambda row: row.model, rank=2, text=True),
+        Column("engine", lambda row: row.engine, rank=1, text=True),
+    )
+    return FittingTable(title, columns, rows)
+
+
+def _other_metrics(rows: Sequence[Mapping[str, Any]], primary: str) -> list[Column]:
+    """The means of the other metrics; they are the first to go when it gets narrow."""
+    names = dict.fromkeys(name for run in rows for name in (*run["metrics"], *run["run_metrics"]))
+    others = [name for name in names if name != primary]
+    return [
+        Column(printable(name), partial(_shown_mean, name=name), rank=_OTHER_METRICS + position)
+        for position, name in enumerate(others)
+    ]
+
+
+def _shown_mean(run: Mapping[str, Any], name: str) -> str:
+    return number(_mean(run, name))
+
+
+def _title(document: Mapping[str, Any]) -> str:
+    description = " ".join(str(document["description"]).split())
+    return f"{document['experiment']}: {description}" if description else str(document["experiment"])
+
+
+def _notes(rows: Sequence[Mapping[str, Any]], primary: str) -> list[str]:
+    legend = (
+        "[…]: 95% interval. scored: of those attempted. latency: a call from sending it to its last token."
+    )
+    notes = [f"{legend} {NOTHING}: no such figure."]
+    if any(not run["complete"] for run in rows):
+        notes.append("* not complete: run it again to go on. Its figures are over what is done.")
+    if any(run["cost_usd"]["total"] is None for run in rows):
+        notes.append("A cost is missing where a model has no known price: give it pricing: in the file.")
+    several = sorted({name for run in rows for name in run["metrics"] if name.startswith(f"{primary}.")})
+    if several and all(_mean(run, primary) is None for run in rows):
+        notes.append(f"{primary} gives several numbers; rank by one of them: {', '.join(several)}.")
+    return notes
+
+
+def _mean(run: Mapping[str, Any], primary: str) -> float | None:
+    metric = run["metrics"].get(primary)
+    value: float | None = metric["mean"] if metric is not None else run["run_metrics"].get(primary)
+    return value
+
+
+def _ends(run: Mapping[str, Any], primary: str) -> Sequence[float] | None:
+    metric = run["metrics"].get(primary)
+    ends: Sequence[float] | None = metric["ci95"] if metric is not None else None
+    return ends
+
+
+def _scored(run: Mapping[str, Any]) -> str:
+    examples = run["examples"]
+    of_total = "" if examples["attempted"] == examples["total"] else f" of {count(examples['total'])}"
+    return f"{count(examples['scored'])}/{count(examples['attempted'])}{of_total}"
+
+
+def _alarm(run: Mapping[str, Any]) -> str:
+    return "red" if run["examples"]["failed"] else ""
+
+
+def _coordinates(row: PlanRow) -> str:
+    return " ".join(f"{axis}={value}" for axis, value in row.coordinates.items())
+
+
+def _state(row: PlanRow) -> str:
+    if row.total is None or not 0 < row.done < row.total:
+        return row.state
+    return f"{row.state} {row.done} of {row.total}"

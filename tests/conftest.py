@@ -1,0 +1,67 @@
+"""What all tests share: no surprise traffic, a fake endpoint, and the real command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+# Before anything imports dspy or litellm: both would fetch a price list.
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+os.environ["DVC_NO_ANALYTICS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from dspylab.testing import FakeServer  # noqa: E402 - after the environment
+
+API_KEY = "canary-key-0123456789"
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    """An endpoint that answers at once."""
+    with FakeServer() as running:
+        yield running
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Finished]
+
+
+@pytest.fixture
+def cli() -> Cli:
+    """The real command line, as a process of its own, with the environment's `bin` on PATH as DVC needs it."""
+
+    def call(*arguments: str | Path, cwd: Path, program: str = "dspylab", **variables: str) -> Finished:
+        binaries = Path(sys.executable).parent
+        environment = {
+            **os.environ,
+            "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+            "FAKE_API_KEY": API_KEY,
+            **variables,
+        }
+        done = subprocess.run(
+            [binaries / program, *map(str, arguments)],
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            timeout=300,
+        )
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    return call

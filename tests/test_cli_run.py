@@ -1,0 +1,417 @@
+"""The main job through the real command line: git, DVC, HTTP, nothing replaced."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import API_KEY, Cli
+from jsonschema import Draft202012Validator
+
+from dspylab.record.schema import raw_schema, run_schema, summary_schema
+from dspylab.testing import FakeServer, Fault, Laboratory, answer_key, experiment, tickets
+
+MATRIX = {"matrix": {"model": ["fake"], "program.style": ["predict", "cot"]}}
+
+
+def rows(lab: Laboratory, run: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in lab.raw(run).read_text().splitlines()]
+
+
+def summary(lab: Laboratory) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(lab.summary.read_text())
+    return loaded
+
+
+def assert_valid(schema: Mapping[str, Any], document: Any) -> None:
+    problems = [error.message for error in Draft202012Validator(schema).iter_errors(document)]
+    assert not problems, problems[:5]
+
+
+@pytest.fixture
+def lab(tmp_path: Path, server: FakeServer) -> Laboratory:
+    made = experiment(tmp_path, server_url=server.url, config=MATRIX)
+    made.init_repository()
+    return made
+
+
+def test_run_leaves_rows_summary_and_a_clean_pipeline(lab: Laboratory, server: FakeServer, cli: Cli) -> None:
+    done = cli("run", "-c", lab.config, cwd=lab.root)
+
+    assert done.code == 0, done.err
+    assert "fake-predict" in done.out
+    assert "fake-cot" in done.out
+    assert len(server.requests) == 16
+    for run in ("fake-predict", "fake-cot"):
+        written = rows(lab, run)
+        assert [row["index"] for row in written] == list(range(8))
+        for row in written:
+            assert_valid(raw_schema(), row)
+            assert row["error"] is None
+            assert row["metrics"]["accuracy"] in (0.0, 1.0)
+            assert row["calls"][0]["ttft_s"] > 0
+            assert row["calls"][0]["predictor"]
+        assert_valid(run_schema(), json.loads((lab.raw(run).parent / "run.json").read_text()))
+    document = summary(lab)
+    assert_valid(summary_schema(), document)
+    assert document["runs"]["fake-cot"]["examples"] == {"total": 8, "attempted": 8, "scored": 8, "failed": 0}
+    assert document["git"]["commit"] == lab.git("rev-parse", "HEAD").strip()
+    assert "up to date" in lab.dvc("status")
+    assert "fake-predict" in lab.dvc("exp", "show", "--md") or "accuracy" in lab.dvc("exp", "show", "--md")
+
+
+def test_a_second_run_and_dvc_repro_have_nothing_to_do(lab: Laboratory, server: FakeServer, cli: Cli) -> None:
+    assert cli("run", "-c", lab.config, cwd=lab.root).code == 0
+    before = len(server.requests)
+
+    again = cli("run", "-c", lab.config, cwd=lab.root)
+    repro = cli("repro", cwd=lab.root, program="dvc")
+
+    assert again.code == 0
+    assert "nothing to do" in again.out
+    assert repro.code == 0, repro.err
+    assert len(server.requests) == before
+
+
+def test_dvc_repro_alone_does_the_same_and_run_agrees(lab: Laboratory, server: FakeServer, cli: Cli) -> None:
+    assert cli("sync", "-c", lab.config, cwd=lab.root).code == 0
+    repro = cli("repro", cwd=lab.root, program="dvc")
+    assert repro.code == 0, repro.err + repro.out
+    assert len(server.requests) == 16
+    assert set(summary(lab)["runs"]) == {"fake-predict", "fake-cot"}
+
+    again = cli("run", "-c", lab.config, cwd=lab.root)
+
+    assert "nothing to do" in again.out, again.out + again.err
+    assert len(server.requests) == 16
+
+
+def test_repro_force_and_fresh_really_execute_again(lab: Laboratory, server: FakeServer, cli: Cli) -> None:
+    assert cli("run", "-c", lab.config, cwd=lab.root).code == 0
+
+    forced = cli("repro", "-f", "triage@fake-predict", cwd=lab.root, program="dvc")
+    assert forced.code == 0, forced.err + forced.out
+    assert len(server.requests) == 24
+    again = cli("repro", "-f", "triage@fake-predict", cwd=lab.root, program="dvc")
+    assert again.code == 0, again.err + again.out
+    assert len(server.requests) == 32
+
+    fresh = cli("run", "--fresh", "-c", lab.config, cwd=lab.root)
+    assert fresh.code == 0, fresh.err
+    assert len(server.requests) == 48
+
+
+def test_exp_run_of_one_model_runs_only_its_runs(tmp_path: Path, server: FakeServer, cli: Cli) -> None:
+    other = {
+        "model": "openai/other",
+        "api_base": server.url,
+        "api_key_env": "FAKE_API_KEY",
+        "temperature": 0.0,
+    }
+    lab = experiment(
+        tmp_path,
+        server_url=server.url,
+        config={"models": {"other": other}, "matrix": {"model": ["fake", "other"]}},
+    )
+    lab.init_repository()
+    assert cli("run", "-c", lab.config, cwd=lab.root).code == 0
+    lab.commit("Results")
+    before = len(server.requests)
+
+    change = "experiments/triage/experiment.yaml:models.other.temperature=0.2"
+    done = cli("exp", "run", "-S", change, cwd=lab.root, program="dvc")
+
+    assert done.code == 0, done.err + done.out
+    new = server.requests[before:]
+    assert {record.model for record in new} == {"other"}
+    assert len(new) == 8
+    assert new[0].body is not None
+    assert new[0].body["temperature"] == 0.2
+
+
+def test_a_helper_module_decides_and_a_description_does_not(
+    lab: Laboratory, server: FakeServer, cli: Cli
+) -> None:
+    helper = lab.folder / "wording.py"
+    helper.write_text("HINT = 'one'\n")
+    lab.program.write_text("import wording\n" + lab.program.read_text())
+    assert cli("run", "-c", lab.config, cwd=lab.root).code == 0
+    before = len(server.requests)
+
+    lab.change({"description": "Something else", "execution": {"max_concurrency": 3}})
+    assert "nothing to do" in cli("run", "-c", lab.config, cwd=lab.root).out
+    assert len(server.requests) == before
+
+    helper.write_text("HINT = 'two'\n")
+    assert "wording.py" in cli("plan", "-c", lab.config, cwd=lab.root).out
+    assert cli("run", "-c", lab.config, cwd=lab.root).code == 0
+    assert len(server.requests) == before + 16
+
+
+def test_what_dvc_has_cached_is_restored_not_called(lab: Laboratory, server: FakeServer, cli: Cli) -> None:
+    assert cli("run", "-c", lab.config, cwd=lab.root).code == 0
+    before = len(server.requests)
+    lab.change({"models": {"fake": {"temperature": 0.5}}})
+    assert cli("run", "-c", lab.config, cwd=lab.root).code == 0
+    assert len(server.requests) == before + 16
+
+    lab.change({"models": {"fake": {"temperature": 0.0}}})
+    back = cli("run", "-c", lab.config, cwd=lab.root)
+
+    assert back.code == 0, back.err
+    assert len(server.requests) == before + 16
+    assert "up to date" in lab.dvc("status")
+
+
+def test_an_example_that_fails_is_a_failure_and_no_score(tmp_path: Path, cli: Cli) -> None:
+    examples = tickets(6)
+
+    def answer(request: Any) -> str:
+        return "no structure at all" if "Ticket 3" in request.text else answer_key(examples)(request)
+
+    with FakeServer(answer=answer) as server:
+        lab = experiment(tmp_path, server_url=server.url, examples=examples)
+        lab.init_repository()
+        done = cli("run", "-c", lab.config, cwd=lab.root)
+
+    assert done.code == 0, done.err
+    failed = rows(lab, "fake")[3]
+    assert failed["metrics"] == {}
+    assert failed["prediction"] is None
+    assert failed["error"]["type"] == "AdapterParseError"
+    assert failed["error"]["kind"] == "program"
+    assert [call["fallback"] for call in failed["calls"]] == [False, True]
+    result = summary(lab)["runs"]["fake"]
+    assert result["examples"] == {"total": 6, "attempted": 6, "scored": 5, "failed": 1}
+    assert result["metrics"]["accuracy"]["mean"] == 1.0
+    assert result["metrics"]["accuracy"]["n"] == 5
+
+
+def test_endpoint_failures_are_tried_again_alone(tmp_path: Path, cli: Cli) -> None:
+    broken = {"now": True}
+
+    def fail(request: Any) -> Fault | None:
+        return Fault("status", status=500) if broken["now"] and "Ticket 2" in request.text else None
+
+    with FakeServer(fail=fail) as server:
+        config = {"models": {"fake": {"num_retries": 1}}}
+        lab = experiment(tmp_path, server_url=server.url, config=config)
+        lab.init_repository()
+        first = cli("run", "-c", lab.config, cwd=lab.root)
+        assert first.code == 1, first.out + first.err
+        assert "7/8" in first.err or "1 failed" in first.err
+        assert rows(lab, "fake")[2]["error"]["kind"] == "endpoint"
+        asked = len(server.requests)
+        broken["now"] = False
+
+        second = cli("run", "-c", lab.config, cwd=lab.root)
+
+        assert second.code == 0, second.err
+        assert len(server.requests) == asked + 1
+    assert all(row["error"] is None for row in rows(lab, "fake"))
+    assert summary(lab)["runs"]["fake"]["complete"]
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, cli: Cli) -> None:
+    with FakeServer(ttft_s=0.25) as server:
+        config = {"execution": {"max_concurrency": 2}}
+        lab = experiment(tmp_path, server_url=server.url, config=config, examples=tickets(24))
+        lab.init_repository()
+        environment = {**os.environ, "FAKE_API_KEY": API_KEY}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dspylab", "run", "-c", str(lab.config)],
+            cwd=lab.root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while len(server.requests) < 8 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        asked = len(server.requests)
+        assert 8 <= asked < 24
+
+        plan = cli("plan", "-c", lab.config, cwd=lab.root)
+        assert "half done" in plan.out
+        done = cli("run", "-c", lab.config, cwd=lab.root)
+
+        assert done.code == 0, done.err
+        assert "kept from before" in done.out
+        assert len(server.requests) <= 24 + 2
+    assert [row["index"] for row in rows(lab, "fake")] == list(range(24))
+
+
+def test_ctrl_c_keeps_everything_and_says_how_to_go_on(tmp_path: Path, cli: Cli) -> None:
+    with FakeServer(ttft_s=0.25) as server:
+        config = {"execution": {"max_concurrency": 2}}
+        lab = experiment(tmp_path, server_url=server.url, config=config, examples=tickets(24))
+        lab.init_repository()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dspylab", "run", "-c", str(lab.config)],
+            cwd=lab.root, env={**os.environ, "FAKE_API_KEY": API_KEY},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while len(server.requests) < 8 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+
+        assert process.returncode == 130, err
+        assert "Traceback" not in err
+        assert "finished and kept" in err
+        assert "run the same command again" in err
+        done = cli("run", "-c", lab.config, cwd=lab.root)
+        assert done.code == 0, done.err
+        assert len(server.requests) <= 24 + 2
+
+
+def test_missing_keys_are_told_at_once_before_any_call(tmp_path: Path, server: FakeServer, cli: Cli) -> None:
+    other = {"model": "openai/other", "api_base": server.url, "api_key_env": "OTHER_KEY"}
+    config = {
+        "models": {"fake": {"api_key_env": "FIRST_KEY"}, "other": other},
+        "matrix": {"model": ["fake", "other"]},
+    }
+    lab = experiment(tmp_path, server_url=server.url, config=config)
+    lab.init_repository()
+
+    done = cli("run", "-c", lab.config, cwd=lab.root)
+
+    assert done.code == 3
+    assert "FIRST_KEY" in done.err
+    assert "OTHER_KEY" in done.err
+    assert not server.requests
+    (lab.root / ".env").write_text(f"FIRST_KEY={API_KEY}\nOTHER_KEY={API_KEY}\n")
+    assert cli("run", "-c", lab.config, cwd=lab.root).code == 0
+
+
+def test_a_wrong_key_stops_its_model_with_one_message(tmp_path: Path, server: FakeServer, cli: Cli) -> None:
+    with FakeServer(api_key="right-key") as strict:
+        other = {
+            "model": "openai/other",
+            "api_base": strict.url,
+            "api_key_env": "FAKE_API_KEY",
+            "max_concurrency": 2,
+        }
+        config = {"models": {"other": other}, "matrix": {"model": ["fake", "other"]}}
+        lab = experiment(tmp_path, server_url=server.url, config=config, examples=tickets(20))
+        lab.init_repository()
+        done = cli("run", "-c", lab.config, cwd=lab.root)
+
+        assert done.code == 1
+        assert len(strict.requests) <= 2
+    assert len(rows(lab, "fake")) == 20
+    assert done.err.count("models.other") == 1
+    assert API_KEY not in done.out + done.err
+
+
+def test_no_key_is_written_anywhere(lab: Laboratory, cli: Cli) -> None:
+    done = cli("run", "-v", "-c", lab.config, cwd=lab.root)
+    assert done.code == 0, done.err
+    assert API_KEY not in done.out + done.err
+    for path in lab.root.rglob("*"):
+        if path.is_file():
+            assert API_KEY.encode() not in path.read_bytes(), path
+
+
+def test_threads_that_a_program_starts_are_metered(tmp_path: Path, server: FakeServer, cli: Cli) -> None:
+    program = """
+import asyncio
+import dspy
+
+class Both(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = dspy.Predict("text -> label")
+        self.second = dspy.Predict("text, hint -> label")
+
+    def forward(self, text):
+        pairs = [(self.first, dspy.Example(text=t).with_inputs("text")) for t in (text, text + "!")]
+        answers = dspy.Parallel(num_threads=2, disable_progress_bar=True)(pairs)
+        asynchronous = asyncio.run(dspy.asyncify(self.second)(text=text, hint=answers[0].label))
+        return asyncio.run(self.second.acall(text=text, hint=asynchronous.label))
+
+def build():
+    return Both()
+"""
+    lab = experiment(
+        tmp_path,
+        server_url=server.url,
+        config={"program": {"args": ...}},
+        files={"experiments/triage/program.py": program},
+        examples=tickets(3),
+    )
+    lab.init_repository()
+
+    done = cli("run", "-c", lab.config, cwd=lab.root)
+
+    assert done.code == 0, done.err
+    for row in rows(lab, "fake"):
+        assert sorted(call["predictor"] for call in row["calls"]) == ["first", "first", "second", "second"]
+        assert all(call["ttft_s"] > 0 for call in row["calls"])
+
+
+def test_bad_programs_name_file_line_and_remedy(tmp_path: Path, server: FakeServer, cli: Cli) -> None:
+    bad = {
+        "import nothing_there\n": "nothing_there",
+        "x = 1\n": "has no attribute 'build'",
+        "def build():\n    raise RuntimeError('no luck')\n": "program.py:2",
+        "def build():\n    return 3\n": "not a dspy.Module",
+        "def build(:\n": "not valid Python",
+    }
+    lab = experiment(tmp_path, server_url=server.url, config={"program": {"args": ...}})
+    lab.init_repository()
+    for text, expected in bad.items():
+        lab.program.write_text(text)
+        done = cli("run-one", "-c", lab.config, "model=fake", cwd=lab.root)
+        assert done.code == 2, done.err
+        assert expected in done.err
+        assert "program.py" in done.err
+        assert "Traceback" not in done.err
+    assert not server.requests
+
+
+def test_run_one_selects_by_coordinates(lab: Laboratory, server: FakeServer, cli: Cli) -> None:
+    assert cli("run-one", "-c", lab.config, "program.style=cot", cwd=lab.root).code == 0
+    assert len(rows(lab, "fake-cot")) == 8
+
+    several = cli("run-one", "-c", lab.config, "model=fake", cwd=lab.root)
+    nothing = cli("run-one", "-c", lab.config, "model=nobody", cwd=lab.root)
+
+    assert several.code == nothing.code == 2
+    assert "program.style=predict" in several.err
+    assert "program.style=predict" in nothing.err
+
+
+def test_it_works_from_a_subfolder_and_finds_the_only_experiment(lab: Laboratory, cli: Cli) -> None:
+    assert cli("run", cwd=lab.folder).code == 0
+    assert "nothing to do" in cli("run", cwd=lab.root).out
+
+
+@pytest.mark.parametrize("state", ["no git", "no dvc"])
+def test_without_a_repository_the_mending_command_is_named(
+    tmp_path: Path, server: FakeServer, cli: Cli, state: str
+) -> None:
+    lab = experiment(tmp_path, server_url=server.url)
+    if state == "no dvc":
+        lab.init_git()
+
+    done = cli("run", "-c", lab.config, cwd=lab.root)
+
+    assert done.code == 3, done.err
+    assert ("git init" if state == "no git" else "dvc init") in done.err
+    assert not server.requests
+
+
+def test_json_events_are_json(lab: Laboratory, cli: Cli) -> None:
+    done = cli("run", "--json", "-c", lab.config, cwd=lab.root)
+    events = [json.loads(line) for line in done.out.splitlines()]
+    assert [event["event"] for event in events].count("example_finished") == 16
+    assert [event["event"] for event in events].count("run_ended") == 2

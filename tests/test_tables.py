@@ -1,0 +1,284 @@
+"""What people read: numbers, and tables that fit the terminal and cannot be acted through."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console, RenderableType
+
+from dspylab.jsonable import to_json
+from dspylab.records import (
+    CallCounts,
+    Concurrency,
+    CostSummary,
+    Distribution,
+    ExampleCounts,
+    MetricSummary,
+    RunSummary,
+    Summary,
+    TokenCounts,
+)
+from dspylab.report import numbers
+from dspylab.report.tables import PlanRow, plan_table, results_table
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "text"),
+    [
+        (numbers.number, 0.81234, "0.812"),
+        (numbers.number, 1.0, "1.00"),
+        (numbers.number, 12.345, "12.3"),
+        (numbers.number, 1234.5, "1,234"),
+        (numbers.number, -0.5, "-0.500"),
+        (numbers.number, 0.00123456, "0.00123"),
+        (numbers.number, 0.1, "0.100"),
+        (numbers.number, 1.5e-7, "1.50e-07"),
+        (numbers.number, 0, "0"),
+        (numbers.number, None, numbers.NOTHING),
+        (numbers.count, 12345, "12,345"),
+        (numbers.count, None, numbers.NOTHING),
+        (numbers.percent, 0.0421, "4.2%"),
+        (numbers.percent, 1.0, "100%"),
+        (numbers.percent, None, numbers.NOTHING),
+        (numbers.interval, (0.7215, 0.8765), "[0.72, 0.88]"),
+        (numbers.interval, (0.0, 0.16), "[0.00, 0.16]"),
+        (numbers.interval, (0.9991, 0.9997), "[0.99910, 0.99970]"),
+        (numbers.interval, (120.4, 133.9), "[120, 134]"),
+        (numbers.interval, None, numbers.NOTHING),
+        (numbers.duration, 0.0642, "64.2 ms"),
+        (numbers.duration, 0.00001, "0.0100 ms"),
+        (numbers.duration, 0.9996, "1.00 s"),
+        (numbers.duration, 1.2345, "1.23 s"),
+        (numbers.duration, 59.96, "1 min 00 s"),
+        (numbers.duration, 125, "2 min 05 s"),
+        (numbers.duration, 3720, "1 h 02 min"),
+        (numbers.duration, None, numbers.NOTHING),
+        (numbers.cost, 0.0, "$0"),
+        (numbers.cost, 0.0000348, "$0.0000348"),
+        (numbers.cost, 0.001234, "$0.00123"),
+        (numbers.cost, 0.1234, "$0.12"),
+        (numbers.cost, 3.4, "$3.40"),
+        (numbers.cost, 1234.5, "$1,234"),
+        (numbers.cost, None, numbers.NOTHING),
+    ],
+)
+def test_numbers_as_people_read_them(form: Callable[[Any], str], value: Any, text: str) -> None:
+    assert form(value) == text
+
+
+@given(st.floats(min_value=1e-4, max_value=1e8))
+def test_three_digits_are_three_digits(value: float) -> None:
+    shown = float(numbers.number(value).replace(",", ""))
+    assert math.isclose(shown, value, rel_tol=0.0051)
+
+
+def test_what_could_act_is_spelled_out() -> None:
+    assert numbers.printable("a\x1b[2Jb\nc\u202ed\x9be\u200b") == r"a\x1b[2Jb\nc\u202ed\x9be\u200b"
+    assert numbers.printable("naïve 日本 🙂 'x'") == "naïve 日本 🙂 'x'"
+
+
+EMPTY = Distribution(mean=None, p50=None, p90=None, p95=None, n=0)
+
+
+def run(
+    mean: float | None,
+    *,
+    attempted: int = 96,
+    failed: int = 0,
+    complete: bool = True,
+    cost_usd: float | None = 0.0,
+) -> RunSummary:
+    latency = Distribution(mean=0.4, p50=0.3, p90=0.8, p95=1.25, n=attempted)
+    ends = None if mean is None else (mean - 0.1, mean + 0.1)
+    accuracy = MetricSummary(
+        mean=mean, stderr=0.05, ci95=ends, method="wilson", n=attempted, examples=attempted
+    )
+    polite = MetricSummary(mean=0.25, stderr=None, ci95=None, n=1, examples=1)
+    return RunSummary(
+        coordinates={},
+        config_hash="",
+        complete=complete,
+        started_at=None,
+        finished_at=None,
+        active_s=10.0,
+        engine="native",
+        examples=ExampleCounts(total=96, attempted=attempted, scored=attempted - failed, failed=failed),
+        metrics={"accuracy": accuracy, "polite": polite},
+        metric_errors={},
+        run_metrics={"f1": 0.5},
+        errors={},
+        latency_s=latency,
+        ttft_s=EMPTY,
+        ttfot_s=EMPTY,
+        itl_s=EMPTY,
+        decode_tokens_per_s=EMPTY,
+        output_tokens_per_s=EMPTY,
+        example_s=EMPTY,
+        metric_s=EMPTY,
+        queue_s=EMPTY,
+        throughput_tokens_per_s=77.77,
+        concurrency=Concurrency(mean=4.0, peak=4),
+        tokens=TokenCounts(prompt=0, cached=0, completion=0, reasoning=0, estimated_calls=0),
+        calls=CallCounts(
+            total=0, failed=0, cached=0, attempts=0, fallbacks=0, fallback_rate=None, truncated=0,
+            parse_failures=0, by_role={}, by_predictor={},
+        ),
+        predictors={},
+        cost_usd=CostSummary(total=cost_usd, by_role={}, saved=0.0, unpriced_calls=0),
+        versions={},
+    )  # fmt: skip
+
+
+def summary(
+    runs: dict[str, RunSummary], primary: str = "accuracy", description: str = "Which one?"
+) -> Summary:
+    return Summary(
+        experiment="triage",
+        description=description,
+        config_hash="",
+        primary_metric=primary,
+        git=None,
+        created_at="",
+        versions={},
+        rates={},
+        runs=runs,
+    )
+
+
+def rendered(table: RenderableType, width: int) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width, force_terminal=False).print(table)
+    return "".join(line.rstrip() + "\n" for line in out.getvalue().splitlines())
+
+
+RESULTS = """\
+triage: Which one?
+                                                latency  latency  TTFT
+run              accuracy       scored  failed      p50      p95   p50  tok/s  cost  polite     f1
+──────────────────────────────────────────────────────────────────────────────────────────────────
+good   0.812 [0.71, 0.91]        96/96       0   300 ms   1.25 s     –   77.8    $0   0.250  0.500
+poor   0.250 [0.15, 0.35]        93/96       3   300 ms   1.25 s     –   77.8     –   0.250  0.500
+none                    –        96/96       0   300 ms   1.25 s     –   77.8    $0   0.250  0.500
+part*  0.990 [0.89, 1.09]  40/40 of 96       0   300 ms   1.25 s     –   77.8    $0   0.250  0.500
+[…]: 95% interval. scored: of those attempted. latency: a call from sending it to its last token. –: no such
+figure.
+* not complete: run it again to go on. Its figures are over what is done.
+A cost is missing where a model has no known price: give it pricing: in the file.
+"""  # noqa: RUF001 - dashes stand for figures that do not exist
+
+
+def test_results_are_ranked_and_whole_on_a_wide_terminal() -> None:
+    table = results_table(
+        summary(
+            {
+                "poor": run(0.25, failed=3, cost_usd=None),
+                "part": run(0.99, attempted=40, complete=False),
+                "none": run(None),
+                "good": run(0.8125),
+            }
+        )
+    )
+    assert rendered(table, 110) == RESULTS
+
+
+def test_eighty_columns_keep_what_matters() -> None:
+    key = "smollm2-balanced_demos-json-lm.temperature=0.7"
+    text = rendered(results_table(summary({key: run(0.8125), "b": run(0.5)})), 80)
+    lines = text.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    for part in ("accuracy", "0.812 [0.71, 0.91]", "96/96", "failed", "300 ms", "$0"):
+        assert part in text
+    assert "Left out in this width: TTFT p50, tok/s, polite, f1." in text
+    names = "".join(line.split("  ")[0].strip() for line in lines[3:-2])
+    assert key in names
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 100, 200])
+def test_no_width_breaks_the_table(width: int) -> None:
+    text = rendered(results_table(summary({"good": run(0.8125), "part": run(0.5, complete=False)})), width)
+    assert all(len(line) <= width for line in text.splitlines())
+    assert "good" in text
+
+
+def test_a_summary_file_gives_the_same_table() -> None:
+    whole = summary({"good": run(0.8125), "poor": run(0.25)})
+    assert rendered(results_table(to_json(whole)), 120) == rendered(results_table(whole), 120)
+
+
+def test_names_can_not_act() -> None:
+    hostile = "[bold red]x[/]\x1b[2J"
+    out = io.StringIO()
+    named = summary({hostile: run(0.5)}, primary=hostile, description=hostile)
+    Console(file=out, width=200, force_terminal=True).print(results_table(named))
+    text = out.getvalue()
+    assert "\x1b[2J" not in text
+    assert text.count(r"[bold red]x[/]\x1b[2J") >= 3
+
+
+def test_a_metric_over_all_rows_may_rank() -> None:
+    text = rendered(results_table(summary({"good": run(0.8125)}, primary="f1")), 140)
+    assert "0.500" in text
+    assert "0.812" in text
+
+
+def test_a_metric_of_several_numbers_says_how_to_rank() -> None:
+    text = rendered(results_table(summary({"good": run(0.8125)}, primary="polite.tone")), 200)
+    assert numbers.NOTHING in text
+    whole = summary({"good": run(0.5)}, primary="pol")
+    document = to_json(whole)
+    document["runs"]["good"]["metrics"] = {"pol.a": document["runs"]["good"]["metrics"]["accuracy"]}
+    assert "pol gives several numbers; rank by one of them: pol.a." in rendered(results_table(document), 200)
+
+
+def test_an_experiment_without_runs_has_an_empty_table() -> None:
+    assert "accuracy" in rendered(results_table(summary({})), 80)
+
+
+PLAN = [
+    PlanRow(
+        run="mini-predict",
+        coordinates={"model": "mini", "program.style": "predict"},
+        state="half done",
+        done=3,
+        total=9,
+        reasons=["program.py changed", "models.mini.temperature changed"],
+        model="openai/gpt-4o-mini",
+        engine="native",
+    ),
+    PlanRow(
+        run="mini-[red]cot",
+        coordinates={"model": "mini", "program.style": "cot"},
+        state="done",
+        done=9,
+        total=9,
+        reasons=[],
+        model="openai/gpt-4o-mini",
+        engine="litellm",
+    ),
+]
+
+
+PLANNED = """\
+Plan
+run            coordinates                       state             reasons                                              model               engine
+───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+mini-predict   model=mini program.style=predict  half done 3 of 9  program.py changed; models.mini.temperature changed  openai/gpt-4o-mini  native
+mini-[red]cot  model=mini program.style=cot      done              –                                                    openai/gpt-4o-mini  litellm
+"""  # noqa: RUF001, E501 - as on the screen
+
+
+def test_a_plan_on_a_wide_terminal() -> None:
+    assert rendered(plan_table(PLAN), 160) == PLANNED
+
+
+def test_a_plan_on_a_narrow_terminal() -> None:
+    text = rendered(plan_table(PLAN), 70)
+    assert all(len(line) <= 70 for line in text.splitlines())
+    for part in ("mini-predict", "mini-[red]cot", "half done 3 of 9", "done", "Left out in this width"):
+        assert part in text
