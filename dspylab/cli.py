@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 import dspylab
-from dspylab.errors import DspylabError
+from dspylab.errors import DspylabError, Interrupted, UsageError
 from dspylab.redact import RedactingFormatter, redact
+from dspylab.report.numbers import printable
 
 app = typer.Typer(
     name="dspylab",
@@ -164,16 +165,19 @@ def _log(verbose: bool) -> None:
 
 def main() -> None:
     """The console script: run the command, print its error, exit with its code."""
+    # Until the first call there is nothing to wait for: SIGTERM ends the process as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     code = _run()
     sys.stdout.flush()
     sys.stderr.flush()
-    if code == _INTERRUPTED:
+    if code == Interrupted.exit_code:
         # Calls in flight sit in threads that Python would wait for; what finished is on disk already.
         os._exit(code)
     sys.exit(code)
 
 
-_INTERRUPTED = 130
+#: typer has a click of its own, which it does not export as a whole.
+_CommandLineError = typer.BadParameter.__mro__[2]
 _BROKEN = 70
 
 
@@ -181,30 +185,32 @@ def _run() -> int:
     try:
         result = app(standalone_mode=False)
     except DspylabError as error:
-        typer.echo(redact(str(error)), err=True)
+        _say(str(error))
         return error.exit_code
-    except click.exceptions.ClickException as error:
-        error.show()
-        return 2
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        typer.echo("interrupted", err=True)
-        return _INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort):
+        _say("interrupted: what was finished is kept: run the same command again to go on")
+        return Interrupted.exit_code
     except BrokenPipeError:
         # Whoever read our output has seen enough, such as `head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:  # noqa: BLE001 - a bug of ours must not end in a traceback either
+        if isinstance(error, _CommandLineError):
+            error.show()
+            return UsageError.exit_code
         if "--verbose" in sys.argv or "-v" in sys.argv:
-            typer.echo(redact(traceback.format_exc()), err=True)
-        typer.echo(
-            redact(
-                f"dspylab has a bug: {type(error).__name__}: {error}: please report it with the output of "
-                "the same command and --verbose; finished examples are kept"
-            ),
-            err=True,
+            _say(traceback.format_exc())
+        _say(
+            f"dspylab has a bug: {type(error).__name__}: {error}: please report it with the output of "
+            "the same command and --verbose; finished examples are kept"
         )
         return _BROKEN
     return result if isinstance(result, int) else 0
+
+
+def _say(text: str) -> None:
+    """Prints to stderr, without secrets and without anything that a terminal would obey."""
+    typer.echo("\n".join(printable(line) for line in redact(text).split("\n")), err=True)
 
 
 if __name__ == "__main__":

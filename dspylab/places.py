@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def shown(path: Path) -> str:
+def shown_path(path: Path) -> str:
     """A path as people read it: relative to the working folder when it lies below it."""
     try:
         return str(path.relative_to(Path.cwd()))

@@ -1,36 +1,102 @@
-"""Take secrets out of text before it is shown or written."""
+"""Take secrets out of text before it is shown or written.
+
+Two ways: values that this process knows to be secret are masked wherever they stand, also when only their
+beginning is there; and text that has the shape of a key, a token or a password is masked in any case. Shapes
+are narrow: a message full of `[secret]` helps nobody.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+import urllib.parse
 
 _MASK = "[secret]"
 #: Shortest value that is masked wherever it stands: shorter ones would blank out ordinary words.
-_SHORTEST = 6
-#: Shapes of keys that providers echo, also masked in part (`sk-abc...xyz`), and authorization headers.
-_SHAPES = re.compile(
-    r"""(?ix)
-    \b(?:sk|pk|rk|gsk|xai|hf|ghp|gho|ghs|github_pat|AKIA|AIza|ya29)[-_.]?[A-Za-z0-9*.\-_]{10,}
-    | \bBearer\s+[^\s"',;]+
-    | (?<=authorization["']:\s["'])[^"']+
-    | \beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]*
-    """
+_SHORTEST = 8
+#: How much of the beginning of a known value gives it away when masking characters follow, in characters,
+#: and how long the value must be: people do write `fake...`.
+_BEGINNING, _LONG = 4, 16
+
+_STARS = r"(?:\*{2,}|…|\.{3}|•{2,}|[xX]{4,})"
+#: Prefixes that providers give their keys, followed by at least so many characters.
+_PREFIXES = r"""
+      sk-(?:ant|proj|or|svcacct|admin|lf|None)-[\w-]{8,}
+    | sk-(?=[\w-]*\d)[\w-]{16,}
+    | (?:sk|pk|rk)[-_](?:live|test|lf)[-_][\w-]{8,}
+    | AIza[\w-]{20,}
+    | ya29\.[\w-]{20,}
+    | (?:AKIA|ASIA)[A-Z0-9]{16}
+    | gh[pousr]_[A-Za-z0-9]{16,} | github_pat_\w{16,} | glpat-[\w-]{16,}
+    | (?:gsk|hf|r8|isat)_[A-Za-z0-9]{20,}
+    | (?:xai|pplx|nvapi|csk|tvly)-(?=[\w-]*\d)[\w-]{20,} | tgp_v1_[\w-]{20,}
+    | xox[abeoprs]-[A-Za-z0-9-]{10,}
+    | eyJ[\w-]{10,}\.[\w-]{5,}(?:\.[\w-]*)?
+"""
+#: Names under which a secret is sent or printed, with what stands between it and the value.
+_API_KEY = r"(?:x[-_])?(?:goog[-_])?(?:api|secret|access)[-_ ]?key(?:[-_ ]id)?"
+_TOKEN = r"(?:access|auth|refresh|session|id|api|security)[-_ ]?token|client[-_ ]?secret|passw(?:or)?d"
+_SHAPES = tuple(
+    re.compile(shape, re.VERBOSE)
+    for shape in (
+        rf"(?<![\w-])(?:{_PREFIXES})",
+        # What a provider echoes: `sk-abc***xyz`, `sk-proj-12...89`, `****wxyz`.
+        rf"(?<![\w-])(?:(?:sk|pk|rk|gsk|hf|xai|csk|pplx|nvapi)[-_]|AIza)[\w-]*{_STARS}[\w*-]*",
+        r"(?<![\w*])\*{4,}\w{2,8}\b",
+        # Headers as text, dict, JSON or a list of pairs. `Bearer` is also an English word.
+        r"""(?i:(?<![\w-])(?:proxy-)?authorization)b?["']?\s*[:=,]\s*b?["']?
+            (?:(?i:bearer|basic|token|digest|negotiate|apikey)\s+|(?=[^\s"',;)\]}]{0,200}\d))
+            (?P<authorization>[^\s"',;)\]}]{6,})""",
+        r"(?<![\w-])(?i:bearer)\s+(?=[\w.~+/=-]*\d|[\w.~+/=-]{20})(?P<bearer>[\w.~+/=-]{8,})",
+        rf"""(?<![A-Za-z0-9])(?i:{_API_KEY}|{_TOKEN})(?:\sprovided)?b?["']?\s*[:=,]\s*b?["']?
+            (?=[^\s"',;&)\]}}]{{0,200}}[\d*])(?P<named>[^\s"',;&)\]}}]{{6,}})""",
+        r"(?i:[?&](?:key|token|sig|signature|password|secret|x-amz-signature))=(?P<query>[^\s&\"'<>]{6,})",
+        r"://(?P<login>[^\s/@:]{0,200}:[^\s/@]{1,500}|[^\s/@:]{20,500})@",
+        r"-----BEGIN\ [A-Z\ ]{0,30}PRIVATE\ KEY-----(?P<pem>[^-]{16,})",
+    )
 )
-_known: set[str] = set()
+_known: tuple[str, ...] = ()
 
 
 def remember(value: str | None) -> None:
     """Notes a secret of this process, so that `redact` masks it from now on."""
-    if value and len(value) >= _SHORTEST:
-        _known.add(value)
+    global _known  # noqa: PLW0603 - replaced whole, so that other threads may redact meanwhile
+    value = (value or "").strip()
+    if len(value) < _SHORTEST or value in _known:
+        return
+    forms = {value, urllib.parse.quote(value, safe=""), json.dumps(value)[1:-1], repr(value)[1:-1]}
+    _known = tuple(sorted({*_known, *forms}, key=lambda form: (-len(form), form)))
 
 
 def redact(text: str) -> str:
     """The text with every known secret, and whatever looks like one, replaced by `[secret]`."""
-    for secret in sorted(_known, key=len, reverse=True):
+    for secret in _known:
         text = text.replace(secret, _MASK)
-    return _SHAPES.sub(_MASK, text)
+        if len(secret) >= _LONG and secret[:_BEGINNING] in text:
+            text = _without_echo(text, secret)
+    for shape in _SHAPES:
+        text = shape.sub(_masked, text)
+    return text
+
+
+def _without_echo(text: str, secret: str) -> str:
+    """The text without what shows the beginning of a secret and stars, dots or crosses for its rest."""
+    beginning = re.escape(secret[:_BEGINNING])
+    return re.sub(
+        rf"(?<![\w-])(?P<shown>{beginning}[\w-]*?){_STARS}[\w*-]*",
+        lambda match: _MASK if secret.startswith(match["shown"]) else match.group(),
+        text,
+    )
+
+
+def _masked(match: re.Match[str]) -> str:
+    """The mask in place of the secret part, which is the named group if the shape has one."""
+    whole = match.group()
+    if match.lastgroup is None:
+        return _MASK
+    start, end = (position - match.start() for position in match.span(match.lastgroup))
+    return whole[:start] + _MASK + whole[end:]
 
 
 class RedactingFormatter(logging.Formatter):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 os.environ["DVC_NO_ANALYTICS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from dspylab.testing import FakeServer  # noqa: E402 - after the environment
+from dspylab.testing import FakeServer, Laboratory
 
 API_KEY = "canary-key-0123456789"
 
@@ -42,7 +43,7 @@ Cli = Callable[..., Finished]
 
 @pytest.fixture
 def cli() -> Cli:
-    """The real command line, as a process of its own, with the environment's `bin` on PATH as DVC needs it."""
+    """The real command line, as a process of its own, with `dspylab` on PATH as DVC needs it."""
 
     def call(*arguments: str | Path, cwd: Path, program: str = "dspylab", **variables: str) -> Finished:
         binaries = Path(sys.executable).parent
@@ -65,3 +66,26 @@ def cli() -> Cli:
         return Finished(done.returncode, done.stdout, done.stderr)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def blank_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A git and DVC repository with nothing in it, made once: `dvc init` takes a second."""
+    lab = Laboratory(tmp_path_factory.mktemp("blank"), "none")
+    lab.init_git()
+    lab.init_dvc()
+    return lab.root
+
+
+InitRepository = Callable[[Laboratory], None]
+
+
+@pytest.fixture
+def init_repository(blank_repository: Path) -> InitRepository:
+    """As `Laboratory.init_repository`, from the copy that was made once."""
+
+    def init(lab: Laboratory) -> None:
+        shutil.copytree(blank_repository, lab.root, dirs_exist_ok=True)
+        lab.commit("A laboratory")
+
+    return init

@@ -40,7 +40,7 @@ matrix:
 metrics:
   accuracy: {type: exact_match, field: label}
   helpful: {type: path, ref: "program.py:helpful"}
-  rated: {type: llm_judge, model: mini, params: {rubric: Is it polite?}}
+  rated: {type: llm_judge, model: mini, params: {rubric: politeness}}
 primary_metric: accuracy
 budget: {max_cost_usd: 5.0}
 execution: {max_concurrency: 64, max_errors: 10}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import API_KEY, Cli
+from conftest import API_KEY, Cli, InitRepository
 from jsonschema import Draft202012Validator
 
 from dspylab.record.schema import raw_schema, run_schema, summary_schema
@@ -37,9 +37,9 @@ def assert_valid(schema: Mapping[str, Any], document: Any) -> None:
 
 
 @pytest.fixture
-def lab(tmp_path: Path, server: FakeServer) -> Laboratory:
+def lab(tmp_path: Path, server: FakeServer, init_repository: InitRepository) -> Laboratory:
     made = experiment(tmp_path, server_url=server.url, config=MATRIX)
-    made.init_repository()
+    init_repository(made)
     return made
 
 
@@ -109,7 +109,9 @@ def test_repro_force_and_fresh_really_execute_again(lab: Laboratory, server: Fak
     assert len(server.requests) == 48
 
 
-def test_exp_run_of_one_model_runs_only_its_runs(tmp_path: Path, server: FakeServer, cli: Cli) -> None:
+def test_exp_run_of_one_model_runs_only_its_runs(
+    tmp_path: Path, server: FakeServer, cli: Cli, init_repository: InitRepository
+) -> None:
     other = {
         "model": "openai/other",
         "api_base": server.url,
@@ -121,7 +123,7 @@ def test_exp_run_of_one_model_runs_only_its_runs(tmp_path: Path, server: FakeSer
         server_url=server.url,
         config={"models": {"other": other}, "matrix": {"model": ["fake", "other"]}},
     )
-    lab.init_repository()
+    init_repository(lab)
     assert cli("run", "-c", lab.config, cwd=lab.root).code == 0
     lab.commit("Results")
     before = len(server.requests)
@@ -171,7 +173,9 @@ def test_what_dvc_has_cached_is_restored_not_called(lab: Laboratory, server: Fak
     assert "up to date" in lab.dvc("status")
 
 
-def test_an_example_that_fails_is_a_failure_and_no_score(tmp_path: Path, cli: Cli) -> None:
+def test_an_example_that_fails_is_a_failure_and_no_score(
+    tmp_path: Path, cli: Cli, init_repository: InitRepository
+) -> None:
     examples = tickets(6)
 
     def answer(request: Any) -> str:
@@ -179,7 +183,7 @@ def test_an_example_that_fails_is_a_failure_and_no_score(tmp_path: Path, cli: Cl
 
     with FakeServer(answer=answer) as server:
         lab = experiment(tmp_path, server_url=server.url, examples=examples)
-        lab.init_repository()
+        init_repository(lab)
         done = cli("run", "-c", lab.config, cwd=lab.root)
 
     assert done.code == 0, done.err
@@ -195,7 +199,9 @@ def test_an_example_that_fails_is_a_failure_and_no_score(tmp_path: Path, cli: Cl
     assert result["metrics"]["accuracy"]["n"] == 5
 
 
-def test_endpoint_failures_are_tried_again_alone(tmp_path: Path, cli: Cli) -> None:
+def test_endpoint_failures_are_tried_again_alone(
+    tmp_path: Path, cli: Cli, init_repository: InitRepository
+) -> None:
     broken = {"now": True}
 
     def fail(request: Any) -> Fault | None:
@@ -204,7 +210,7 @@ def test_endpoint_failures_are_tried_again_alone(tmp_path: Path, cli: Cli) -> No
     with FakeServer(fail=fail) as server:
         config = {"models": {"fake": {"num_retries": 1}}}
         lab = experiment(tmp_path, server_url=server.url, config=config)
-        lab.init_repository()
+        init_repository(lab)
         first = cli("run", "-c", lab.config, cwd=lab.root)
         assert first.code == 1, first.out + first.err
         assert "7/8" in first.err or "1 failed" in first.err
@@ -220,11 +226,11 @@ def test_endpoint_failures_are_tried_again_alone(tmp_path: Path, cli: Cli) -> No
     assert summary(lab)["runs"]["fake"]["complete"]
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, cli: Cli) -> None:
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, cli: Cli, init_repository: InitRepository) -> None:
     with FakeServer(ttft_s=0.25) as server:
         config = {"execution": {"max_concurrency": 2}}
         lab = experiment(tmp_path, server_url=server.url, config=config, examples=tickets(24))
-        lab.init_repository()
+        init_repository(lab)
         environment = {**os.environ, "FAKE_API_KEY": API_KEY}
         process = subprocess.Popen(
             [sys.executable, "-m", "dspylab", "run", "-c", str(lab.config)],
@@ -248,11 +254,13 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, cli: Cli) -> None:
     assert [row["index"] for row in rows(lab, "fake")] == list(range(24))
 
 
-def test_ctrl_c_keeps_everything_and_says_how_to_go_on(tmp_path: Path, cli: Cli) -> None:
+def test_ctrl_c_keeps_everything_and_says_how_to_go_on(
+    tmp_path: Path, cli: Cli, init_repository: InitRepository
+) -> None:
     with FakeServer(ttft_s=0.25) as server:
         config = {"execution": {"max_concurrency": 2}}
         lab = experiment(tmp_path, server_url=server.url, config=config, examples=tickets(24))
-        lab.init_repository()
+        init_repository(lab)
         process = subprocess.Popen(
             [sys.executable, "-m", "dspylab", "run", "-c", str(lab.config)],
             cwd=lab.root, env={**os.environ, "FAKE_API_KEY": API_KEY},
@@ -273,14 +281,16 @@ def test_ctrl_c_keeps_everything_and_says_how_to_go_on(tmp_path: Path, cli: Cli)
         assert len(server.requests) <= 24 + 2
 
 
-def test_missing_keys_are_told_at_once_before_any_call(tmp_path: Path, server: FakeServer, cli: Cli) -> None:
+def test_missing_keys_are_told_at_once_before_any_call(
+    tmp_path: Path, server: FakeServer, cli: Cli, init_repository: InitRepository
+) -> None:
     other = {"model": "openai/other", "api_base": server.url, "api_key_env": "OTHER_KEY"}
     config = {
         "models": {"fake": {"api_key_env": "FIRST_KEY"}, "other": other},
         "matrix": {"model": ["fake", "other"]},
     }
     lab = experiment(tmp_path, server_url=server.url, config=config)
-    lab.init_repository()
+    init_repository(lab)
 
     done = cli("run", "-c", lab.config, cwd=lab.root)
 
@@ -292,7 +302,9 @@ def test_missing_keys_are_told_at_once_before_any_call(tmp_path: Path, server: F
     assert cli("run", "-c", lab.config, cwd=lab.root).code == 0
 
 
-def test_a_wrong_key_stops_its_model_with_one_message(tmp_path: Path, server: FakeServer, cli: Cli) -> None:
+def test_a_wrong_key_stops_its_model_with_one_message(
+    tmp_path: Path, server: FakeServer, cli: Cli, init_repository: InitRepository
+) -> None:
     with FakeServer(api_key="right-key") as strict:
         other = {
             "model": "openai/other",
@@ -302,7 +314,7 @@ def test_a_wrong_key_stops_its_model_with_one_message(tmp_path: Path, server: Fa
         }
         config = {"models": {"other": other}, "matrix": {"model": ["fake", "other"]}}
         lab = experiment(tmp_path, server_url=server.url, config=config, examples=tickets(20))
-        lab.init_repository()
+        init_repository(lab)
         done = cli("run", "-c", lab.config, cwd=lab.root)
 
         assert done.code == 1
@@ -321,7 +333,9 @@ def test_no_key_is_written_anywhere(lab: Laboratory, cli: Cli) -> None:
             assert API_KEY.encode() not in path.read_bytes(), path
 
 
-def test_threads_that_a_program_starts_are_metered(tmp_path: Path, server: FakeServer, cli: Cli) -> None:
+def test_threads_that_a_program_starts_are_metered(
+    tmp_path: Path, server: FakeServer, cli: Cli, init_repository: InitRepository
+) -> None:
     program = """
 import asyncio
 import dspy
@@ -348,7 +362,7 @@ def build():
         files={"experiments/triage/program.py": program},
         examples=tickets(3),
     )
-    lab.init_repository()
+    init_repository(lab)
 
     done = cli("run", "-c", lab.config, cwd=lab.root)
 
@@ -358,7 +372,9 @@ def build():
         assert all(call["ttft_s"] > 0 for call in row["calls"])
 
 
-def test_bad_programs_name_file_line_and_remedy(tmp_path: Path, server: FakeServer, cli: Cli) -> None:
+def test_bad_programs_name_file_line_and_remedy(
+    tmp_path: Path, server: FakeServer, cli: Cli, init_repository: InitRepository
+) -> None:
     bad = {
         "import nothing_there\n": "nothing_there",
         "x = 1\n": "has no attribute 'build'",
@@ -367,7 +383,7 @@ def test_bad_programs_name_file_line_and_remedy(tmp_path: Path, server: FakeServ
         "def build(:\n": "not valid Python",
     }
     lab = experiment(tmp_path, server_url=server.url, config={"program": {"args": ...}})
-    lab.init_repository()
+    init_repository(lab)
     for text, expected in bad.items():
         lab.program.write_text(text)
         done = cli("run-one", "-c", lab.config, "model=fake", cwd=lab.root)

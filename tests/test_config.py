@@ -1,4 +1,4 @@
-"""Reading an experiment file: what is right is read as DVC reads it, what is wrong is said once and in place."""
+"""Reading an experiment file: what is right is read as DVC reads it, what is wrong is said once, in place."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ TAB_AND_OTHERS = [
     ("a: - b", "1: is no YAML: a '- item' stands where none can be: "),
     ("a: !x!y b", "1: is no YAML: the tag is not defined: "),
     ("%YAML 9.9\n---\na: 1", "1: is no YAML: the %YAML line asks for an unknown version: take it out"),
-    ("%YAML 1.1\n---\na: yes", "2: the line %YAML changes how values are read: take it out"),
+    ("%YAML 1.1\n---\na: yes", "1: the line %YAML changes how values are read: take it out"),
     ("a: *b", "1: the alias *b repeats &b, which is not above it: "),
     ("a: &a [1, *a]", "1: the alias *a stands inside of what it repeats: "),
     ("a: 1\n---\nb: 2", "2: a second document begins: keep one experiment to a file"),
@@ -372,11 +372,15 @@ def test_aliases_and_merges(tmp_path: Path) -> None:
     assert [line.split(":")[0] for line in findings(tmp_path, broken)] == ["18", "18", "18"]
 
 
+YAML_WORDS = [
+    "no", "yes", "on", "off", "y", "n", "true", "True", "TRUE", "false", "null",
+    "Null", "~", "none", "1e-3", "1e-05", "1E5", "1.e3", "1.5", "010", "08", "0o17",
+    "0x1F", "1_000", "0b11", "1:30", "12:30:45", ".5", "5.", "+1", "-0", "0.0", "-.5e-3",
+    "1e3", "e3", "a-b", "a.b", "2024-1-1", "1.2.3", "v1", "<<<", "==", "0o8", "1__0",
+    "0.1_0",
+]  # fmt: skip
 YAML_SCALARS = st.one_of(
-    st.sampled_from(
-        "no yes on off y n true True TRUE false null Null ~ none 1e-3 1e-05 1E5 1.e3 1.5 010 08 0o17 0x1F 1_000 0b11 "
-        "1:30 12:30:45 .5 5. +1 -0 0.0 -.5e-3 1e3 e3 a-b a.b 2024-1-1 1.2.3 v1 <<< == 0o8 1__0 0.1_0".split()
-    ),
+    st.sampled_from(YAML_WORDS),
     st.integers(-(10**18), 10**18).map(str),
     st.floats(allow_nan=False, allow_infinity=False).map(repr),
     st.from_regex(r"[-+0-9._eExob]{1,8}", fullmatch=True),
@@ -393,6 +397,12 @@ def test_values_are_read_as_dvc_reads_them(text: str) -> None:
     theirs = YAML(typ="safe").load(f"key: {text}")
     ours = document.root.value
     assert (ours, type(ours["key"])) == (theirs, type(theirs["key"]))
+
+
+def test_the_whole_file_is_read_as_dvc_reads_it() -> None:
+    root = parse(VALID).root
+    assert root is not None
+    assert root.value == YAML(typ="safe").load(VALID) == YAML(typ="rt").load(VALID)
 
 
 def test_what_dvc_reads_differently_from_pyyaml_is_read_like_dvc() -> None:

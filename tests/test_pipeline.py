@@ -555,7 +555,7 @@ def test_after_a_batch_dvc_has_nothing_to_do(lab: Lab) -> None:
     assert [(state.state, state.reasons) for state in states.values()] == [("missing", ("never run",))] * 2
     assert repository.restore(entry, ["a", "b"]) == set()
     lab.execute(entry, "a", "b")
-    assert repository.commit(entry, ["a", "b"]) == {"a", "b"}
+    assert repository.commit(entry, ["a", "b"], summary=True) == {"a", "b"}
     assert lab.is_clean()
     lab.dvc("repro", "--quiet")
     assert lab.executed() == []
@@ -575,7 +575,7 @@ def test_a_part_of_the_runs_is_recorded_and_the_rest_stays_to_do(lab: Lab) -> No
     entry = lab.sync()
     repository = lab.repository()
     lab.execute(entry, "a")
-    assert repository.commit(entry, ["a", "b"]) == {"a"}
+    assert repository.commit(entry, ["a", "b"], summary=True) == {"a"}
     states = repository.states(entry, ["a", "b"])
     assert (states["a"].state, states["b"].state) == ("done", "missing")
     lab.dvc("repro", "--quiet")
@@ -586,7 +586,7 @@ def test_results_come_back_from_the_cache(lab: Lab) -> None:
     entry = lab.sync()
     repository = lab.repository()
     lab.execute(entry, "a", "b")
-    repository.commit(entry, ["a", "b"])
+    repository.commit(entry, ["a", "b"], summary=True)
     first = lab.path(entry, "results/a/raw.jsonl").read_text()
 
     # Deleted from the workspace.
@@ -603,7 +603,7 @@ def test_results_come_back_from_the_cache(lab: Lab) -> None:
     assert repository.states(warm, ["a"])["a"].reasons == ("models.a.temperature changed",)
     assert repository.restore(warm, ["a", "b"]) == {"b"}
     lab.execute(warm, "a")
-    repository.commit(warm, ["a"])
+    repository.commit(warm, ["a"], summary=True)
     assert lab.path(entry, "results/a/raw.jsonl").read_text() != first
     entry = lab.sync(models=EXPERIMENT["models"])
     assert repository.restore(entry, ["a"]) == {"a"}
@@ -616,12 +616,14 @@ def test_results_come_back_from_the_cache(lab: Lab) -> None:
     assert repository.states(entry, ["b"])["b"].reasons[0] == "raw.jsonl is not in the cache"
     assert repository.restore(entry, ["a", "b"]) == {"a", "b"}
     lab.shell("dspylab", "aggregate", "--config", str(entry.config))
-    repository.commit(entry, [])
+    repository.commit(entry, [], summary=True)
     assert lab.is_clean()
 
-    # Both are lost.
+    # Both are lost, as in a clone without a remote.
     shutil.rmtree(lab.root / ".dvc" / "cache")
     shutil.rmtree(lab.path(entry, "results/a"))
+    state = lab.repository().states(entry, ["a"])["a"]
+    assert (state.state, state.reasons[0]) == ("missing", "raw.jsonl is missing, also from the cache")
     assert lab.repository().restore(entry, ["a", "b"]) == {"b"}
 
 
@@ -629,7 +631,7 @@ def test_reasons_name_the_key_or_file_that_changed(lab: Lab) -> None:
     entry = lab.sync()
     repository = lab.repository()
     lab.execute(entry, "a", "b")
-    repository.commit(entry, ["a", "b"])
+    repository.commit(entry, ["a", "b"], summary=True)
     lab.path(entry, "helper.py").write_text("x = 3\n")
     lab.path(entry, "rows.jsonl").unlink()
     lab.path(entry, "results/b/raw.jsonl").write_text("by hand\n")
@@ -657,19 +659,32 @@ def test_results_of_a_program_that_was_edited_meanwhile_are_not_recorded(lab: La
     repository.states(entry, ["a", "b"])
     lab.execute(entry, "a", "b")
     lab.path(entry, "helper.py").write_text("x = 4\n")
-    assert repository.commit(entry, ["a", "b"]) == set()
+    assert repository.commit(entry, ["a", "b"], summary=True) == set()
     repository.states(entry, ["a", "b"])
-    assert repository.commit(entry, ["a", "b"]) == {"a", "b"}
+    assert repository.commit(entry, ["a", "b"], summary=True) == {"a", "b"}
+
+
+def test_a_summary_that_was_not_built_anew_is_not_recorded(lab: Lab) -> None:
+    entry = lab.sync()
+    repository = lab.repository()
+    lab.execute(entry, "a", "b")
+    repository.commit(entry, ["a"], summary=False)
+    assert repository.summary_state(entry).reasons == ("never run",)
+    repository.commit(entry, ["b"], summary=True)
+    lab.path(entry, "results/a/raw.jsonl").write_text("newer rows\n")
+    repository.commit(entry, ["a"], summary=False)
+    assert repository.summary_state(entry).reasons == ("results changed",)
+    assert not lab.is_clean()
 
 
 def test_a_lock_file_in_another_style_is_left_to_dvc(lab: Lab) -> None:
     entry = lab.sync()
     repository = lab.repository()
     lab.execute(entry, "a", "b")
-    repository.commit(entry, ["a"])
+    repository.commit(entry, ["a"], summary=True)
     lock = lab.root / "dvc.lock"
     lock.write_text(json.dumps(yaml.safe_load(lock.read_text())))
-    assert repository.commit(entry, ["b"]) == {"b"}
+    assert repository.commit(entry, ["b"], summary=True) == {"b"}
     assert lab.is_clean()
 
 
@@ -682,7 +697,7 @@ def test_an_experiment_is_saved_beside_the_work_tree(lab: Lab) -> None:
     lab.commit_all()
     lab.execute(entry, "a", "b")
     repository = lab.repository()
-    repository.commit(entry, ["a", "b"])
+    repository.commit(entry, ["a", "b"], summary=True)
     (lab.root / "tracked.txt").write_text("edited\n")
     (lab.root / "staged.txt").write_text("staged\n")
     (lab.root / "note.txt").write_text("not for the experiment\n")
@@ -765,7 +780,7 @@ def test_a_subfolder_and_another_working_directory_will_do(
         monkeypatch.chdir(folder)
         repository = open_repository(lab.root / "experiments" / "x")
         assert repository.root == lab.root
-        repository.commit(entry, ["a", "b"])
+        repository.commit(entry, ["a", "b"], summary=True)
         shutil.rmtree(lab.path(entry, "results/a"))
         (lab.root / "dvc.lock").unlink()
         assert repository.restore(entry, ["a"]) == {"a"}
@@ -844,7 +859,7 @@ def test_results_that_git_tracks_are_explained(lab: Lab) -> None:
     lab.execute(entry, "a", "b")
     lab.git("add", "--force", "experiments/x/results")
     with pytest.raises(RepositoryError, match=r"git rm -r --cached experiments/x/results"):
-        lab.repository().commit(entry, ["a", "b"])
+        lab.repository().commit(entry, ["a", "b"], summary=True)
 
 
 HOLD = """
@@ -882,7 +897,7 @@ def test_a_run_that_dvc_is_executing_is_not_recorded_from_the_side(lab: Lab) -> 
         repository = lab.repository()
         assert repository.states(entry, ["b"])["b"].state == "missing"
         with pytest.raises(RepositoryError, match=f"PID {running.pid}"):
-            repository.commit(entry, ["a"])
+            repository.commit(entry, ["a"], summary=True)
         children = subprocess.run(
             ["ps", "-o", "pid=", "--ppid", str(running.pid)], capture_output=True, text=True, check=False
         )

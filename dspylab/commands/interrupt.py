@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from dspylab.errors import Interrupted
 from dspylab.execute.pool import Stop
 
 #: How long calls in flight may take to finish after the first signal, in seconds.
@@ -17,16 +18,20 @@ GRACE_S = 5.0
 
 @contextmanager
 def stopping_on_signals() -> Iterator[Stop]:
-    """A `Stop` that SIGINT and SIGTERM request; their usual handlers are back afterwards."""
+    """A `Stop` that SIGINT and SIGTERM request; their usual handlers are back afterwards.
+
+    Raises:
+        KeyboardInterrupt: In the main thread, if the first signal comes before there is any call to wait for.
+    """
     stop = Stop(GRACE_S)
+    stop.on_request(_tell)
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         if stop.requested:
-            os._exit(128 + signal.SIGINT)
+            os._exit(Interrupted.exit_code)
         stop.request()
-        # os.write, because a signal may come in the middle of a print.
-        message = f"\nstopping: calls in flight get {GRACE_S:g} s; press Ctrl-C again to leave at once\n"
-        os.write(sys.stderr.fileno(), message.encode())
+        if not stop.is_heeded:
+            raise KeyboardInterrupt
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -34,3 +39,8 @@ def stopping_on_signals() -> Iterator[Stop]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _tell() -> None:
+    text = f"stopping: calls in flight get {GRACE_S:g} s; press Ctrl-C again to leave at once"
+    print(text, file=sys.stderr, flush=True)

@@ -50,7 +50,11 @@ def run_experiment(config: Path | None, *, fresh: bool, quiet: bool, json_events
     summary = _record(laboratory, repository, entry, reports)
     if not json_events:
         console().print(results_table(summary))
-    _save(laboratory, repository, silent=silent)
+    if stop is not None and stop.requested:
+        # Half of an experiment is none, and whoever pressed Ctrl-C is waiting.
+        note("not saved as a DVC experiment: it was interrupted", silent)
+    else:
+        _save(laboratory, repository, silent=silent)
     if stop is not None:
         from dspylab.commands.outcome import raise_unless_complete
 
@@ -91,7 +95,8 @@ def _record(
     """Builds the summary, has DVC record every complete run and the summary, and drops their journals."""
     summary = collect(laboratory, repository.git_state()).summary
     complete = [report.run for report in reports if report.complete]
-    recorded = repository.commit(entry, complete)
+    # Without any result there is no folder that the summary could depend on.
+    recorded = repository.commit(entry, complete, summary=laboratory.layout.results.is_dir())
     for key in recorded:
         drop_journal(laboratory.layout.journal(laboratory.config_hash(laboratory.run(key))))
     return summary

@@ -11,7 +11,7 @@ from dspylab.config.models import REF_PATTERN, Model
 from dspylab.config.sections import MatrixPart, Sections
 from dspylab.config.syntax import Defect
 from dspylab.config.values import canonical, same
-from dspylab.config.wording import Address, choose, listed, near_miss, shown
+from dspylab.config.wording import Address, choose, listed, near_miss, plain, shown
 
 ADAPTERS: Final = ("chat", "json", "xml")
 NO_OPTIMIZER: Final = "none"
@@ -169,7 +169,7 @@ def _check_exclude(
         for item in value if isinstance(value, list) and value else [value]:
             if not any(same(item, known) for known in values):
                 remedy = choose(item if isinstance(item, str) else "", map(_as_text, values))
-                yield Defect((*address, axis), f"the axis has no value {_as_text(item)}", remedy)
+                yield Defect((*address, axis), f"the axis has no value {plain(_as_text(item))}", remedy)
 
 
 def _values(axis: str, matrix: MatrixPart, sections: Sections) -> list[Any] | None:

@@ -23,6 +23,7 @@ from dspylab.config.wording import Address, plain, shown
 
 MAX_NODES: Final = 100_000
 MAX_DEPTH: Final = 50
+_MOST_DEFECTS: Final = 100
 _LARGEST_INT: Final = 2**63 - 1
 #: More digits than any number below the largest has, underscores included: int() takes quadratic time.
 _LONGEST_INT: Final = 80
@@ -300,6 +301,10 @@ class _Reader:
 
     def _defect(self, address: Address, event: Any, problem: str, remedy: str) -> None:
         self.defects.append(Defect(address, problem, remedy, _line(event)))
+        if len(self.defects) > _MOST_DEFECTS:
+            raise SyntaxProblem(
+                Defect((), "there are too many mistakes to read on", "correct the first", _line(event))
+            )
 
 
 def _line(event: Any) -> int:

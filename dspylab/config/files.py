@@ -100,8 +100,8 @@ def _remedy(target: Path) -> str:
         return "get it with: dvc pull"
     if not target.parent.is_dir():
         return "correct the path: its folder is not there either"
-    files = islice(target.parent.iterdir(), _MOST_SIBLINGS)
-    near = near_miss(target.name, [file.name for file in files if file.suffix == target.suffix])
+    files = (file for file in islice(target.parent.iterdir(), _MOST_SIBLINGS) if file.suffix == target.suffix)
+    near = near_miss(target.name, [file.name for file in files if file.is_file()])
     return (
         f"did you mean {plain(near)}?" if near else "correct the path: it is relative to the experiment file"
     )

@@ -129,9 +129,8 @@ def _read(path: Path, given: str) -> str:
 def _other_path(path: Path) -> str:
     if not path.parent.is_dir():
         return "correct the path: its folder is not there either"
-    near = near_miss(
-        path.name, [file.name for file in path.parent.iterdir() if file.suffix in (".yaml", ".yml")]
-    )
+    files = (file for file in path.parent.iterdir() if file.suffix in (".yaml", ".yml") and file.is_file())
+    near = near_miss(path.name, [file.name for file in files])
     return f"did you mean {plain(near)}?" if near else "correct the path"
 
 
@@ -151,4 +150,7 @@ def _invalid(given: str, document: Document, defects: Iterable[Defect]) -> Inval
 
 def _finding(given: str, document: Document, defect: Defect) -> Finding:
     line = document.line(defect.address) if defect.line is None else defect.line
-    return Finding(printable(given), line, dotted(defect.address), defect.problem, defect.remedy)
+    # Whatever of the user's text is in a message, it must not talk to the terminal.
+    return Finding(
+        printable(given), line, dotted(defect.address), printable(defect.problem), printable(defect.remedy)
+    )

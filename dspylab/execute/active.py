@@ -16,6 +16,10 @@ from dspylab.record.publish import write_atomically, write_json
 from dspylab.records import DataRow, ExampleFailure, ExampleOutcome, RunInfo
 
 
+#: Why a run of which nothing was executed was left out.
+NOT_BEGUN = "not begun"
+
+
 class Observer(Protocol):
     """Whoever wants to follow the execution; called from one thread."""
 
@@ -51,8 +55,8 @@ class RunReport:
 
     @property
     def complete(self) -> bool:
-        """Whether every example has its final record."""
-        return self.done == self.total
+        """Whether every example has its final record, and the results are published."""
+        return self.done == self.total and self.stopped != NOT_BEGUN
 
 
 class ActiveRun:

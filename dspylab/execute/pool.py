@@ -18,10 +18,17 @@ _TICK_S = 0.2
 
 
 class Stop:
-    """Set by a signal handler: begin nothing more; `grace_s` later stop waiting for what is in flight."""
+    """Set by a signal handler: begin nothing more; `grace_s` later stop waiting for what is in flight.
+
+    Attributes:
+        grace_s: How long what is in flight is waited for.
+        requested_at: Monotonic time of the request, in seconds; None if there was none.
+        is_heeded: Whether a loop has begun that looks at the request.
+    """
 
     def __init__(self, grace_s: float) -> None:
         self.grace_s = grace_s
+        self.is_heeded = False
         self.requested_at: float | None = None
         self._told: list[Callable[[], None]] = []
 
@@ -97,6 +104,7 @@ def work_off(
     turns = deque(lanes.values())
     finished: _Finished = queue.SimpleQueue()
     in_flight = 0
+    stop.is_heeded = True
     while not stop.over:
         if stop.requested:
             stop.tell()

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dspylab.errors import EnvironmentProblem
-from dspylab.execute.active import ActiveRun, Observer, RunReport, recorded_in
+from dspylab.execute.active import NOT_BEGUN, ActiveRun, Observer, RunReport, recorded_in
 from dspylab.execute.example import Job
 from dspylab.execute.pool import Stop, work_off
 from dspylab.laboratory import REPORTED_PACKAGES, Laboratory, versions
@@ -16,7 +16,7 @@ from dspylab.lm.build import Models
 from dspylab.lm.recorder import predictor_names
 from dspylab.metrics.adapt import build_scorers
 from dspylab.plan.identity import resolved_model
-from dspylab.record.journal import drop_journal
+from dspylab.record.journal import drop_journal, peek
 from dspylab.records import RunInfo, RunSpec
 
 
@@ -62,7 +62,7 @@ def execute_runs(
                 drop_journal(run.journal_path)
         width = min(experiment.execution.max_concurrency, sum(len(run.job.rows) for run in runs))
         widths = {spec.model: models.width(spec.model) for spec in specs}
-        with _threads(width, stop) as executor, _ending(runs):
+        with _threads(width, stop) as executor, _ending(runs, models):
             stop.on_request(models.stop)
             work_off(runs, widths, executor, width, stop)
         return [run.report or _untouched(run) for run in runs]
@@ -79,23 +79,32 @@ def _threads(width: int, stop: Stop) -> Iterator[ThreadPoolExecutor]:
 
 
 @contextlib.contextmanager
-def _ending(runs: Sequence[ActiveRun]) -> Iterator[None]:
+def _ending(runs: Sequence[ActiveRun], models: Models) -> Iterator[None]:
     """Publishes what runs have finished, also when something goes wrong."""
     try:
         yield
     except BaseException as error:
+        # What cannot be recorded any more is not tried again either.
+        models.stop()
         for run in runs:
             # The first problem is the one to report; a full disk would only repeat itself here.
             with contextlib.suppress(EnvironmentProblem):
                 run.end(f"stopped by {type(error).__name__}")
         raise
     for run in runs:
-        run.end("stopped")
+        run.end("interrupted")
 
 
 def _untouched(run: ActiveRun) -> RunReport:
-    total = len(run.job.rows)
-    return RunReport(run=run.job.spec.key, total=total, done=0, failed=0, retryable=0, stopped="not begun")
+    kept, retryable = peek(run.journal_path)
+    return RunReport(
+        run=run.job.spec.key,
+        total=len(run.job.rows),
+        done=kept - retryable,
+        failed=0,
+        retryable=retryable,
+        stopped=NOT_BEGUN,
+    )
 
 
 def _models_needed(laboratory: Laboratory, specs: Sequence[RunSpec]) -> list[str]:

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 import dspy
+from dspy.clients.call_result import CallResult
 from dspy.clients.capabilities import Capabilities, capabilities
-from dspy.clients.engines import LiteLLMEngine, LM15Engine
-from dspy.clients.engines.lm15_engine import timeouts_for
 from dspy.clients.execution import IGNORED_CACHE_KEYS, prepare
-from dspy.lm15 import RouterConfig
 from dspy.utils.exceptions import LMConfigurationError
 
 from dspylab.config.models import Experiment, Model
-from dspylab.errors import EnvironmentProblem, UsageError
+from dspylab.errors import UsageError
 from dspylab.lm import local, recorder
 from dspylab.lm.gguf import is_local, locate
 from dspylab.lm.keys import find_keys
 from dspylab.lm.limits import Gate
-from dspylab.lm.metered import AsyncMeteredEngine, Endpoint, MeteredEngine
+from dspylab.lm.litellm_engine import litellm_engine
+from dspylab.lm.metered import AsyncMeteredEngine, Endpoint, InnerEngine, MeteredEngine
+from dspylab.lm.native import NativeEngine
 from dspylab.lm.pricing import cost_usd, rates_for
 from dspylab.lm.routing import engine_for, native_provider, native_route, wire_model
+from dspylab.lm.timing import Tokens, reported_tokens
 from dspylab.plan.identity import resolved_model
 from dspylab.records import JSON, LMCall, Rates
+
+#: Longest silence of an endpoint when its entry does not say: what the providers' own clients wait.
+_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class Models:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for waiting in self._async_engines.values():
+            waiting.close()
         for engine in self.engines.values():
             engine.close()
         local.close_all()
@@ -139,11 +144,11 @@ class Models:
             engine=chosen,
             stream=model.stream and (chosen == "native" or model.model_type == "chat"),
             num_retries=model.num_retries,
+            timeout_s=model.timeout_s or _TIMEOUT_S,
             rates=rates_for(model),
             gates=(own, shared),
         )
-        inner = _native(model, address, width) if chosen == "native" else _litellm(model_id, model, address)
-        return MeteredEngine(inner, endpoint, _capabilities(model, address))
+        return MeteredEngine(_inner(endpoint, model, address, width), endpoint, _capabilities(model, address))
 
     def _address(self, model: Model, key: str | None) -> _Address:
         if not is_local(model.model):
@@ -158,54 +163,67 @@ class MeteredLM(dspy.LM):  # type: ignore[misc]  # dspy has no types
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """As `dspy.LM`."""
-        watch = recorder.current()
-        before = len(watch.calls)
-        answer = super().__call__(prompt, messages=messages, **kwargs)
-        if len(watch.calls) == before and kwargs.get("cache", self.cache):
-            watch.calls.append(self._cached(watch, prompt, messages, kwargs, asynchronous=False))
+        if not kwargs.get("cache", self.cache):
+            return super().__call__(prompt, messages=messages, **kwargs)
+        with recorder.engines_asked() as asked:
+            answer = super().__call__(prompt, messages=messages, **kwargs)
+        if not asked:
+            self._record(prepare(self, prompt, messages, kwargs).key(self, asynchronous=False))
         return answer
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """As `dspy.LM`."""
-        watch = recorder.current()
-        before = len(watch.calls)
-        answer = await super().acall(prompt, messages=messages, **kwargs)
-        if len(watch.calls) == before and kwargs.get("cache", self.cache):
-            watch.calls.append(self._cached(watch, prompt, messages, kwargs, asynchronous=True))
+        if not kwargs.get("cache", self.cache):
+            return await super().acall(prompt, messages=messages, **kwargs)
+        with recorder.engines_asked() as asked:
+            answer = await super().acall(prompt, messages=messages, **kwargs)
+        if not asked:
+            call = prepare(self, prompt, messages, kwargs, asynchronous=True)
+            self._record(call.key(self, asynchronous=True))
         return answer
 
-    def _cached(
-        self,
-        watch: recorder.Recorder,
-        prompt: Any,
-        messages: Any,
-        kwargs: dict[str, Any],
-        *,
-        asynchronous: bool,
-    ) -> LMCall:
-        """What DSPy's cache answered: no timing, no cost, and what it would have cost."""
-        endpoint: Endpoint = self._engine_spec.endpoint
+    def _record(self, key: dict[str, Any]) -> None:
+        """Records what DSPy's cache answered: no timing, no cost, and what it would have cost.
+
+        A call with n > 1 is one entry of the cache, and one record with the sums of its replies.
+        """
+        endpoint: Endpoint = self.engine.endpoint
+        record = dspy.cache.get(key, IGNORED_CACHE_KEYS)
+        replies = () if record is None else CallResult.load(record).responses
+        counts = [reported_tokens(reply, endpoint.provider) for reply in replies]
+        known = [tokens for tokens in counts if tokens is not None]
+        complete = len(known) == len(replies) > 0
+        watch = recorder.current()
         adapter, fallback = recorder.adapter_now()
-        call = prepare(self, prompt, messages, kwargs, asynchronous=asynchronous)
-        record = dspy.cache.get(call.key(self, asynchronous), IGNORED_CACHE_KEYS)
-        usage = (record.get("usage") if isinstance(record, dict) else None) or {}
-        details = usage.get("prompt_tokens_details") or {}
-        read, written = details.get("cached_tokens") or 0, details.get("cache_creation_tokens") or 0
-        prompt_tokens, completion_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        return LMCall(
+        call = LMCall(
             model=endpoint.id,
             role=watch.role,
             predictor=watch.predictor(),
             adapter=adapter,
             fallback=fallback,
             started_at=time.time(),
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-            token_source="provider" if prompt_tokens is not None else None,
             cost_usd=0.0,
-            saved_usd=cost_usd(endpoint.rates, prompt_tokens, read, written, completion_tokens),
             cached=True,
+            finish_reason=replies[-1].finish_reason if replies else None,
         )
+        watch.calls.append(_with_savings(call, known, endpoint.rates) if complete else call)
+
+
+def _with_savings(call: LMCall, counts: Sequence[Tokens], rates: Rates | None) -> LMCall:
+    total = [
+        sum(column)
+        for column in zip(*((t.prompt, t.cached, t.written, t.completion) for t in counts), strict=True)
+    ]
+    prompt, cached, written, completion = total
+    return replace(
+        call,
+        prompt_tokens=prompt,
+        cached_tokens=cached,
+        cache_write_tokens=written,
+        completion_tokens=completion,
+        token_source="provider",
+        saved_usd=cost_usd(rates, prompt, cached, written, completion),
+    )
 
 
 def width_of(experiment: Experiment, model_id: str) -> int:
@@ -215,51 +233,21 @@ def width_of(experiment: Experiment, model_id: str) -> int:
     return model.max_concurrency or default
 
 
-def _native(model: Model, address: _Address, width: int) -> LM15Engine:
-    provider = str(native_provider(model))
+def _inner(endpoint: Endpoint, model: Model, address: _Address, width: int) -> InnerEngine:
+    if endpoint.provider is None:
+        return litellm_engine(
+            endpoint.id, model, key=address.key, url=address.url, timeout_s=endpoint.timeout_s
+        )
     route = native_route(model)
-    placeholder = (route.placeholder_key if route else None) or "no-key"
-    config = RouterConfig(
-        api_keys={provider: address.key or placeholder},
-        base_urls={provider: address.url} if address.url else None,
-        timeouts=timeouts_for(model.timeout_s),
-        max_connections=max(width, 1),
+    return NativeEngine(
+        provider=endpoint.provider,
+        key=address.key or (route.placeholder_key if route else None) or "no-key",
+        url=address.url,
+        model_type=model.model_type,
+        timeout_s=endpoint.timeout_s,
+        width=width,
+        one_shot=is_local(model.model),
     )
-    return LM15Engine(config, model_type=model.model_type)
-
-
-def _litellm(model_id: str, model: Model, address: _Address) -> LiteLLMEngine:
-    litellm = _litellm_library()
-    if address.key is None and address.url is None:
-        missing = litellm.validate_environment(model.model).get("missing_keys") or []
-        if missing:
-            raise EnvironmentProblem(
-                f"{model.model} needs {' and '.join(missing)}",
-                where=f"models.{model_id}",
-                remedy="export the variables, or name the key's variable in api_key_env",
-            )
-    options: dict[str, Any] = {}
-    if address.key is not None or address.url is not None:
-        options["api_key"] = address.key or "no-key"
-    if address.url is not None:
-        options["api_base"] = address.url
-    if model.timeout_s is not None:
-        options["timeout"] = model.timeout_s
-    return LiteLLMEngine(model_type=model.model_type, **options)
-
-
-@functools.cache
-def _litellm_library() -> Any:
-    """LiteLLM, silent and warm: what it loads at its first call must not count as latency."""
-    os.environ.setdefault("LITELLM_LOG", "ERROR")
-    import litellm
-
-    litellm.suppress_debug_info = True
-    litellm.telemetry = False
-    hello = [{"role": "user", "content": "hello"}]
-    for _ in litellm.completion("openai/none", hello, mock_response="hello", stream=True, api_key="none"):
-        pass
-    return litellm
 
 
 def _capabilities(model: Model, address: _Address) -> Capabilities:

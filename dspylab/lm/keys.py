@@ -6,15 +6,25 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from dotenv import dotenv_values
+
 from dspylab.config.models import Model
 from dspylab.errors import EnvironmentProblem
 from dspylab.lm.gguf import is_local
 from dspylab.lm.routing import native_route
+from dspylab.places import shown_path
 from dspylab.redact import remember
+
+#: Parts of variable names that say that the value is secret.
+_SECRET_WORDS = frozenset(
+    {"APIKEY", "KEY", "PASS", "PASSWD", "PASSWORD", "PAT", "PWD", "SECRET", "TOKEN"}
+)
 
 
 def read_environment(folder: Path, root: Path) -> dict[str, str]:
-    """The process's environment over the `.env` files of the repository and of the experiment's folder.
+    """The process's environment over the `.env` files of the experiment's folder and of the repository.
+
+    A variable that is set to nothing counts as not set.
 
     Args:
         folder: Folder of the experiment; its `.env` wins over the root's.
@@ -22,15 +32,16 @@ def read_environment(folder: Path, root: Path) -> dict[str, str]:
 
     Returns:
         Variable name to value. Values whose names look like secrets are masked in all output.
-    """
-    from dotenv import dotenv_values
 
+    Raises:
+        EnvironmentProblem: If a `.env` file cannot be read.
+    """
     merged: dict[str, str] = {}
     for place in dict.fromkeys((root, folder)):
-        merged.update({name: value for name, value in dotenv_values(place / ".env").items() if value})
-    merged.update(os.environ)
+        merged.update(_read_dotenv(place / ".env"))
+    merged.update({name: value for name, value in os.environ.items() if value})
     for name, value in merged.items():
-        if any(word in name.upper() for word in ("KEY", "TOKEN", "SECRET", "PASSWORD")):
+        if _is_secret(name, value):
             remember(value)
     return merged
 
@@ -43,22 +54,24 @@ def find_keys(models: Mapping[str, Model], environment: Mapping[str, str]) -> di
         environment: As `read_environment` gives it.
 
     Raises:
-        EnvironmentProblem: If keys are missing, for all models at once, naming the variables.
+        EnvironmentProblem: If keys are missing or no keys, for all models at once, naming the variables.
     """
     keys: dict[str, str | None] = {}
-    missing: list[str] = []
+    problems: list[str] = []
     for model_id, model in models.items():
         names = (model.api_key_env,) if model.api_key_env else usual_variables(model)
-        value = next((environment[name] for name in names if environment.get(name)), None)
         # An endpoint of the user's own is sent no key that was not named: it may not be the provider's.
         needed = bool(model.api_key_env) or (model.api_base is None and bool(names))
-        if value is None and needed:
-            missing.append(f"models.{model_id} ({model.model}) needs {' or '.join(names)}")
-        keys[model_id] = value if needed else None
+        name = next((name for name in names if environment.get(name, "").strip()), None)
+        keys[model_id] = environment[name].strip() if needed and name is not None else None
         remember(keys[model_id])
-    if missing:
+        if needed and name is None:
+            problems.append(f"models.{model_id} ({model.model}) needs {' or '.join(names)}")
+        elif not _can_be_sent(keys[model_id] or ""):
+            problems.append(f"models.{model_id}: {name} holds a character that no key has")
+    if problems:
         raise EnvironmentProblem(
-            "; ".join(missing),
+            "; ".join(problems),
             where="API keys",
             remedy="export the variable, or put it into a .env file beside the experiment or at the root",
         )
@@ -73,3 +86,29 @@ def usual_variables(model: Model) -> tuple[str, ...]:
     """
     route = None if is_local(model.model) or model.engine == "litellm" else native_route(model)
     return route.variables if route is not None else ()
+
+
+def _read_dotenv(path: Path) -> dict[str, str]:
+    try:
+        values = dotenv_values(path, encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise EnvironmentProblem(
+            "is not UTF-8", where=shown_path(path), remedy="save the file as UTF-8"
+        ) from error
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"cannot be read: {error.strerror}", where=shown_path(path), remedy="make it readable"
+        ) from error
+    return {name: value for name, value in values.items() if value}
+
+
+def _is_secret(name: str, value: str) -> bool:
+    """Whether a variable is to be masked: `HF_TOKEN` is, `MAX_TOKENS` and a path to a key file are not."""
+    return not _SECRET_WORDS.isdisjoint(name.upper().split("_")) and not (
+        value.isdecimal() or value.startswith((os.sep, "~"))
+    )
+
+
+def _can_be_sent(key: str) -> bool:
+    """Whether a key fits into a header; one that was copied with its ellipsis does not."""
+    return key.isascii() and key.isprintable()

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 #: Factor on a 429, lowest limit, and how long to hold back when the endpoint does not say (doubling).
 _DECREASE = 0.5
 _LOWEST = 1.0
 _FIRST_PAUSE_S = 0.5
-_LONGEST_PAUSE_S = 60.0
+#: No endpoint is waited for longer than this at a time, whatever it asks for.
+LONGEST_PAUSE_S = 60.0
 
 
 class Stopped(BaseException):
@@ -26,12 +28,16 @@ class Stopped(BaseException):
 
 
 class Gate:
-    """Admission of calls to one endpoint or model. Thread-safe.
+    """Admission of calls to one endpoint or model, in the order in which they ask. Thread-safe.
 
     Args:
         limit: Calls in flight at once.
         requests_per_minute: Calls started per minute; None for no limit.
         tokens_per_minute: Tokens per minute, prompt and reply; None for no limit.
+
+    Attributes:
+        maximum: Calls in flight at once that the user allows.
+        throttled: How often the endpoint refused a call as too many.
     """
 
     def __init__(
@@ -39,24 +45,27 @@ class Gate:
     ) -> None:
         self.maximum = limit
         self.throttled = 0
+        now = time.monotonic()
+        self._requests = None if requests_per_minute is None else Bucket(requests_per_minute, now)
+        self._tokens = None if tokens_per_minute is None else Bucket(tokens_per_minute, now)
         self._limit = float(limit)
         self._in_flight = 0
         self._paused_until = 0.0
         self._pause_s = _FIRST_PAUSE_S
         self._decreased_at = 0.0
-        self._stopped = False
-        self._buckets = [
-            (_Bucket(rate), per_token)
-            for rate, per_token in ((requests_per_minute, False), (tokens_per_minute, True))
-            if rate is not None
-        ]
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        # Each waiting thread is woken on its own, when it is first: with one condition for all, a wake-up
+        # may reach a thread that cannot use it, and be lost.
+        self._queue: deque[threading.Condition] = deque()
+        self._ended = threading.Event()
+        self._error: Callable[[], BaseException] = Stopped
 
     def allow_more(self, calls: int) -> None:
         """Raises the limit, when one more model shares the endpoint."""
-        with self._changed:
+        with self._lock:
             self.maximum += calls
             self._limit += calls
+            self._wake_first()
 
     @property
     def limit(self) -> int:
@@ -74,22 +83,22 @@ class Gate:
             Monotonic time at which the place was given, in seconds.
 
         Raises:
-            Stopped: If the gate was stopped before a place was free.
+            Stopped: Or what `stop` was given, if the gate was stopped before a place was free.
         """
         granted = self._acquire(tokens)
         try:
             yield granted
         finally:
-            with self._changed:
+            with self._lock:
                 self._in_flight -= 1
-                self._changed.notify()
+                self._wake_first()
 
     def settle(self, difference_tokens: int) -> None:
         """Corrects the count of tokens by what a call really used beyond its expectation."""
-        with self._changed:
-            for bucket, per_token in self._buckets:
-                if per_token:
-                    bucket.take(difference_tokens)
+        if self._tokens is not None:
+            with self._lock:
+                self._tokens.take(difference_tokens, time.monotonic())
+                self._wake_first()
 
     def throttle(self, granted: float, retry_after_s: float | None) -> None:
         """Notes that the endpoint refused a call as too many.
@@ -99,84 +108,112 @@ class Gate:
                 nothing new and do not lower the limit again.
             retry_after_s: How long the endpoint asks to wait; None if it does not say.
         """
-        with self._changed:
+        with self._lock:
             now = time.monotonic()
             self.throttled += 1
             if granted >= self._decreased_at:
                 self._limit = max(_LOWEST, self._limit * _DECREASE)
                 self._decreased_at = now
                 pause_s = self._pause_s if retry_after_s is None else retry_after_s
-                self._pause_s = min(_LONGEST_PAUSE_S, self._pause_s * 2)
+                self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2)
             else:
                 pause_s = retry_after_s or 0.0
-            self._paused_until = max(self._paused_until, now + min(pause_s, _LONGEST_PAUSE_S))
-            self._changed.notify_all()
+            self._paused_until = max(self._paused_until, now + min(pause_s, LONGEST_PAUSE_S))
 
     def succeed(self) -> None:
         """Notes that the endpoint answered."""
-        with self._changed:
+        with self._lock:
             self._pause_s = _FIRST_PAUSE_S
             if self._limit < self.maximum:
                 self._limit = min(float(self.maximum), self._limit + 1.0 / self._limit)
-                self._changed.notify()
+                self._wake_first()
 
-    def stop(self) -> None:
-        """Lets nobody in any more; those who wait get `Stopped`."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
+    def stop(self, error: Callable[[], BaseException] = Stopped) -> None:
+        """Lets nobody in any more; those who wait get the error, at once.
+
+        Args:
+            error: Makes the error, one for each thread. It does not replace `Stopped`.
+        """
+        with self._lock:
+            if not (self._ended.is_set() and self._error is Stopped):
+                self._error = error
+            self._ended.set()
+            for turn in self._queue:
+                turn.notify()
 
     def wait(self, seconds: float) -> None:
         """Sleeps, but not beyond a stop.
 
         Raises:
-            Stopped: If the gate is or gets stopped.
+            Stopped: Or what `stop` was given, if the gate is or gets stopped.
         """
-        until = time.monotonic() + seconds
-        with self._changed:
-            while not self._stopped and (left := until - time.monotonic()) > 0:
-                self._changed.wait(left)
-            if self._stopped:
-                raise Stopped
+        if self._ended.wait(seconds):
+            raise self._error()
 
     def _acquire(self, tokens: int) -> float:
-        with self._changed:
-            while True:
-                if self._stopped:
-                    raise Stopped
+        with self._lock:
+            turn = threading.Condition(self._lock)
+            self._queue.append(turn)
+            try:
+                while (wait_s := self._obstacle_s(turn, tokens)) != 0.0:
+                    turn.wait(wait_s)
                 now = time.monotonic()
-                if self._in_flight < self.limit:
-                    ready = max([self._paused_until, *(bucket.ready_at(now) for bucket, _ in self._buckets)])
-                    if ready <= now:
-                        self._in_flight += 1
-                        for bucket, per_token in self._buckets:
-                            bucket.take(tokens if per_token else 1)
-                        return now
-                    self._changed.wait(ready - now)
-                else:
-                    self._changed.wait()
+                self._in_flight += 1
+                if self._requests is not None:
+                    self._requests.take(1, now)
+                if self._tokens is not None:
+                    self._tokens.take(tokens, now)
+                return now
+            finally:
+                self._queue.remove(turn)
+                self._wake_first()
+
+    def _obstacle_s(self, turn: threading.Condition, tokens: int) -> float | None:
+        """Seconds until the call may start as far as is known; None until it is woken."""
+        if self._ended.is_set():
+            raise self._error()
+        if self._queue[0] is not turn or self._in_flight >= self.limit:
+            return None
+        now = time.monotonic()
+        ready = self._paused_until
+        if self._requests is not None:
+            ready = max(ready, self._requests.ready_at(1, now))
+        if self._tokens is not None:
+            ready = max(ready, self._tokens.ready_at(tokens, now))
+        return max(0.0, ready - now)
+
+    def _wake_first(self) -> None:
+        if self._queue:
+            self._queue[0].notify()
 
 
-class _Bucket:
-    """A token bucket that may go into debt: it lets one through as long as it is not empty.
+class Bucket:
+    """A token bucket that holds a limit per minute over every minute, not just on average.
 
-    The burst is a tenth of a minute's worth, so that the rate holds over seconds and not just over minutes.
+    It lets through at once what a second's share allows, at least one, and after that at a steady pace.
+    What is larger than the whole bucket passes when it is full, and leaves a debt. Not thread-safe.
+
+    Args:
+        per_minute: The limit.
+        now: The time, in seconds of whichever clock the caller uses.
     """
 
-    def __init__(self, per_minute: float) -> None:
-        self._per_s = per_minute / 60.0
-        self._capacity = max(1.0, per_minute / 10.0)
+    def __init__(self, per_minute: float, now: float) -> None:
+        self._capacity = max(1.0, per_minute / 60.0)
+        # The burst that may precede a minute's steady flow is part of that minute.
+        self._per_s = (per_minute - self._capacity + 1.0) / 60.0
         self._level = self._capacity
-        self._updated = time.monotonic()
-
-    def ready_at(self, now: float) -> float:
-        self._refill(now)
-        return now if self._level > 0 else now + (1e-3 - self._level) / self._per_s
-
-    def take(self, amount: float) -> None:
-        self._refill(time.monotonic())
-        self._level -= amount
-
-    def _refill(self, now: float) -> None:
-        self._level = min(self._capacity, self._level + (now - self._updated) * self._per_s)
         self._updated = now
+
+    def ready_at(self, amount: float, now: float) -> float:
+        """When so much may be taken, in seconds of the clock."""
+        missing = min(amount, self._capacity) - self._level_at(now)
+        return now + missing / self._per_s if missing > 0 else now
+
+    def take(self, amount: float, now: float) -> None:
+        """Takes so much; a negative amount gives it back."""
+        self._level = self._level_at(now) - amount
+        self._updated = now
+
+    def _level_at(self, now: float) -> float:
+        return min(self._capacity, self._level + (now - self._updated) * self._per_s)

@@ -8,10 +8,14 @@ is killed leaves nothing behind.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import secrets
+import socket
+import stat
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +43,7 @@ SUPPORTED_PARAMS = frozenset(
     }
 )
 
+_SPIN_COUNT = "GOMP_SPINCOUNT"
 #: Slots; the context window is divided among them.
 _N_PARALLEL = 4
 _N_CTX = 8192
@@ -105,8 +110,10 @@ class LocalServer:
     def close(self) -> None:
         """Stop the server and free the model. Calls in flight fail. Closing twice is fine."""
         with _lock:
-            if _servers.get((self.path, self.options)) is self:
-                del _servers[self.path, self.options]
+            if self._native is None:
+                return
+            del _servers[self.path, self.options]
+            _hang_up(int(self._native.listening_address.rpartition(":")[2]))
             # xllamacpp has no stop(): the server stops, and joins its threads, with its last reference.
             self._native = None
 
@@ -141,14 +148,7 @@ def close_all() -> None:
 
 
 def _start(path: Path, options: ServeOptions, api_key: str) -> Any:
-    try:
-        import xllamacpp
-    except ImportError as error:
-        raise EnvironmentProblem(
-            f"the embedded engine xllamacpp cannot be imported: {error}",
-            where=str(path),
-            remedy="pip install 'dspylab[local]'",
-        ) from error
+    xllamacpp = _import_engine(path)
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.n_ctx = options.n_ctx
@@ -173,3 +173,55 @@ def _start(path: Path, options: ServeOptions, api_key: str) -> Any:
         ) from error
     logger.debug("serving %s at %s with %s", path.name, server.listening_address, options)
     return server
+
+
+def _import_engine(path: Path) -> Any:
+    # libgomp reads its settings once, when it is loaded. By default a thread that waits for the others
+    # spins for milliseconds: when another process wants that core, two threads are ten times slower than
+    # one. Spinning for microseconds costs nothing on an idle machine and stays as fast as one thread on
+    # a busy one.
+    before = os.environ.get(_SPIN_COUNT)
+    os.environ.setdefault(_SPIN_COUNT, "1000")
+    try:
+        import xllamacpp
+    except ImportError as error:
+        raise EnvironmentProblem(
+            f"the embedded engine xllamacpp cannot be imported: {error}",
+            where=str(path),
+            remedy="pip install 'dspylab[local]'",
+        ) from error
+    finally:
+        if before is None:
+            del os.environ[_SPIN_COUNT]
+    return xllamacpp
+
+
+def _hang_up(port: int) -> None:
+    """Cut every connection of the server, the listening socket included.
+
+    A native thread that writes a reply notices that the server ends only when its reader has gone. Here
+    the reader is a thread of this very process, and the server's end is awaited with the interpreter's
+    lock held: a call in flight would freeze the process for ever. Where there is no /dev/fd (Windows),
+    calls have to end first.
+    """
+    for _ in range(2):  # the second time for what was accepted during the first
+        for connection in _sockets_at(port):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+
+def _sockets_at(port: int) -> Iterator[socket.socket]:
+    """Duplicates of the sockets of this process whose own end is a port of the loopback."""
+    try:
+        descriptors = [int(entry.name) for entry in Path("/dev/fd").iterdir()]
+    except OSError:
+        return
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                duplicate = socket.socket(fileno=os.dup(descriptor))
+                if duplicate.family == socket.AF_INET and duplicate.getsockname()[1] == port:
+                    yield duplicate
+                else:
+                    duplicate.close()

@@ -6,21 +6,43 @@ The recorder travels in DSPy's own settings, which reach the threads of `dspy.Pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 import dspy
 from dspy.utils.callback import BaseCallback
+from dspy.utils.exceptions import AdapterParseError
 
 from dspylab.records import LMCall, Role
 
 _SETTING = "dspylab_recorder"
 #: The adapter that makes two calls by design: its second prompt is no fallback.
 _TWO_STEPS = "TwoStepAdapter"
-#: Class name of the adapter whose prompt is being sent, and whether that is a fallback.
-_adapter: ContextVar[tuple[str, bool] | None] = ContextVar("dspylab_adapter", default=None)
+
+
+@dataclass
+class _Prompt:
+    """The prompt that the predictor of this context made last.
+
+    Attributes:
+        adapter: Class name of the adapter that formatted it.
+        fallback: Whether an earlier prompt's reply could not be parsed.
+        sent: Whether a model was asked with it.
+        failed: Whether the reply could not be parsed.
+    """
+
+    adapter: str
+    fallback: bool
+    sent: bool = False
+    failed: bool = False
+
+
+_prompt: ContextVar[_Prompt | None] = ContextVar("dspylab_prompt", default=None)
+_asked: ContextVar[list[str] | None] = ContextVar("dspylab_asked", default=None)
 
 
 @dataclass
@@ -28,7 +50,7 @@ class Recorder:
     """Calls and parse failures of one example under one role.
 
     Attributes:
-        names: Predictor object id to its name in the program.
+        names: What `predictor_names` says of the program.
         role: Who asks.
         calls: Finished calls, in the order in which they ended; shared with recorders made by `as_role`.
         parse_failures: One entry per reply that an adapter could not parse (appending is atomic).
@@ -51,12 +73,12 @@ class Recorder:
         return dspy.context(**{_SETTING: self}, callbacks=[*callbacks, AdapterWatch()], **settings)
 
     def predictor(self) -> str | None:
-        """Name of the predictor that is calling: the innermost module, by its name in the program."""
+        """Name of the predictor that is calling; its class if it is none of the program's; None if none is."""
         modules = dspy.settings.caller_modules
-        if not modules:
+        caller = modules[-1] if modules else None
+        if not isinstance(caller, dspy.Predict):
             return None
-        caller = modules[-1]
-        return self.names.get(id(caller)) or type(caller).__name__
+        return self.names.get(id(caller)) or self.names.get(_stage(caller)) or type(caller).__name__
 
 
 def current() -> Recorder:
@@ -67,12 +89,47 @@ def current() -> Recorder:
 
 def adapter_now() -> tuple[str | None, bool]:
     """Class name of the adapter whose prompt is being sent, and whether it is a fallback."""
-    return _adapter.get() or (None, False)
+    prompt = _prompt.get()
+    return (None, False) if prompt is None else (prompt.adapter, prompt.fallback)
+
+
+@contextmanager
+def engines_asked() -> Iterator[list[str]]:
+    """Collects the ids of the models whose engines are asked meanwhile; none if DSPy's cache answered."""
+    asked: list[str] = []
+    token = _asked.set(asked)
+    try:
+        yield asked
+    finally:
+        _asked.reset(token)
+
+
+def note_asked(model_id: str) -> None:
+    """Notes that an engine was asked, for `engines_asked`."""
+    asked = _asked.get()
+    if asked is not None:
+        asked.append(model_id)
 
 
 def predictor_names(program: dspy.Module) -> dict[int, str]:
-    """Object id to name, for every predictor of a program."""
-    return {id(predictor): name for name, predictor in program.named_predictors()}
+    """Names for every predictor of a program, and for the copies that `dspy.BestOfN` and others make of it.
+
+    Args:
+        program: The program.
+
+    Returns:
+        Object id to name; also DSPy's own mark of a predictor, which its copies keep, unless several
+        predictors of the program have the same.
+    """
+    named = program.named_predictors()
+    copies = Counter(_stage(predictor) for _, predictor in named)
+    marks = {_stage(predictor): name for name, predictor in named if copies[_stage(predictor)] == 1}
+    return marks | {id(predictor): name for name, predictor in named}
+
+
+def _stage(predictor: dspy.Predict) -> int:
+    # Negative, so that it cannot be taken for an object id.
+    return -int(predictor.stage, 16)
 
 
 class AdapterWatch(BaseCallback):  # type: ignore[misc]  # dspy has no types
@@ -80,15 +137,45 @@ class AdapterWatch(BaseCallback):  # type: ignore[misc]  # dspy has no types
 
     def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """A module begins: no adapter has formatted anything for it yet."""
-        _adapter.set(None)
+        _prompt.set(None)
+
+    def on_module_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+        """A module ends: what its caller may send next, no adapter has formatted."""
+        prompt = _prompt.get()
+        # An empty reply is refused without being handed to `parse`.
+        if prompt is not None and isinstance(exception, AdapterParseError):
+            _fail(prompt)
+        _prompt.set(None)
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        """A model is asked, or the cache."""
+        prompt = _prompt.get()
+        if prompt is not None:
+            prompt.sent = True
 
     def on_adapter_format_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        """A prompt is made. A predictor makes one; a second one is a fallback after a reply that failed."""
-        before = _adapter.get()
-        fallback = before is not None and before[0] != _TWO_STEPS
-        _adapter.set((type(instance).__name__, fallback))
+        """A prompt is made. A predictor makes one; another, after it was sent, is a fallback.
 
-    def on_adapter_parse_end(self, call_id: str, outputs: Any, exception: Exception | None = None) -> None:
+        DSPy calls this several times for one prompt when adapters inherit `format` or call one another's.
+        """
+        before = _prompt.get()
+        if before is None:
+            _prompt.set(_Prompt(type(instance).__name__, fallback=False))
+        elif before.sent:
+            fallback = before.adapter != _TWO_STEPS
+            if fallback:
+                _fail(before)
+            _prompt.set(_Prompt(type(instance).__name__, fallback=fallback))
+
+    def on_adapter_parse_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         """A reply was read, or could not be."""
-        if exception is not None:
-            current().parse_failures.append(type(exception).__name__)
+        prompt = _prompt.get()
+        if prompt is not None and isinstance(exception, Exception):
+            _fail(prompt)
+
+
+def _fail(prompt: _Prompt) -> None:
+    """Counts a reply that could not be parsed, once."""
+    if not prompt.failed:
+        prompt.failed = True
+        current().parse_failures.append(prompt.adapter)

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from dspylab.errors import RepositoryError
 from dspylab.records import GitState
@@ -74,15 +74,23 @@ def git_state(root: Path) -> GitState | None:
     )
 
 
-def tracked(root: Path, paths: Iterable[Path]) -> list[str]:
-    """Those of the paths that git tracks, relative to `root`."""
-    return _git(root, "ls-files", "-z", "--", *map(str, paths)).stdout.split("\0")[:-1]
+def tracked(root: Path, names: Iterable[str]) -> list[str]:
+    """What git tracks below the folders that hold the folders of some files.
+
+    Args:
+        root: Root of the repository.
+        names: Files, relative to `root`, each in a folder of its own.
+
+    Returns:
+        Files, relative to `root`.
+    """
+    folders = dict.fromkeys(str(PurePath(name).parent.parent) for name in names)
+    return _git(root, "ls-files", "-z", "--", *folders).stdout.split("\0")[:-1]
 
 
-def ignored(root: Path, paths: Iterable[Path]) -> set[Path]:
-    """Those of the paths that git ignores."""
-    answer = _git(root, "check-ignore", "--stdin", "-z", stdin="\0".join(map(str, paths)))
-    return {Path(path) for path in answer.stdout.split("\0") if path}
+def ignored(root: Path, names: Iterable[str]) -> list[str]:
+    """Those of the files, relative to `root`, that git ignores."""
+    return _git(root, "check-ignore", "--stdin", "-z", stdin="\0".join(names)).stdout.split("\0")[:-1]
 
 
 def save_experiment(root: Path, prefix: str, paths: Iterable[Path]) -> SavedExperiment | NotSaved:
@@ -115,7 +123,7 @@ def save_experiment(root: Path, prefix: str, paths: Iterable[Path]) -> SavedExpe
         if own_index.exists():
             # The copy keeps what git knows about unchanged files, so it does not read them again.
             shutil.copy2(own_index, index["GIT_INDEX_FILE"])
-        present = [str(path) for path in paths if path.exists()]
+        present = [os.path.relpath(path, root) for path in paths if path.exists()]
         for arguments in (["add", "--update", ":/"], ["add", "--force", "--", *present]):
             answer = _git(root, *arguments, env=index)
             if answer.returncode != 0:

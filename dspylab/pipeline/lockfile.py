@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ class LockTexts:
     """Writes what stages recorded. Parts that many runs have in common are turned into text once."""
 
     def __init__(self) -> None:
-        self._parts: dict[tuple[int, str], str] = {}
+        self._parts: dict[tuple[int, str, str], str] = {}
 
     def updated(
         self, text: str, recorded: Mapping[str, Any], changed: Mapping[str, Mapping[str, Any]]
@@ -50,7 +49,7 @@ class LockTexts:
         return "\n  ".join([f"{name}:", *inner.removesuffix("\n").split("\n")]) + "\n"
 
     def _part(self, key: str, value: Any, depth: int) -> str:
-        memo = (depth, json.dumps([key, value], default=str))
+        memo = (depth, key, repr(value))
         if memo not in self._parts:
             self._parts[memo] = dump(key, value, depth=depth, width=_WIDTH)
         return self._parts[memo]

@@ -98,5 +98,10 @@ def input_changes(stage: Any, entry: PipelineEntry) -> Iterator[str]:
 
 
 def output_changes(stage: Any) -> dict[str, str]:
-    """Name of each output that is not as recorded to DVC's word for it."""
-    return {PurePath(out.def_path).name: word for out in stage.outs for word in out.status().values()}
+    """Name of each output that is not as recorded to DVC's word for it, or `lost` if it is nowhere."""
+    changes = {}
+    for out in stage.outs:
+        for word in out.status().values():
+            is_nowhere = word == "not in cache" and not out.exists
+            changes[PurePath(out.def_path).name] = "lost" if is_nowhere else word
+    return changes

@@ -8,7 +8,6 @@ do.
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
 import subprocess
@@ -130,8 +129,8 @@ class Repository:
             self._record(loaded, list(found.values()))
         return set(found)
 
-    def commit(self, entry: PipelineEntry, keys: Iterable[str]) -> set[str]:
-        """Records finished runs, and the summary if it was built, in one batch.
+    def commit(self, entry: PipelineEntry, keys: Iterable[str], *, summary: bool = True) -> set[str]:
+        """Records finished runs, and the summary that was built from them, in one batch.
 
         A run whose program, data or params were changed since `states` was asked is left out: its results
         belong to what was there before.
@@ -139,6 +138,7 @@ class Repository:
         Args:
             entry: The experiment's entry.
             keys: Keys of runs whose files lie in the workspace.
+            summary: Whether the summary was built from what lies in the workspace now.
 
         Returns:
             Keys of the runs that were recorded.
@@ -151,9 +151,8 @@ class Repository:
             loaded.pristine = False
             stages = {key: loaded.stages[run_stage_name(entry.name, key)] for key in keys}
             chosen = {key: stage for key, stage in stages.items() if self._may_commit(stage)}
-            summary = loaded.stages[summary_stage_name(entry.name)]
-            is_built = all(item.exists for item in (*summary.outs, *summary.deps))
-            self._record(loaded, [*chosen.values(), *([summary] if is_built else [])])
+            built = [loaded.stages[summary_stage_name(entry.name)]] if summary else []
+            self._record(loaded, [*chosen.values(), *built])
         return set(chosen)
 
     def save_experiment(self, prefix: str, paths: Iterable[Path]) -> git.SavedExperiment | git.NotSaved:
@@ -201,7 +200,7 @@ class Repository:
             refuse_conflict(lock, LOCK_FILE)
             file = ProjectFile(self._dvc, os.fspath(self.root / DVC_FILE))
             # DVC resolves the entry itself, so the stages are what they will be once it is written.
-            file.__dict__["contents"] = {"stages": copy.deepcopy(dict(entry.stages))}
+            file.__dict__["contents"] = {"stages": dict(entry.stages)}
             stages = dict(file.stages)
             self._loaded = loaded = _Loaded(entry, lock, stages, file.lockfile_contents.get("stages", {}))
         ReadOnce(entry, self.root / PARAMS_FILE).attach(loaded.stages.values())
@@ -286,17 +285,17 @@ class Repository:
 
     def _skip_ignored(self, outs: Iterable[Any]) -> None:
         """Asks git once, instead of once a file, whether the cached outputs are ignored and not tracked."""
-        cached = {Path(out.fs_path): out for out in outs if out.use_scm_ignore}
+        cached = {os.path.relpath(out.fs_path, self.root): out for out in outs if out.use_scm_ignore}
         if self._dvc.config["core"].get("no_scm", False) or not cached:
             return
-        in_git = git.tracked(self.root, {path.parent.parent for path in cached})
-        if clash := next((name for name in in_git if self.root / name in cached), None):
+        clash = next((name for name in git.tracked(self.root, cached) if name in cached), None)
+        if clash:
             remedy = (
                 f"take it out of git, its content stays: `git rm -r --cached {Path(clash).parent.parent}`"
             )
             raise RepositoryError("is tracked by git, and DVC has to keep it", where=clash, remedy=remedy)
-        for path in git.ignored(self.root, cached):
-            cached[path].ignore = _nothing
+        for name in git.ignored(self.root, cached):
+            cached[name].ignore = _nothing
 
     def _fill_run_cache(self, stage: Any, texts: LockTexts) -> None:
         """As `StageCache.save`, for stages whose outputs are all in the cache."""
@@ -371,7 +370,7 @@ def _explained(root: Path) -> Iterator[None]:
         raise _locked_by(root, error) from error
     except (YAMLSyntaxError, YAMLValidationError) as error:
         # DVC gives the path from the working directory.
-        path = getattr(error, "relpath", None) or getattr(error, "path", "")
+        path = str(getattr(error, "relpath", None) or getattr(error, "path", ""))
         name = os.path.relpath(os.path.realpath(path), os.path.realpath(root))
         mark = getattr(getattr(getattr(error, "exc", None), "__cause__", None), "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name

@@ -11,6 +11,7 @@ _OUTPUT_CHANGES = {
     "modified": "was changed by hand",
     "deleted": "is missing",
     "not in cache": "is not in the cache",
+    "lost": "is missing, also from the cache",
     "new": "is not recorded",
 }
 
@@ -37,12 +38,12 @@ def judge(inputs: Sequence[str], outputs: Mapping[str, str]) -> RunState:
 
     Args:
         inputs: What changed in its command, params and dependencies, in words.
-        outputs: File name to DVC's word for what is wrong with it.
+        outputs: File name to DVC's word for what is wrong with it, or `lost` for what is nowhere.
     """
     reasons = (*dict.fromkeys(inputs), *(f"{name} {_OUTPUT_CHANGES[word]}" for name, word in outputs.items()))
     if not reasons:
         return RunState("done")
-    only_gone = not inputs and set(outputs.values()) == {"deleted"}
+    only_gone = not inputs and set(outputs.values()) <= {"deleted", "lost"}
     return RunState("missing" if only_gone else "stale", reasons)
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from dspylab.config.models import Experiment
+from dspylab.config.references import is_loader
 from dspylab.errors import DspylabError, EnvironmentProblem
-from dspylab.program.dataset import file_digest, is_loader
+from dspylab.program.dataset import file_digest
 from dspylab.program.load import ADAPTERS, Code
 from dspylab.record.publish import write_json
 from dspylab.records import RunSpec
@@ -95,5 +96,6 @@ def _modules_in(folder: Path) -> list[str]:
         return sorted(
             entry.name
             for entry in entries
-            if entry.name.endswith(_MODULE_SUFFIXES) or Path(entry.path, "__init__.py").is_file()
+            if entry.name.endswith(_MODULE_SUFFIXES)
+            or (entry.is_dir() and Path(entry.path, "__init__.py").is_file())
         )

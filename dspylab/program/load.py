@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from dspylab.config.models import Program
 from dspylab.config.wording import near_miss, plain, printable
 from dspylab.errors import ProgramError
-from dspylab.places import shown
+from dspylab.places import shown_path
 from dspylab.program.modules import ModuleSpace, modules_under, own_frame, own_path
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class Code:
         if not path.is_file():
             raise ProgramError(
                 "no such file",
-                where=shown(path),
+                where=shown_path(path),
                 remedy=f"create it, or correct {reference!r} in the experiment file",
             )
         if own_path(str(path), self.root) is None:
@@ -183,7 +183,7 @@ class Code:
             return self._imported[name]
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
-            raise ProgramError("is not a Python file", where=shown(path), remedy="give it the ending .py")
+            raise ProgramError("is not a Python file", where=shown_path(path), remedy="give it the ending .py")
         for folder in (self.root, self.folder, path.parent):
             self._space.search(folder)
         module = importlib.util.module_from_spec(spec)
@@ -197,7 +197,7 @@ class Code:
         return importlib.import_module(reference)
 
     def _import_problem(self, error: BaseException, reference: str) -> ProgramError:
-        place = shown(self.folder / reference) if _is_file(reference) else reference
+        place = shown_path(self.folder / reference) if _is_file(reference) else reference
         where = own_frame(error, self.root)
         if isinstance(error, ModuleNotFoundError) and error.name:
             top = error.name.partition(".")[0]
@@ -213,7 +213,7 @@ class Code:
                 remedy=f"install it, or put {top}.py beside {Path(reference).name}",
             )
         if isinstance(error, SyntaxError):
-            line = f"{shown(Path(error.filename))}:{error.lineno or 1}" if error.filename else where
+            line = f"{shown_path(Path(error.filename))}:{error.lineno or 1}" if error.filename else where
             return ProgramError(
                 f"is not valid Python: {error.msg}", where=line or place, remedy="correct the line"
             )
@@ -251,11 +251,11 @@ class Code:
             file, line = inspect.getsourcefile(target), inspect.getsourcelines(target)[1]
         except (TypeError, OSError, ValueError):
             return self._place(source)
-        return f"{shown(Path(file))}:{line}" if file else self._place(source)
+        return f"{shown_path(Path(file))}:{line}" if file else self._place(source)
 
     def _place(self, source: str) -> str:
         file = getattr(self._modules.get(source), "__file__", None)
-        return shown(Path(file)) if file else source
+        return shown_path(Path(file)) if file else source
 
 
 def _is_file(source: str) -> bool:

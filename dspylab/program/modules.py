@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
 
-from dspylab.places import shown
+from dspylab.places import shown_path
 
 _FOREIGN_PARTS = frozenset(
     {"site-packages", "dist-packages", ".venv", "venv", ".tox", ".nox", "node_modules"}
@@ -61,7 +61,7 @@ def own_frame(error: BaseException, root: Path) -> str | None:
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = own_path(frame.filename, root) if Path(frame.filename).is_absolute() else None
         if path is not None and not path.is_relative_to(_SELF):
-            return f"{shown(path)}:{frame.lineno}"
+            return f"{shown_path(path)}:{frame.lineno}"
     return None
 
 

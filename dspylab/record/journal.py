@@ -3,6 +3,10 @@
 A journal is a JSON-lines file. Each line is one whole row and is written with a single append, so what a
 dying process leaves is at most one torn last line; opening the journal drops and counts it. Only one
 process holds a journal at a time.
+
+What an appended row survives: the death of the process in any way, at once. A power cut, as soon as the
+journal was synced to the disk, which happens at the first append after a second, and at the end; what the
+system had not written by itself until then is called again.
 """
 
 from __future__ import annotations
@@ -12,170 +16,202 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+import time
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from dspylab.errors import EnvironmentProblem, RepositoryError
+from dspylab.places import shown_path
 
 _PUBLISHED = "published"
+#: How often appending waits for the disk, at most.
+_SYNC_EVERY_S = 1.0
+
+
+@dataclass
+class _Index:
+    """What a journal holds: an offset per example, never the rows themselves.
+
+    Attributes:
+        places: Example index to (offset, length) of its row, in bytes.
+        failed: Examples whose row is a failure.
+        retryable: Those of them that another try may mend.
+        published: Digest of the `raw.jsonl` that was written from these rows.
+        torn_lines: Lines that could not be read.
+        end: Length of the whole lines, in bytes.
+    """
+
+    places: dict[int, tuple[int, int]] = field(default_factory=dict)
+    failed: set[int] = field(default_factory=set)
+    retryable: set[int] = field(default_factory=set)
+    published: str | None = None
+    torn_lines: int = 0
+    end: int = 0
+
+    def read(self, lines: Iterable[bytes]) -> None:
+        """Takes in the lines of a journal."""
+        for line in lines:
+            if not line.endswith(b"\n"):  # only the last line can be like that
+                self.torn_lines += 1
+                return
+            try:
+                self.note(json.loads(line), len(line))
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                # The disk has damaged it. The rows after it are good.
+                self.torn_lines += 1
+                self.end += len(line)
+
+    def note(self, row: Mapping[str, Any], length: int) -> None:
+        """Takes in one line, the last one. The last row of an example counts, but no failure hides a result."""
+        if _PUBLISHED in row:
+            self.published = row[_PUBLISHED]
+        else:
+            index, error = int(row["index"]), row.get("error")
+            kind = error["kind"] if error else None
+            if not error or index not in self.places or index in self.failed:
+                self.places[index] = (self.end, length)
+                (self.failed.add if error else self.failed.discard)(index)
+                (self.retryable.add if kind == "endpoint" else self.retryable.discard)(index)
+            self.published = None
+        self.end += length
 
 
 class Journal:
     """Finished rows of one run, by example index. Use as a context manager.
 
-    Memory: an offset per example, never the rows themselves.
-
     Attributes:
         path: The file. It is private to the user (mode 600).
-        torn_lines: Lines that were cut by a crash and dropped when this journal was opened.
-        published: Digest of the `raw.jsonl` that was written from these rows; None if there is none yet.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.torn_lines = 0
-        self.published: str | None = None
-        self._offsets: dict[int, tuple[int, int]] = {}
-        self._retryable: set[int] = set()
-        self._failed: set[int] = set()
-        self._end = 0
+        self._index = _Index()
         self._file = -1
+        self._synced_at = time.monotonic()
 
     def __enter__(self) -> Self:
         """Opens, locks and reads the journal.
 
         Raises:
             RepositoryError: If another process holds it.
-            EnvironmentProblem: If the file cannot be created.
+            EnvironmentProblem: If the file cannot be read or written.
         """
+        self._file = _open_locked(self.path)
+        _opened.add(self)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            with os.fdopen(os.dup(self._file), "rb") as file:
+                self._index.read(file)
+            os.ftruncate(self._file, self._index.end)
         except OSError as error:
+            self._close()
             raise EnvironmentProblem(
-                f"cannot be written: {error.strerror}",
-                where=str(self.path.parent),
-                remedy="make the folder writable",
+                f"cannot be read: {error.strerror}", where=shown_path(self.path), remedy="check the disk"
             ) from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._file)
-            raise RepositoryError(
-                f"is being executed by {self._holder()}",
-                where=f"run {self.path.stem[:12]}",
-                remedy="wait until it is done, or stop it; what it finished is kept",
-            ) from error
-        self._holder_path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
-        self._read()
+        # Only another process's message needs it, so a full disk is told about when a row is appended.
+        with contextlib.suppress(OSError):
+            _holder_path(self.path).write_text(f"process {os.getpid()} on {socket.gethostname()}")
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._file >= 0:
             with contextlib.suppress(OSError):
                 os.fsync(self._file)
-            self._holder_path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                _holder_path(self.path).unlink(missing_ok=True)
+            self._close()
+
+    def _close(self) -> None:
+        if self._file >= 0:
             os.close(self._file)
             self._file = -1
 
     @property
     def indexes(self) -> set[int]:
         """Examples that need not be called again."""
-        return set(self._offsets) - self._retryable
+        return set(self._index.places) - self._index.retryable
 
     @property
     def retryable(self) -> set[int]:
         """Examples whose recorded failure another try may mend."""
-        return set(self._retryable)
+        return set(self._index.retryable)
 
     @property
     def failures(self) -> int:
-        """Examples whose last row is a failure of either kind."""
-        return len(self._failed)
+        """Examples whose row is a failure of either kind."""
+        return len(self._index.failed)
+
+    @property
+    def torn_lines(self) -> int:
+        """Lines that were cut by a crash or damaged, and dropped when this journal was opened."""
+        return self._index.torn_lines
+
+    @property
+    def published(self) -> str | None:
+        """Digest of the `raw.jsonl` that was written from these rows; None if there is none yet."""
+        return self._index.published
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Adds a finished example. A later row of the same example replaces the earlier one.
 
+        Only a failure does not replace a result: what was answered once stays answered.
+
         Raises:
             EnvironmentProblem: If the disk is full; the journal is left whole.
         """
-        line = encode(row) + b"\n"
-        self._write(line)
-        self._note(row, self._end - len(line), len(line))
+        self._write(row, sync=time.monotonic() - self._synced_at >= _SYNC_EVERY_S)
 
     def publish(self, digest: str) -> None:
-        """Notes that `raw.jsonl` was written from all rows."""
-        self._write(encode({_PUBLISHED: digest}) + b"\n")
-        self.published = digest
-        os.fsync(self._file)
+        """Notes that `raw.jsonl` was written from all rows.
+
+        Raises:
+            EnvironmentProblem: As `append`.
+        """
+        self._write({_PUBLISHED: digest}, sync=True)
 
     def rows(self) -> Iterator[bytes]:
         """The rows as encoded lines, in dataset order, read one at a time."""
-        for index in sorted(self._offsets):
-            offset, length = self._offsets[index]
+        for index in sorted(self._index.places):
+            offset, length = self._index.places[index]
             yield os.pread(self._file, length, offset)
 
     def clear(self) -> None:
         """Empties the journal, so that every example is called again."""
         os.ftruncate(self._file, 0)
-        self._offsets.clear()
-        self._retryable.clear()
-        self._failed.clear()
-        self._end = 0
-        self.published = None
+        self._index = _Index()
 
-    @property
-    def _holder_path(self) -> Path:
-        return self.path.with_suffix(".holder")
-
-    def _holder(self) -> str:
+    def _write(self, row: Mapping[str, Any], *, sync: bool) -> None:
+        line = encode(row) + b"\n"
         try:
-            return self._holder_path.read_text() or "another process"
-        except OSError:
-            return "another process"
-
-    def _write(self, line: bytes) -> None:
-        try:
-            written = os.write(self._file, line)
-            if written != len(line):
+            if os.write(self._file, line) != len(line):
                 raise OSError(None, "no space left on device")
+            if sync:
+                os.fsync(self._file)
+                self._synced_at = time.monotonic()
         except OSError as error:
             # What got in of the line is taken out again, so that the next line starts on a line of its own.
-            os.ftruncate(self._file, self._end)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._index.end)
             raise EnvironmentProblem(
                 f"cannot be written: {error.strerror}",
-                where=str(self.path),
+                where=shown_path(self.path),
                 remedy="free disk space and run the same command again; everything finished so far is kept",
             ) from error
-        self._end += len(line)
+        self._index.note(row, len(line))
 
-    def _read(self) -> None:
-        with os.fdopen(os.dup(self._file), "rb") as file:
-            file.seek(0)
-            for line in file:
-                try:
-                    if not line.endswith(b"\n"):
-                        raise ValueError("torn")
-                    row = json.loads(line)
-                    if _PUBLISHED in row:
-                        self.published = row[_PUBLISHED]
-                    else:
-                        self._note(row, self._end, len(line))
-                except (ValueError, KeyError, TypeError):
-                    self.torn_lines += 1
-                    break
-                self._end += len(line)
-        # Whatever follows the first unreadable line was never acknowledged to anybody.
-        os.ftruncate(self._file, self._end)
 
-    def _note(self, row: Mapping[str, Any], offset: int, length: int) -> None:
-        index = int(row["index"])
-        self._offsets[index] = (offset, length)
-        error = row.get("error")
-        (self._failed.add if error else self._failed.discard)(index)
-        (self._retryable.add if error and error["kind"] == "endpoint" else self._retryable.discard)(index)
-        self.published = None
+_opened: weakref.WeakSet[Journal] = weakref.WeakSet()
+
+
+def _close_inherited() -> None:
+    for journal in list(_opened):
+        journal._close()  # noqa: SLF001
+
+
+# A process that the user's program forks would hold the lock, too, and go on doing so after we were killed.
+os.register_at_fork(after_in_child=_close_inherited)
 
 
 def encode(row: Mapping[str, Any]) -> bytes:
@@ -195,24 +231,70 @@ def peek(path: Path) -> tuple[int, int]:
     Returns:
         (finished, retryable); (0, 0) when there is no journal.
     """
-    state: dict[int, bool] = {}
-    try:
-        with path.open("rb") as file:
-            for line in file:
-                try:
-                    row = json.loads(line)
-                    if _PUBLISHED not in row:
-                        state[int(row["index"])] = bool(row["error"]) and row["error"]["kind"] == "endpoint"
-                except (ValueError, KeyError, TypeError):
-                    break
-    except OSError:
-        return 0, 0
-    return len(state), sum(state.values())
+    index = _Index()
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        index.read(file)
+    return len(index.places), len(index.retryable)
 
 
 def drop_journal(path: Path) -> None:
-    """Removes the journal of a run that DVC has recorded."""
-    for file in (path, path.with_suffix(".holder")):
-        file.unlink(missing_ok=True)
-    if path.parent.is_dir() and not any(path.parent.iterdir()):
-        path.parent.rmdir()
+    """Removes the journal of a run that DVC has recorded. One that another process holds is left to it."""
+    if not path.exists():
+        return
+    with contextlib.suppress(RepositoryError):
+        file = _open_locked(path)
+        try:
+            # While it is locked: whoever waits for it then sees that it is gone, and begins a new one.
+            path.unlink(missing_ok=True)
+            _holder_path(path).unlink(missing_ok=True)
+        finally:
+            os.close(file)
+
+
+def _open_locked(path: Path) -> int:
+    """Opens a journal, makes it if need be, and locks it.
+
+    Raises:
+        RepositoryError: If another process holds it.
+        EnvironmentProblem: If it cannot be opened or locked.
+    """
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"cannot be written: {error.strerror}",
+                where=shown_path(path.parent),
+                remedy="make the folder writable",
+            ) from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
+                return file
+            os.close(file)  # it was dropped between the two calls
+        except BlockingIOError as error:
+            os.close(file)
+            raise RepositoryError(
+                f"is being executed by {_holder(path)}",
+                where=f"run {path.stem[:12]}",
+                remedy="wait until it is done, or stop it; what it finished is kept",
+            ) from error
+        except OSError as error:
+            os.close(file)
+            raise EnvironmentProblem(
+                f"cannot be locked: {error.strerror}",
+                where=shown_path(path),
+                remedy="keep the repository on a file system that has locks",
+            ) from error
+
+
+def _holder_path(path: Path) -> Path:
+    return path.with_suffix(".holder")
+
+
+def _holder(path: Path) -> str:
+    try:
+        return _holder_path(path).read_text() or "another process"
+    except OSError:
+        return "another process"

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import hashlib
 import json
 import os
-import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from dspylab.errors import DataError, EnvironmentProblem
+from dspylab.places import shown_path
+
+_TEMPORARY = ".tmp"
+_RESTORE = "restore it (`git checkout` or `dvc checkout`), or run the experiment again"
+_NO_FILE = "run the experiment with `dspylab run`"
 
 
 def write_atomically(path: Path, chunks: Iterable[bytes]) -> str:
     """Writes a file beside its place, syncs it and moves it there.
 
+    A reader sees the old file or the new one, never a part, whatever happens meanwhile. A link is replaced,
+    not followed: it may lead into DVC's cache, which must not change.
+
     Args:
-        path: Where it goes; its folder is made.
+        path: Where it goes; its folder is made. The file gets the mode that the user's umask gives.
         chunks: Its content.
 
     Returns:
@@ -27,29 +37,57 @@ def write_atomically(path: Path, chunks: Iterable[bytes]) -> str:
         EnvironmentProblem: If the disk is full or the folder is not writable. The old file stays.
     """
     digest = hashlib.md5(usedforsecurity=False)
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{_TEMPORARY}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
+        _sweep(path)
+        # Opened with the usual mode: the kernel applies the user's umask.
+        with temporary.open("wb") as file:
             for chunk in chunks:
                 digest.update(chunk)
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
         os.replace(temporary, path)
-        temporary = None
+        _sync_folder(path.parent)
     except OSError as error:
         raise EnvironmentProblem(
             f"cannot be written: {error.strerror}",
-            where=str(path),
+            where=shown_path(path),
             remedy="free disk space or make it writable",
         ) from error
     finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return digest.hexdigest()
+
+
+def _sweep(path: Path) -> None:
+    """Removes what processes that were killed while they wrote this file have left beside it."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{_TEMPORARY}"):
+        pid = left.name.removeprefix(f".{path.name}.").partition("-")[0]
+        if pid.isdecimal() and not _is_alive(int(pid)):
+            left.unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename outlast a power cut, where the file system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -71,15 +109,13 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise DataError(
-            "no such file", where=str(path), remedy="run the experiment with `dspylab run`"
-        ) from error
+        raise DataError("no such file", where=shown_path(path), remedy=_NO_FILE) from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
     except ValueError as error:
-        raise DataError(
-            f"is not JSON: {error}", where=str(path), remedy="restore it: `dvc checkout`"
-        ) from error
+        raise DataError(f"is not JSON: {error}", where=shown_path(path), remedy=_RESTORE) from error
     if not isinstance(value, dict):
-        raise DataError("is not a JSON object", where=str(path), remedy="restore it: `dvc checkout`")
+        raise DataError("is not a JSON object", where=shown_path(path), remedy=_RESTORE)
     return value
 
 
@@ -92,19 +128,24 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                try:
-                    yield json.loads(line)
-                except ValueError as error:
-                    raise DataError(
-                        f"is not JSON: {error}", where=f"{path}:{number}", remedy="restore it: `dvc checkout`"
-                    ) from error
+                yield _row(line, f"{shown_path(path)}:{number}")
     except FileNotFoundError as error:
-        raise DataError(
-            "no such file", where=str(path), remedy="run the experiment with `dspylab run`"
-        ) from error
+        raise DataError("no such file", where=shown_path(path), remedy=_NO_FILE) from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _row(line: bytes, place: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"is not JSON: {error}", where=place, remedy=_RESTORE) from error
+    if not isinstance(row, dict):
+        raise DataError("is not a JSON object", where=place, remedy=_RESTORE)
+    return row
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(
+        f"cannot be read: {error.strerror}", where=shown_path(path), remedy="make it a readable file"
+    )
