@@ -1,11 +1,12 @@
-"""What DVC costs per run: the batch of `dspylab run` beside DVC's own loop, and a check that finds nothing to do.
+"""What DVC costs per run: the batch of `dspylab run` beside DVC's own loop, and a check with nothing to do.
 
     python benchmarks/dvc_batch.py            # loop at 50 and 100 runs, about two minutes
     python benchmarks/dvc_batch.py --full     # also at 300 runs, some minutes more
 
-The runs themselves cost nothing here: a shell script stands in for `dspylab` and writes the files. The loop is
-`dvc repro` on new stages, process start included. The batch is what `dspylab run` does around the execution
-(check, restore, commit) in a new process, its import of DVC included. Nothing to do is the check alone, likewise.
+The runs themselves cost nothing here: a shell script stands in for `dspylab` and writes their files. The
+loop is `dvc repro` on new stages, process start included. The batch is what `dspylab run` does around the
+execution (check, restore, commit) in a new process, its import of DVC included. So is nothing to do: the
+check alone.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def new_repository(root: Path, runs: int) -> None:
         "git config user.email bench@example.org",
         "dvc init --quiet",
     ):
-        subprocess.run(command.split(), cwd=root, check=True)
+        subprocess.run(command.split(), cwd=root, env=environment(root), check=True)
     upsert(root, experiment_entry(runs))
     subprocess.run(["git", "add", "--all"], cwd=root, check=True)
     subprocess.run(["git", "commit", "--quiet", "--message", "bench"], cwd=root, check=True)

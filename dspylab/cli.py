@@ -167,7 +167,7 @@ def main() -> None:
     """The console script: run the command, print its error, exit with its code."""
     # Until the first call there is nothing to wait for: SIGTERM ends the process as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    code = _run()
+    code = execute_command_line()
     sys.stdout.flush()
     sys.stderr.flush()
     if code == Interrupted.exit_code:
@@ -181,22 +181,22 @@ _CommandLineError = typer.BadParameter.__mro__[2]
 _BROKEN = 70
 
 
-def _run() -> int:
+def execute_command_line() -> int:
+    """Runs the command that `sys.argv` names, prints its error, and returns the exit code."""
     try:
         result = app(standalone_mode=False)
     except DspylabError as error:
         _say(str(error))
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted: what was finished is kept: run the same command again to go on")
-        return Interrupted.exit_code
+        result = Interrupted.exit_code
     except BrokenPipeError:
         # Whoever read our output has seen enough, such as `head`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:  # noqa: BLE001 - a bug of ours must not end in a traceback either
         if isinstance(error, _CommandLineError):
-            error.show()
+            error.show()  # type: ignore[attr-defined]  # mypy does not see which class this is
             return UsageError.exit_code
         if "--verbose" in sys.argv or "-v" in sys.argv:
             _say(traceback.format_exc())
@@ -205,6 +205,9 @@ def _run() -> int:
             "the same command and --verbose; finished examples are kept"
         )
         return _BROKEN
+    if result == Interrupted.exit_code:
+        # By ourselves or by typer, which turns Ctrl-C into this code.
+        _say("interrupted: what was finished is kept: run the same command again to go on")
     return result if isinstance(result, int) else 0
 
 

@@ -14,7 +14,7 @@ from dspylab.config.models import Experiment
 from dspylab.errors import EnvironmentProblem, UsageError
 from dspylab.lm.keys import read_environment
 from dspylab.plan.identity import config_hash
-from dspylab.plan.matrix import expand
+from dspylab.plan.runs import plan_runs
 from dspylab.program.dataset import Splits, file_digest, load_splits
 from dspylab.program.footprint import code_files, code_references, data_files
 from dspylab.program.load import Code
@@ -121,7 +121,7 @@ def open_laboratory(config: Path) -> Laboratory:
     loaded = load(config)
     layout = Layout(folder=loaded.folder, root=find_root(loaded.folder))
     code = Code(loaded.experiment.program, loaded.folder, layout.root)
-    runs = expand(loaded.experiment)
+    runs = plan_runs(loaded)
     for path in data_files(loaded.experiment, loaded.folder):
         if not path.is_relative_to(layout.root):
             raise UsageError(

@@ -40,17 +40,17 @@ _TOKEN = r"(?:access|auth|refresh|session|id|api|security)[-_ ]?token|client[-_ 
 _SHAPES = tuple(
     re.compile(shape, re.VERBOSE)
     for shape in (
-        rf"(?<![\w-])(?:{_PREFIXES})",
         # What a provider echoes: `sk-abc***xyz`, `sk-proj-12...89`, `****wxyz`.
         rf"(?<![\w-])(?:(?:sk|pk|rk|gsk|hf|xai|csk|pplx|nvapi)[-_]|AIza)[\w-]*{_STARS}[\w*-]*",
         r"(?<![\w*])\*{4,}\w{2,8}\b",
+        rf"(?<![\w-])(?:{_PREFIXES})",
         # Headers as text, dict, JSON or a list of pairs. `Bearer` is also an English word.
         r"""(?i:(?<![\w-])(?:proxy-)?authorization)b?["']?\s*[:=,]\s*b?["']?
             (?:(?i:bearer|basic|token|digest|negotiate|apikey)\s+|(?=[^\s"',;)\]}]{0,200}\d))
-            (?P<authorization>[^\s"',;)\]}]{6,})""",
+            (?!\[secret\])(?P<authorization>[^\s"',;)\]}]{6,})""",
         r"(?<![\w-])(?i:bearer)\s+(?=[\w.~+/=-]*\d|[\w.~+/=-]{20})(?P<bearer>[\w.~+/=-]{8,})",
         rf"""(?<![A-Za-z0-9])(?i:{_API_KEY}|{_TOKEN})(?:\sprovided)?b?["']?\s*[:=,]\s*b?["']?
-            (?=[^\s"',;&)\]}}]{{0,200}}[\d*])(?P<named>[^\s"',;&)\]}}]{{6,}})""",
+            (?=[^\s"',;&)\]}}]{{0,200}}[\d*])(?!\[secret\])(?P<named>[^\s"',;&)\]}}]{{6,}})""",
         r"(?i:[?&](?:key|token|sig|signature|password|secret|x-amz-signature))=(?P<query>[^\s&\"'<>]{6,})",
         r"://(?P<login>[^\s/@:]{0,200}:[^\s/@]{1,500}|[^\s/@:]{20,500})@",
         r"-----BEGIN\ [A-Z\ ]{0,30}PRIVATE\ KEY-----(?P<pem>[^-]{16,})",
@@ -65,7 +65,8 @@ def remember(value: str | None) -> None:
     value = (value or "").strip()
     if len(value) < _SHORTEST or value in _known:
         return
-    forms = {value, urllib.parse.quote(value, safe=""), json.dumps(value)[1:-1], repr(value)[1:-1]}
+    quoted = (json.dumps(value), json.dumps(value, ensure_ascii=False), repr(value))
+    forms = {value, urllib.parse.quote(value, safe=""), *(form[1:-1] for form in quoted)}
     _known = tuple(sorted({*_known, *forms}, key=lambda form: (-len(form), form)))
 
 

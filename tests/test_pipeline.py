@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dvc.utils.serialize import dumps_yaml
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
@@ -25,6 +27,7 @@ from dspylab.config.models import Experiment
 from dspylab.errors import RepositoryError
 from dspylab.pipeline import blocks, git, repo
 from dspylab.pipeline.dvcfile import running_stage, upsert
+from dspylab.pipeline.lockfile import LockTexts
 from dspylab.pipeline.repo import Repository, open_repository
 from dspylab.pipeline.stages import PipelineEntry, arguments, build, coordinate, parse_coordinate, quote
 from dspylab.plan.matrix import expand
@@ -341,6 +344,21 @@ def test_lines_and_data_agree(
     edited = read_yaml(blocks.replace(text, section, new)) or {}
     expected = {name: value for name, value in {**before, **changes}.items() if name not in removed}
     assert ((edited.get("stages") or {}) if section else edited) == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(command=st.text(min_size=1), values=st.dictionaries(st.text(), json_values, max_size=3))
+def test_the_lock_file_is_written_as_dvc_writes_it(command: str, values: dict[str, Any]) -> None:
+    content = OrderedDict(
+        cmd=command,
+        deps=[{"path": "a/b.py", "hash": "md5", "md5": "5e123456781234567812345678123456", "size": 3}],
+        params=OrderedDict([("e.yaml", OrderedDict(values))]),
+        outs=[{"path": "a/raw.jsonl", "hash": "md5", "md5": "0" * 32, "size": 3}],
+    )
+    ours = LockTexts().updated("", {}, {"x@a": content, "x@1.0": content})
+    assert ours == dumps_yaml(
+        {"schema": "2.0", "stages": {"x@a": copy.deepcopy(content), "x@1.0": copy.deepcopy(content)}}
+    )
 
 
 # --- keeping dvc.yaml and params.yaml -----------------------------------------------------------------------

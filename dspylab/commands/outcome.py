@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from dspylab.errors import Interrupted, RunsIncomplete
+from dspylab.errors import EndpointError, Interrupted, RunsIncomplete
 from dspylab.execute.active import RunReport
 from dspylab.execute.pool import Stop
+
+#: Runs that a reason names; the others are counted.
+_MOST_NAMES = 8
 
 
 def raise_unless_complete(reports: Sequence[RunReport], stop: Stop) -> None:
@@ -14,6 +17,7 @@ def raise_unless_complete(reports: Sequence[RunReport], stop: Stop) -> None:
 
     Raises:
         Interrupted: If the user stopped the execution.
+        EndpointError: If every run was left because a model refuses every call.
         RunsIncomplete: If examples are left that another try may mend.
     """
     left = [report for report in reports if not report.complete]
@@ -24,17 +28,27 @@ def raise_unless_complete(reports: Sequence[RunReport], stop: Stop) -> None:
     progress = f"{kept} of {total} examples are finished and kept"
     if stop.requested:
         raise Interrupted(f"stopped: {progress}", remedy="run the same command again to go on")
-    reasons = "\n".join(f"  {report.run}: {_reason(report)}" for report in left)
-    raise RunsIncomplete(
+    problem = EndpointError if all(report.refused for report in reports) else RunsIncomplete
+    raise problem(
         f"{len(left)} of {len(reports)} runs are incomplete; {progress}",
-        remedy=f"mend the cause and run the same command again: only what is missing is called\n{reasons}",
+        remedy="mend the cause and run the same command again: only what is missing is called\n"
+        + "\n".join(_reasons(left)),
     )
 
 
-def _reason(report: RunReport) -> str:
-    parts = [f"{report.done}/{report.total} examples"]
-    if report.retryable:
-        parts.append(f"{report.retryable} failed at the endpoint")
-    if report.stopped:
-        parts.append(report.stopped)
-    return ", ".join(parts)
+def _reasons(left: Sequence[RunReport]) -> Iterator[str]:
+    """A line for each run, but one for all runs that have a reason in common, such as a wrong key."""
+    shared: dict[str, list[RunReport]] = {}
+    for report in left:
+        shared.setdefault(report.stopped or report.run, []).append(report)
+    for reports in shared.values():
+        names = ", ".join(report.run for report in reports[:_MOST_NAMES])
+        if len(reports) > _MOST_NAMES:
+            names += f" and {len(reports) - _MOST_NAMES} more"
+        done, total = sum(report.done for report in reports), sum(report.total for report in reports)
+        parts = [f"{done}/{total} examples"]
+        if retryable := sum(report.retryable for report in reports):
+            parts.append(f"{retryable} failed at the endpoint")
+        if reports[0].stopped:
+            parts.append(reports[0].stopped)
+        yield f"  {names}: {', '.join(parts)}"

@@ -209,6 +209,8 @@ class LiveView:
 def _ending(report: RunReport) -> str:
     if report.complete:
         return "done"
+    if report.refused:  # said once, at the end, for all its runs
+        return "stopped: its model refuses every call"
     return f"stopped: {report.stopped}" if report.stopped else f"incomplete: {report.retryable} to try again"
 
 

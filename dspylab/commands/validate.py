@@ -6,7 +6,8 @@ from pathlib import Path
 
 from dspylab.commands.find import find_config
 from dspylab.config.load import load
-from dspylab.plan.matrix import axis_values, expand
+from dspylab.plan.matrix import axis_values
+from dspylab.plan.runs import plan_runs
 
 
 def validate_experiment(config: Path | None) -> None:
@@ -16,7 +17,7 @@ def validate_experiment(config: Path | None) -> None:
         InvalidExperiment: If it is wrong, with every finding.
     """
     path = find_config(config)
-    experiment = load(path).experiment
-    runs = expand(experiment)
+    loaded = load(path)
+    experiment, runs = loaded.experiment, plan_runs(loaded)
     axes = ", ".join(f"{axis} ({len(values)})" for axis, values in axis_values(experiment).items())
     print(f"{path}: valid: {experiment.name}: {len(runs)} run{'s' * (len(runs) != 1)} over {axes}")

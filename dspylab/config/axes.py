@@ -10,7 +10,7 @@ from typing import Any, Final
 from dspylab.config.models import REF_PATTERN, Model
 from dspylab.config.sections import MatrixPart, Sections
 from dspylab.config.syntax import Defect
-from dspylab.config.values import canonical, same
+from dspylab.config.values import canonical
 from dspylab.config.wording import Address, choose, listed, near_miss, plain, shown
 
 ADAPTERS: Final = ("chat", "json", "xml")
@@ -90,8 +90,9 @@ def check_matrix(matrix: MatrixPart, sections: Sections) -> Iterator[Defect]:
             yield from _check_value(axis, value, address, sections)
         if axis.startswith("lm."):
             yield from _check_setting(axis, ("matrix", axis))
+    known = _known_values(matrix, sections)
     for position, rule in matrix.exclude.items():
-        yield from _check_exclude(rule, ("matrix", "exclude", position), matrix, sections)
+        yield from _check_exclude(rule, ("matrix", "exclude", position), known)
     for position, entry in matrix.include.items():
         yield from _check_include(entry, ("matrix", "include", position), matrix, sections)
     yield from _check_size(matrix, sections)
@@ -112,8 +113,7 @@ def _check_value(axis: str, value: Any, address: Address, sections: Sections) ->
     if axis in ("model", "compile_model"):
         yield from _check_id("model", value, sections.models, address)
     elif axis == "optimizer" and value != NO_OPTIMIZER:
-        known = None if sections.optimizers is None else [NO_OPTIMIZER, *sections.optimizers]
-        yield from _check_id("optimizer", value, known, address)
+        yield from _check_id("optimizer", value, sections.optimizers, address)
     elif axis == "adapter":
         yield from check_adapter(value, address)
     elif axis == "seed" and not _is_whole(value):
@@ -124,13 +124,17 @@ def _check_value(axis: str, value: Any, address: Address, sections: Sections) ->
         yield Defect(address, f"must be a whole number above 0, not {shown(value)}", "correct it")
 
 
-def _check_id(what: str, value: Any, known: Any, address: Address) -> Iterator[Defect]:
+def _check_id(what: str, value: Any, known: Mapping[str, Any] | None, address: Address) -> Iterator[Defect]:
     if not isinstance(value, str):
         yield Defect(
             address, f"must be the id of one {what}, not {shown(value)}", f"write the id of one {what}"
         )
     elif known is not None and value not in known:
-        yield Defect(address, f"there is no {what} {shown(value)}", choose(value, known))
+        yield Defect(
+            address,
+            f"there is no {what} {shown(value)}",
+            choose(value, known) if known else f"add one under {what}s",
+        )
 
 
 def _is_whole(value: Any) -> bool:
@@ -153,30 +157,33 @@ def _check_setting(axis: str, address: Address) -> Iterator[Defect]:
         )
 
 
+def _known_values(matrix: MatrixPart, sections: Sections) -> dict[str, dict[str, Any] | None]:
+    """Axis to its values by their canonical text; None if they are not known."""
+    values: dict[str, Any] = {"model": sections.models} | {
+        name: matrix.axes.get(name) for name in matrix.named
+    }
+    return {
+        axis: None if found is None else {canonical(value): value for value in found}
+        for axis, found in values.items()
+    }
+
+
 def _check_exclude(
-    rule: Mapping[str, Any], address: Address, matrix: MatrixPart, sections: Sections
+    rule: Mapping[str, Any], address: Address, known: Mapping[str, Mapping[str, Any] | None]
 ) -> Iterator[Defect]:
     if not rule:
         yield Defect(address, "is empty, so it excludes nothing", "name an axis and a value, or take it out")
     for axis, value in rule.items():
-        if axis not in matrix.named and axis != "model":
-            remedy = choose(axis, sorted({"model", *matrix.named}))
-            yield Defect((*address, axis), "is no axis of this matrix", remedy)
+        if axis not in known:
+            yield Defect((*address, axis), "is no axis of this matrix", choose(axis, sorted(known)))
             continue
-        values = _values(axis, matrix, sections)
-        if values is None or any(same(value, known) for known in values):
+        values = known[axis]
+        if values is None or canonical(value) in values:
             continue
         for item in value if isinstance(value, list) and value else [value]:
-            if not any(same(item, known) for known in values):
-                remedy = choose(item if isinstance(item, str) else "", map(_as_text, values))
+            if canonical(item) not in values:
+                remedy = choose(item if isinstance(item, str) else "", map(_as_text, values.values()))
                 yield Defect((*address, axis), f"the axis has no value {plain(_as_text(item))}", remedy)
-
-
-def _values(axis: str, matrix: MatrixPart, sections: Sections) -> list[Any] | None:
-    """The values of an axis; None if they are not known."""
-    if axis in matrix.named:
-        return matrix.axes.get(axis)
-    return None if sections.models is None else list(sections.models)
 
 
 def _as_text(value: Any) -> str:

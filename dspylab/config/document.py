@@ -34,10 +34,10 @@ _MERGE = "<<"
 
 _NULL = re.compile(r"(?:~|null|Null|NULL|)")
 _BOOL = re.compile(r"(?:true|True|TRUE|false|False|FALSE)")
-_INT = re.compile(r"[-+]?(?:0b[0-1_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*)")
+_INT = re.compile(r"(?!_)[-+]?(?:0b[0-1_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|[0-9_]+)")
 _FLOAT = re.compile(
     r"[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"
-    r"|[-+]?\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+    r"|[-+]?\.[0-9_]+(?:[eE][-+][0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 )
 _DATE = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
@@ -258,25 +258,18 @@ class _Reader:
             return self._number(text.replace("_", ""), kind, event, address)
         return self._unread(address, event, *kind)
 
-    def _number(self, digits: str, kind: Any, event: Any, address: Address) -> int | float | None:
-        if kind is float:
-            number = float(digits.lower().replace(".inf", "inf").replace(".nan", "nan"))
-            if math.isfinite(number):
-                return number
-            remedy = "write a finite number, or null for none"
-            self._unread(address, event, f"{shown(event.value)} is no finite number", remedy)
-            return None
-        body = digits.lstrip("+-")
-        base = {"0x": 16, "0o": 8, "0b": 2}.get(body[:2], 10)
+    def _number(self, digits: str, kind: Any, event: Any, address: Address) -> Any:
         try:
-            whole = int(digits, base) if len(digits) <= _LONGEST_INT else _LARGEST_INT + 1
+            number = _float(digits) if kind is float else _whole(digits)
         except ValueError:
-            self._unread(address, event, f"{shown(event.value)} is no number", "put text in quotes")
-            return None
-        if abs(whole) <= _LARGEST_INT:
-            return whole
-        self._unread(address, event, "the number is too large", "stay below 2^63, or put it in quotes")
-        return None
+            return self._unread(address, event, f"{shown(event.value)} is no number", "put text in quotes")
+        if kind is float and not math.isfinite(number):
+            remedy = "write a finite number, or null for none"
+            return self._unread(address, event, f"{shown(event.value)} is no finite number", remedy)
+        if kind is int and abs(number) > _LARGEST_INT:
+            remedy = "stay below 2^63, or put it in quotes"
+            return self._unread(address, event, "the number is too large", remedy)
+        return number
 
     def _check_collection_tag(self, event: Any, address: Address) -> None:
         if event.tag not in (None, f"{_TAG}map", f"{_TAG}seq"):
@@ -294,10 +287,11 @@ class _Reader:
         problem = f"values are nested more than {MAX_DEPTH} levels deep"
         raise SyntaxProblem(Defect((), problem, "flatten them", _line(event)))
 
-    def _unread(self, address: Address, event: Any, problem: str, remedy: str) -> Any:
+    def _unread(self, address: Address, event: Any, problem: str, remedy: str) -> str | None:
+        """Notes what JSON can not hold; gives a stand-in for it."""
         self.unread.add(address)
         self._defect(address, event, problem, remedy)
-        return event.value if isinstance(event, yaml.ScalarEvent) else None
+        return str(event.value) if isinstance(event, yaml.ScalarEvent) else None
 
     def _defect(self, address: Address, event: Any, problem: str, remedy: str) -> None:
         self.defects.append(Defect(address, problem, remedy, _line(event)))
@@ -309,6 +303,15 @@ class _Reader:
 
 def _line(event: Any) -> int:
     return int(event.start_mark.line) + 1
+
+
+def _float(digits: str) -> float:
+    return float(digits.lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+def _whole(digits: str) -> int:
+    base = {"0x": 16, "0o": 8, "0b": 2}.get(digits.lstrip("+-")[:2], 10)
+    return int(digits, base) if len(digits) <= _LONGEST_INT else _LARGEST_INT + 1
 
 
 def _is_plain(event: Any) -> bool:

@@ -75,12 +75,13 @@ def schema_defects(data: Any) -> list[Defect]:
 
 
 def model_defects(error: ValidationError) -> list[Defect]:
-    """What pydantic still refuses after the schema has passed."""
+    """What pydantic still refuses after the schema has passed: its patterns take no line end at the end."""
     defects = []
-    for detail in error.errors(include_url=False, include_context=True):
-        pattern = str(detail.get("ctx", {}).get("pattern", ""))
-        problem, remedy = _PATTERNS.get(pattern, ("can not be used", detail["msg"]))
-        defects.append(Defect(tuple(detail["loc"]), f"{shown(detail['input'])} {problem}", remedy))
+    for detail in error.errors(include_url=False):
+        pattern = detail.get("ctx", {}).get("pattern")
+        problem, remedy = _PATTERNS.get(pattern, _NAME) if pattern else ("can not be used", detail["msg"])
+        address = tuple(part for part in detail["loc"] if part != "[key]")
+        defects.append(Defect(address, f"{shown(detail['input'])} {problem}", remedy))
     return defects
 
 

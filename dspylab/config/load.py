@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -87,8 +88,8 @@ def load(path: Path) -> LoadedExperiment:
     hidden = document.unread | {defect.address for defect in defects if defect.address}
     defects += [defect for defect in schema_defects(data) if not _is_below(defect.address, hidden)]
     sections = sound_sections(data, [*(defect.address for defect in defects), *document.unread])
-    defects += check_references(sections)
-    defects += check_files(sections, absolute.parent)
+    checks = chain(check_references(sections), check_files(sections, absolute.parent))
+    defects += islice(checks, MOST_DEFECTS)
     if defects:
         raise _invalid(given, document, defects)
     try:
@@ -143,8 +144,9 @@ def _invalid(given: str, document: Document, defects: Iterable[Defect]) -> Inval
     findings = list(dict.fromkeys(_finding(given, document, defect) for defect in defects))
     shortened = sorted(findings, key=lambda finding: finding.line or 0)[:MOST_DEFECTS]
     if len(findings) > len(shortened):
-        more = f"there are {len(findings) - len(shortened)} more findings, or others"
-        shortened.append(Finding(shortened[0].file, shortened[-1].line, "", more, "correct these first"))
+        more = f"there are {len(findings) - len(shortened)} more findings, or others once these are gone"
+        # "…" sorts behind every address of the line.
+        shortened.append(Finding(printable(given), shortened[-1].line, "…", more, "correct these first"))
     return InvalidExperiment(shortened)
 
 

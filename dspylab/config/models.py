@@ -17,7 +17,6 @@ MODEL_PATTERN = r"^(local:.+|[^/\s:]+/\S+)$"
 
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN, max_length=60)]
 Ref = Annotated[str, StringConstraints(pattern=REF_PATTERN)]
-Scalar = None | bool | int | float | str
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -170,9 +169,6 @@ class Optimizer(Section):
     lms: dict[str, Id] = Field(
         default_factory=dict, description="Role, such as teacher or reflection_lm, to model id."
     )
-
-
-Axis = Annotated[list[Scalar], Field(min_length=1)]
 
 
 class Matrix(Section):

@@ -59,9 +59,10 @@ def _check_entries(sections: Sections) -> Iterator[Defect]:
             yield Defect(("optimizers", name), "none means no optimizer", "give it another id")
         if optimizer is not None:
             yield from _check_optimizer(optimizer, ("optimizers", name), sections)
+    labels = _labels(sections.dataset)
     for name, metric in (sections.metrics or {}).items():
         if metric is not None:
-            yield from check_metric(metric, ("metrics", name), sections.models, _labels(sections.dataset))
+            yield from check_metric(metric, ("metrics", name), sections.models, labels)
 
 
 def _check_program(program: Program) -> Iterator[Defect]:
@@ -99,17 +100,17 @@ def _check_dataset(dataset: Dataset) -> Iterator[Defect]:
         )
     if dataset.train is not None and dataset.train == dataset.test:
         yield Defect((*address, "train"), "is also the test file", "use path and split, or another file")
-    labels = dataset.labels or []
-    for key, names in (("inputs", dataset.inputs), ("labels", labels)):
+    inputs = frozenset(dataset.inputs)
+    for key, names in (("inputs", dataset.inputs), ("labels", dataset.labels or [])):
+        seen: set[str] = set()
         for position, name in enumerate(names):
-            if name in names[:position]:
-                yield Defect(
-                    (*address, key, position), f"{shown(name)} stands twice", "take one of the two out"
-                )
-    for position, name in enumerate(labels):
-        if name in dataset.inputs:
-            problem = f"{shown(name)} is an input, too: the program would see the answer"
-            yield Defect((*address, "labels", position), problem, "take it out of one of them")
+            place = (*address, key, position)
+            if name in seen:
+                yield Defect(place, f"{shown(name)} stands twice", "take one of the two out")
+            elif key == "labels" and name in inputs:
+                problem = f"{shown(name)} is an input, too: the program would see the answer"
+                yield Defect(place, problem, "take it out of one of them")
+            seen.add(name)
 
 
 def _check_model(model: Model, address: Address) -> Iterator[Defect]:
@@ -168,11 +169,11 @@ def _is_run(metric: Metric | None) -> bool:
     return metric is not None and metric.type == "run"
 
 
-def _labels(dataset: Dataset | None) -> list[str] | None:
+def _labels(dataset: Dataset | None) -> dict[str, None] | None:
     """What a metric may compare with; None as long as the file leaves it to the data."""
     if dataset is None or dataset.labels is None:
         return None
-    return [*dataset.labels, *dataset.inputs]
+    return dict.fromkeys([*dataset.labels, *dataset.inputs])
 
 
 def _check_training(sections: Sections) -> Iterator[Defect]:

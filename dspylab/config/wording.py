@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from dspylab.redact import redact
@@ -14,6 +15,8 @@ Address = tuple[str | int, ...]
 _LONGEST = 60
 #: Shortest beginning that stands for a name, in characters.
 _SHORTEST = 3
+#: Most names that a near miss is looked for among: each costs some microseconds.
+_MOST_CANDIDATES = 1000
 #: Most names that a message lists.
 _MOST_NAMES = 30
 
@@ -56,15 +59,13 @@ def shown(value: Any) -> str:
 
 def listed(names: Iterable[str]) -> str:
     """Names with commas between them; only the first ones of very many."""
-    shortened = [plain(name) for name in names]
-    if len(shortened) > _MOST_NAMES:
-        return f"{', '.join(shortened[:_MOST_NAMES])} and {len(shortened) - _MOST_NAMES} more"
-    return ", ".join(shortened)
+    first = [plain(name) for name in islice(names, _MOST_NAMES + 1)]
+    return ", ".join([*first[:_MOST_NAMES], "and so on"] if len(first) > _MOST_NAMES else first)
 
 
 def near_miss(word: str, known: Iterable[str]) -> str | None:
     """The known name that a misspelt one was meant to be; None when none is near."""
-    names = {name.casefold(): name for name in known}
+    names = {name.casefold(): name for name in islice(known, _MOST_CANDIDATES)}
     asked = word[:_LONGEST].casefold()
     # `temperature` for `lm.temperature` and `acc` for `accuracy` are near, though difflib does not think so.
     for name, original in names.items():

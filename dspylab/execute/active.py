@@ -15,7 +15,6 @@ from dspylab.record.layout import Layout
 from dspylab.record.publish import write_atomically, write_json
 from dspylab.records import DataRow, ExampleFailure, ExampleOutcome, RunInfo
 
-
 #: Why a run of which nothing was executed was left out.
 NOT_BEGUN = "not begun"
 
@@ -44,6 +43,7 @@ class RunReport:
         failed: Examples whose record is a failure.
         retryable: Failures that another try may mend; the next run tries them again.
         stopped: Why examples were left out; None if none were.
+        refused: Whether that is because a model refuses every call.
     """
 
     run: str
@@ -52,6 +52,7 @@ class RunReport:
     failed: int
     retryable: int
     stopped: str | None
+    refused: bool = False
 
     @property
     def complete(self) -> bool:
@@ -84,6 +85,7 @@ class ActiveRun:
         self._in_flight = 0
         self._failed = 0
         self._stopped: str | None = None
+        self._is_refused = False
 
     @property
     def journal_path(self) -> Path:
@@ -143,6 +145,7 @@ class ActiveRun:
             failed=journal.failures,
             retryable=retryable,
             stopped=self._stopped or (reason if left_out else None),
+            refused=self._is_refused,
         )
         try:
             if done or retryable:
@@ -173,9 +176,9 @@ class ActiveRun:
             self._stopped = f"{self._failed} examples failed (execution.max_errors)"
 
     def _look_at_endpoint(self) -> None:
-        refusal = self.job.engine.refusal
-        if refusal is not None and self._stopped is None:
-            self._stopped = str(refusal)
+        if self._stopped is None and self.job.refusal is not None:
+            self._stopped = str(self.job.refusal)
+            self._is_refused = True
 
 
 def recorded_in(lock: Path) -> Callable[[str], bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import dspy
 from dspy import lm15
 from dspy.utils.exceptions import LMError, is_retryable_lm_error
 
+from dspylab.errors import EndpointError
 from dspylab.jsonable import to_json
 from dspylab.lm.limits import Stopped
 from dspylab.lm.metered import FATAL, RETRYABLE, MeteredEngine
@@ -40,7 +41,7 @@ class Job:
         program: The program, shared by all examples as in `dspy.Evaluate`.
         names: Predictor object id to name.
         lm: The model that answers.
-        engine: The engine behind `lm`.
+        engines: The engines behind `lm` and behind the judges.
         adapter: DSPy adapter, None for DSPy's default.
         scorers: The metrics.
         rows: The test split.
@@ -51,11 +52,16 @@ class Job:
     program: dspy.Module
     names: Mapping[int, str]
     lm: dspy.LM
-    engine: MeteredEngine
+    engines: tuple[MeteredEngine, ...]
     adapter: dspy.Adapter | None
     scorers: tuple[Scorer, ...]
     rows: tuple[DataRow, ...]
     max_errors: int | None
+
+    @property
+    def refusal(self) -> EndpointError | None:
+        """Why one of its models refuses every call; None if none does."""
+        return next((engine.refusal for engine in self.engines if engine.refusal is not None), None)
 
 
 def execute_example(job: Job, row: DataRow) -> ExampleOutcome | None:
@@ -66,8 +72,8 @@ def execute_example(job: Job, row: DataRow) -> ExampleOutcome | None:
         row: The example.
 
     Returns:
-        The result, or a failure when the program raised; None when the run was stopped meanwhile, so
-        that the example counts as never begun.
+        The result; a failure when the program raised, or when a judge could not be reached, so that the
+        example is tried again; None when the run was stopped meanwhile, so that it counts as never begun.
     """
     recorder = Recorder(names=job.names)
     started_at, started = time.time(), time.perf_counter()
@@ -85,7 +91,10 @@ def execute_example(job: Job, row: DataRow) -> ExampleOutcome | None:
             started_metrics = time.perf_counter()
             example = dspy.Example(**{**row.labels, **row.inputs}).with_inputs(*row.inputs)
             with recorder.as_role("judge").context():
-                scores = score_all(job.scorers, example, prediction)
+                scores = score_all(job.scorers, example, prediction, passes=_is_endpoint_problem)
+        if job.refusal is not None and any(call.error for call in recorder.calls):
+            # The program made up for the missing reply itself. With a good key it need not.
+            raise EndpointError(str(job.refusal))
         return ExampleResult(
             **identity,
             prediction=_fields(prediction),
@@ -98,9 +107,9 @@ def execute_example(job: Job, row: DataRow) -> ExampleOutcome | None:
             started_at=started_at,
             calls=tuple(recorder.calls),
         )
-    except Stopped:
-        return None
-    except Exception as error:  # noqa: BLE001 - whatever the user's program raises is a failed example
+    except BaseException as error:  # noqa: BLE001 - whatever the user's program raises, sys.exit() included
+        if any(isinstance(cause, Stopped) for cause in _causes(error)):
+            return None
         return ExampleFailure(
             **identity,
             error=_described(error),
@@ -127,9 +136,10 @@ def _fields(prediction: dspy.Prediction) -> dict[str, JSON]:
 
 def _recordable(value: Any) -> JSON:
     try:
-        return to_json(value)
+        plain: JSON = to_json(value)
     except RecursionError:  # a value that holds itself
         return repr(value)[:_MAX_MESSAGE]
+    return plain
 
 
 def _described(error: BaseException) -> ExampleError:
@@ -141,14 +151,20 @@ def _described(error: BaseException) -> ExampleError:
     )
 
 
-def _is_endpoint_problem(error: BaseException | None) -> bool:
+def _is_endpoint_problem(error: BaseException) -> bool:
     """Whether another try, perhaps with a better key, may succeed; looks through wrapped errors."""
+    for cause in _causes(error):
+        if isinstance(cause, lm15.LM15Error):
+            return isinstance(cause, (*RETRYABLE, *FATAL))
+        if isinstance(cause, EndpointError) or (isinstance(cause, LMError) and is_retryable_lm_error(cause)):
+            return True
+    return False
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, lm15.LM15Error):
-            return isinstance(error, (*RETRYABLE, *FATAL))
-        if isinstance(error, LMError) and is_retryable_lm_error(error):
-            return True
+        yield error
         error = error.__cause__ or error.__context__
-    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -40,6 +41,7 @@ def execute_runs(
         ProgramError: If the user's code cannot be used, before the first call.
         DataError: If the dataset cannot be read, before the first call.
     """
+    _log_as_we_do()
     laboratory.layout.make_private()
     specs = [laboratory.run(key) for key in keys]
     experiment = laboratory.experiment
@@ -95,6 +97,14 @@ def _ending(runs: Sequence[ActiveRun], models: Models) -> Iterator[None]:
         run.end("interrupted")
 
 
+def _log_as_we_do() -> None:
+    """Sends DSPy's log our way: its own handler would print over the progress, and secrets unmasked."""
+    log = logging.getLogger("dspy")
+    log.handlers.clear()
+    log.propagate = True
+    log.setLevel(logging.NOTSET)
+
+
 def _untouched(run: ActiveRun) -> RunReport:
     kept, retryable = peek(run.journal_path)
     return RunReport(
@@ -108,8 +118,11 @@ def _untouched(run: ActiveRun) -> RunReport:
 
 
 def _models_needed(laboratory: Laboratory, specs: Sequence[RunSpec]) -> list[str]:
-    judges = [metric.model for metric in laboratory.experiment.metrics.values() if metric.model]
-    return list(dict.fromkeys([*(spec.model for spec in specs), *judges]))
+    return list(dict.fromkeys([*(spec.model for spec in specs), *_judges(laboratory)]))
+
+
+def _judges(laboratory: Laboratory) -> list[str]:
+    return [metric.model for metric in laboratory.experiment.metrics.values() if metric.model]
 
 
 def _job(laboratory: Laboratory, spec: RunSpec, models: Models) -> Job:
@@ -124,7 +137,7 @@ def _job(laboratory: Laboratory, spec: RunSpec, models: Models) -> Job:
         program=program,
         names=predictor_names(program),
         lm=models.lm(spec.model, spec.lm_settings),
-        engine=models.engines[spec.model],
+        engines=tuple(models.engines[model_id] for model_id in (spec.model, *_judges(laboratory))),
         adapter=laboratory.code.adapter(spec.adapter),
         scorers=build_scorers(experiment.metrics, laboratory.code.attribute, judge),
         rows=laboratory.splits.test,

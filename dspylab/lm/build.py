@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from dspylab.lm.litellm_engine import litellm_engine
 from dspylab.lm.metered import AsyncMeteredEngine, Endpoint, InnerEngine, MeteredEngine
 from dspylab.lm.native import NativeEngine
 from dspylab.lm.pricing import cost_usd, rates_for
-from dspylab.lm.routing import engine_for, native_provider, native_route, wire_model
+from dspylab.lm.routing import Engine, engine_for, native_provider, native_route, wire_model
 from dspylab.lm.timing import Tokens, reported_tokens
 from dspylab.plan.identity import resolved_model
 from dspylab.records import JSON, LMCall, Rates
@@ -62,6 +61,7 @@ class Models:
     ) -> None:
         self._experiment = experiment
         self._folder = folder
+        self._environment = environment
         self._endpoint_gates: dict[str, Gate] = {}
         entries = {model_id: experiment.models[model_id] for model_id in wanted}
         keys = find_keys(entries, environment)
@@ -97,7 +97,7 @@ class Models:
         entry = self._experiment.models[model_id]
         try:
             return MeteredLM(
-                str(resolved["model"]) if not is_local(entry.model) else wire_model(entry),
+                self._name(model_id),
                 model_type=entry.model_type,
                 temperature=resolved.get("temperature"),
                 max_tokens=resolved.get("max_tokens"),
@@ -129,6 +129,15 @@ class Models:
             for gate in engine.endpoint.gates:
                 gate.stop()
 
+    def _name(self, model_id: str) -> str:
+        """What DSPy calls the model. Its cache must not take one endpoint's answers for another's."""
+        model = self._experiment.models[model_id]
+        base = model.api_base or self._ambient_base(model)
+        if base is None or not model.cache:
+            return model.model
+        provider, _, name = model.model.partition("/")
+        return f"{provider}@{urlsplit(base).netloc}/{name}"
+
     def _engine(self, model_id: str, model: Model, key: str | None) -> MeteredEngine:
         chosen = engine_for(model_id, model)
         address = self._address(model, key)
@@ -148,14 +157,41 @@ class Models:
             rates=rates_for(model),
             gates=(own, shared),
         )
-        return MeteredEngine(_inner(endpoint, model, address, width), endpoint, _capabilities(model, address))
+        inner = self._inner(endpoint, model, address, width)
+        return MeteredEngine(inner, endpoint, _capabilities(model, chosen, address))
 
     def _address(self, model: Model, key: str | None) -> _Address:
         if not is_local(model.model):
-            return _Address(model.api_base or _ambient_base(model), key)
+            return _Address(model.api_base or self._ambient_base(model), key)
         options = model.local.model_dump() if model.local is not None else {}
         server = local.serve(locate(model.model, base=self._folder), local.serve_options(**options))
         return _Address(server.url, server.api_key)
+
+    def _inner(self, endpoint: Endpoint, model: Model, address: _Address, width: int) -> InnerEngine:
+        if endpoint.provider is None:
+            return litellm_engine(
+                endpoint.id,
+                model,
+                key=address.key,
+                url=address.url,
+                timeout_s=endpoint.timeout_s,
+                environment=self._environment,
+            )
+        route = native_route(model)
+        return NativeEngine(
+            provider=endpoint.provider,
+            key=address.key or (route.placeholder_key if route else None) or "no-key",
+            url=address.url,
+            model_type=model.model_type,
+            timeout_s=endpoint.timeout_s,
+            width=width,
+            one_shot=is_local(model.model),
+        )
+
+    def _ambient_base(self, model: Model) -> str | None:
+        """The endpoint that LiteLLM's users set in the environment, such as OPENAI_API_BASE."""
+        prefix = model.model.partition("/")[0].upper()
+        return self._environment.get(f"{prefix}_API_BASE") or self._environment.get(f"{prefix}_BASE_URL")
 
 
 class MeteredLM(dspy.LM):  # type: ignore[misc]  # dspy has no types
@@ -233,29 +269,12 @@ def width_of(experiment: Experiment, model_id: str) -> int:
     return model.max_concurrency or default
 
 
-def _inner(endpoint: Endpoint, model: Model, address: _Address, width: int) -> InnerEngine:
-    if endpoint.provider is None:
-        return litellm_engine(
-            endpoint.id, model, key=address.key, url=address.url, timeout_s=endpoint.timeout_s
-        )
-    route = native_route(model)
-    return NativeEngine(
-        provider=endpoint.provider,
-        key=address.key or (route.placeholder_key if route else None) or "no-key",
-        url=address.url,
-        model_type=model.model_type,
-        timeout_s=endpoint.timeout_s,
-        width=width,
-        one_shot=is_local(model.model),
-    )
-
-
-def _capabilities(model: Model, address: _Address) -> Capabilities:
+def _capabilities(model: Model, chosen: Engine, address: _Address) -> Capabilities:
     """What the model supports: the file's word, else what DSPy knows about it."""
     if is_local(model.model):
         known = Capabilities(response_schema=local.SUPPORTS_RESPONSE_SCHEMA, params=local.SUPPORTED_PARAMS)
     else:
-        engine = "litellm" if model.engine == "litellm" else "auto"
+        engine = "lm15" if chosen == "native" else "litellm"
         clients = {"api_base": address.url} if address.url else {}
         known = capabilities(
             dspy.LM(model.model, model_type=model.model_type, engine=engine, api_key="unused", **clients)
@@ -272,9 +291,3 @@ def _capabilities(model: Model, address: _Address) -> Capabilities:
         response_schema=known.response_schema if said.response_schema is None else said.response_schema,
         params=params,
     )
-
-
-def _ambient_base(model: Model) -> str | None:
-    """The endpoint that LiteLLM's users set in the environment, such as OPENAI_API_BASE."""
-    prefix = model.model.partition("/")[0].upper()
-    return os.environ.get(f"{prefix}_API_BASE") or os.environ.get(f"{prefix}_BASE_URL")

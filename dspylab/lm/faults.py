@@ -66,4 +66,4 @@ def first_words(error: BaseException) -> str:
 
 def _is_malformed(error: Exception) -> bool:
     """Whether a reply of status 200 was no JSON: lm15 knows no class of its own for it."""
-    return type(error) is lm15.ProviderError and error.status == 200
+    return type(error) is lm15.ProviderError and getattr(error, "status", None) == 200

@@ -16,9 +16,9 @@ from dspylab.places import shown_path
 from dspylab.redact import remember
 
 #: Parts of variable names that say that the value is secret.
-_SECRET_WORDS = frozenset(
-    {"APIKEY", "KEY", "PASS", "PASSWD", "PASSWORD", "PAT", "PWD", "SECRET", "TOKEN"}
-)
+_SECRET_WORDS = frozenset({"APIKEY", "KEY", "PASS", "PASSWD", "PASSWORD", "PAT", "PWD", "SECRET", "TOKEN"})
+#: Shortest number that may be secret: shorter ones are limits and ports.
+_SHORTEST_NUMBER = 16
 
 
 def read_environment(folder: Path, root: Path) -> dict[str, str]:
@@ -103,10 +103,12 @@ def _read_dotenv(path: Path) -> dict[str, str]:
 
 
 def _is_secret(name: str, value: str) -> bool:
-    """Whether a variable is to be masked: `HF_TOKEN` is, `MAX_TOKENS` and a path to a key file are not."""
-    return not _SECRET_WORDS.isdisjoint(name.upper().split("_")) and not (
-        value.isdecimal() or value.startswith((os.sep, "~"))
-    )
+    """Whether a variable is to be masked: `HF_TOKEN` is; `MAX_TOKENS`, numbers and paths are not."""
+    if _SECRET_WORDS.isdisjoint(name.upper().split("_")):
+        return False
+    is_number = value.isdecimal() and len(value) < _SHORTEST_NUMBER
+    is_path = value.startswith(os.sep) and os.path.exists(value)  # noqa: PTH110 - any text, also a long one
+    return not is_number and not is_path
 
 
 def _can_be_sent(key: str) -> bool:

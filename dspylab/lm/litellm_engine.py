@@ -6,7 +6,7 @@ import functools
 import importlib.util
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -59,7 +59,13 @@ class TimedLiteLLMEngine(LiteLLMEngine):  # type: ignore[misc]  # dspy has no ty
 
 
 def litellm_engine(
-    model_id: str, model: Model, *, key: str | None, url: str | None, timeout_s: float
+    model_id: str,
+    model: Model,
+    *,
+    key: str | None,
+    url: str | None,
+    timeout_s: float,
+    environment: Mapping[str, str],
 ) -> TimedLiteLLMEngine:
     """The LiteLLM engine of a model.
 
@@ -69,6 +75,7 @@ def litellm_engine(
         key: Its API key; None leaves it to LiteLLM to find one.
         url: Its endpoint; None for the provider's own.
         timeout_s: Longest silence of the endpoint.
+        environment: Variables that hold keys, those of `.env` files too.
 
     Raises:
         EnvironmentProblem: If variables or packages are missing.
@@ -81,7 +88,10 @@ def litellm_engine(
         )
     litellm = library()
     if key is None and url is None:
-        missing = litellm.validate_environment(model.model).get("missing_keys") or []
+        needed = litellm.validate_environment(model.model).get("missing_keys") or []
+        missing = [name for name in needed if not environment.get(name)]
+        # LiteLLM knows which of its many variables a provider needs, but looks for them nowhere else.
+        os.environ.update({name: environment[name] for name in needed if name not in missing})
         if missing:
             raise EnvironmentProblem(
                 f"{model.model} needs {' and '.join(missing)}",
@@ -101,10 +111,12 @@ def library() -> Any:
     """LiteLLM, silent and warm: what it loads at its first call must not count as latency."""
     os.environ.setdefault("LITELLM_LOG", "ERROR")
     import litellm
-    from litellm.llms.openai.openai import OpenAI
+    from litellm.llms.openai.openai import OpenAI  # type: ignore[attr-defined]  # imported there, not exported
 
     litellm.suppress_debug_info = True
     litellm.telemetry = False
+    # It would start an event loop for every chunk, which bends the very latency that is measured.
+    litellm.disable_streaming_logging = True
     hello = [{"role": "user", "content": "hello"}]
     for _ in litellm.completion("openai/none", hello, mock_response="hello", stream=True, api_key="none"):
         pass

@@ -171,8 +171,25 @@ def _start(path: Path, options: ServeOptions, api_key: str) -> Any:
             remedy="check that it is whole, of an architecture that llama.cpp knows, and fits into memory; "
             "--verbose shows its own message",
         ) from error
+    _prove(server, path)
     logger.debug("serving %s at %s with %s", path.name, server.listening_address, options)
     return server
+
+
+def _prove(server: Any, path: Path) -> None:
+    """Have one token answered. Only then its main loop surely runs; stopped earlier, it would never end."""
+    try:
+        reply = server.handle_chat_completions(
+            {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+        )
+    except (RuntimeError, ValueError) as error:
+        reply = {"message": str(error)}
+    if "choices" not in reply:
+        raise EnvironmentProblem(
+            f"the model does not chat: {reply.get('message') or reply}",
+            where=str(path),
+            remedy="use a GGUF file of an instruction-tuned model",
+        )
 
 
 def _import_engine(path: Path) -> Any:

@@ -190,9 +190,7 @@ class MeteredEngine:
         """Closes the inner engine's connections."""
         self.inner.close()
 
-    def _admitted(
-        self, request: lm15.Request, progress: _Progress
-    ) -> tuple[lm15.Response, Timing, Tokens]:
+    def _admitted(self, request: lm15.Request, progress: _Progress) -> tuple[lm15.Response, Timing, Tokens]:
         """One attempt, once the limits let it through."""
         expected = prompt_estimate(request) + (request.config.max_tokens or 0)
         gates = self.endpoint.gates

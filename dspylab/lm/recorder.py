@@ -73,7 +73,10 @@ class Recorder:
         return dspy.context(**{_SETTING: self}, callbacks=[*callbacks, AdapterWatch()], **settings)
 
     def predictor(self) -> str | None:
-        """Name of the predictor that is calling; its class if it is none of the program's; None if none is."""
+        """Name of the predictor that is calling; None if none is.
+
+        The class of the predictor stands in when the program made it while it ran.
+        """
         modules = dspy.settings.caller_modules
         caller = modules[-1] if modules else None
         if not isinstance(caller, dspy.Predict):
@@ -167,7 +170,9 @@ class AdapterWatch(BaseCallback):  # type: ignore[misc]  # dspy has no types
                 _fail(before)
             _prompt.set(_Prompt(type(instance).__name__, fallback=fallback))
 
-    def on_adapter_parse_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
+    def on_adapter_parse_end(
+        self, call_id: str, outputs: Any, exception: BaseException | None = None
+    ) -> None:
         """A reply was read, or could not be."""
         prompt = _prompt.get()
         if prompt is not None and isinstance(exception, Exception):

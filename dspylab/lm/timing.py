@@ -58,7 +58,7 @@ class Timing:
         elif self.first_output is None:
             self.first_output = moment
 
-    def figures(self, tokens: Tokens) -> dict[str, float | None]:
+    def figures(self, tokens: Tokens) -> dict[str, Any]:
         """Latencies in seconds and rates in tokens per second, under the names of `LMCall`.
 
         Args:

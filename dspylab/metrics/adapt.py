@@ -72,19 +72,27 @@ def build_scorers(
     )
 
 
-def score_all(scorers: Sequence[Scorer], example: dspy.Example, prediction: dspy.Prediction) -> Scores:
+def score_all(
+    scorers: Sequence[Scorer],
+    example: dspy.Example,
+    prediction: dspy.Prediction,
+    *,
+    passes: Callable[[Exception], bool] = lambda _: False,
+) -> Scores:
     """Scores a prediction with every metric. One that raises fails alone.
 
     Args:
         scorers: From `build_scorers`.
         example: Inputs and labels.
         prediction: What the program answered.
+        passes: Says of what a metric raised whether it is for the caller, such as a judge out of reach.
 
     Returns:
         Numbers, errors and details of all metrics.
 
     Raises:
         BudgetExhausted, Interrupted: What ends the run is no failure of a metric.
+        Exception: What `passes` says so of.
     """
     values: dict[str, float] = {}
     errors: dict[str, str] = {}
@@ -94,7 +102,9 @@ def score_all(scorers: Sequence[Scorer], example: dspy.Example, prediction: dspy
             score = scorer.score(example, prediction)
         except _NOT_THE_METRICS:
             raise
-        except Exception as error:  # noqa: BLE001  # the user's code may raise anything
+        except Exception as error:  # the user's code may raise anything
+            if passes(error):
+                raise
             errors[scorer.name] = f"{type(error).__name__}: {error}"
         else:
             values.update(score.values)

@@ -54,7 +54,10 @@ def open_repository(start: Path) -> Repository:
     Raises:
         RepositoryError: If there is no git or DVC repository, or it cannot be used.
     """
-    logging.getLogger("dvc").setLevel(logging.ERROR)
+    if not logger.isEnabledFor(logging.DEBUG):
+        # What they log they raise too, and that is what the user gets to read.
+        for library in ("dvc", "dvc_data", "dvc_objects"):
+            logging.getLogger(library).setLevel(logging.CRITICAL)
     git_root = git.find_git_root(start)
     try:
         root = Path(Repo.find_root(os.fspath(start)))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from dspylab.config.models import Experiment, Model
+from dspylab.config.values import canonical
 from dspylab.records import JSON, RunSpec
 
 
@@ -69,8 +69,7 @@ def config_hash(
 
 def digest(value: object) -> str:
     """SHA-256 of a JSON value, independent of the order of keys, in hexadecimal."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(canonical(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def param_addresses(experiment: Experiment, run: RunSpec, document: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The dataset as examples: rows of a file or loader with inputs, labels and an id, split into train and test."""
+"""The dataset as examples with inputs, labels and an id, from a file or loader, split into train and test."""
 
 from __future__ import annotations
 
@@ -84,7 +84,9 @@ def file_digest(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(
-            f"cannot be read: {error.strerror}", where=shown_path(path), remedy="restore it or correct its path"
+            f"cannot be read: {error.strerror}",
+            where=shown_path(path),
+            remedy="restore it or correct its path",
         ) from error
 
 
@@ -132,9 +134,7 @@ def _examples(rows: Iterable[Row], dataset: Dataset, source: str) -> list[_Place
     return examples
 
 
-def _fields(
-    row: Mapping[str, Any], dataset: Dataset, place: str
-) -> tuple[dict[str, JSON], dict[str, JSON]]:
+def _fields(row: Mapping[str, Any], dataset: Dataset, place: str) -> tuple[dict[str, JSON], dict[str, JSON]]:
     """Inputs and labels of a row. A field may be both, when the file says so."""
     for name in (*dataset.inputs, *(dataset.labels or ())):
         if name not in row:

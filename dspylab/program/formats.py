@@ -77,7 +77,7 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
     # Lines end at b"\n" alone: str.splitlines() also splits at U+2028, which is legal inside a JSON string.
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            text = (line.removeprefix(_BOM) if number == 1 else line).decode()
+            text = (line.removeprefix(_BOM) if number == 1 else line).decode().rstrip("\r\n")
             if text.strip():
                 place = f"{name}:{number}"
                 yield place, as_object(_parse(text, place), place)
@@ -111,7 +111,7 @@ def _read_table(path: Path, delimiter: str) -> Iterator[Row]:
         try:
             for record in reader:
                 place = f"{name}:{start}"
-                # A quoted field may hold line ends: the reader counts where a record ends, not where it begins.
+                # A quoted field may hold line ends: the reader counts where a record ends, not its beginning.
                 start = reader.line_num + 1
                 if not record:
                     continue

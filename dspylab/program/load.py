@@ -58,17 +58,17 @@ class Code:
         """
         self._space.enter()
         if reference not in self._modules:
-            before = frozenset(self._space.own())
+            path = self._program_file(reference) if _is_file(reference) else None
+            folders = [] if path is None else [path.parent]
             try:
-                module = self._from_file(reference) if _is_file(reference) else self._by_name(reference)
+                with self._space.importing(*dict.fromkeys([*folders, self.folder, self.root])) as imported:
+                    module = importlib.import_module(reference) if path is None else self._from_file(path)
+            except KeyboardInterrupt:
+                raise
             except BaseException as error:
-                # Helpers that were imported on the way go too: after a correction all are read anew.
-                self._space.forget(name for name in self._space.own() if name not in before)
-                if isinstance(error, KeyboardInterrupt | ProgramError):
-                    raise
                 raise self._import_problem(error, reference) from error
             self._modules[reference] = module
-            self._imported.update({n: m for n, m in self._space.own().items() if n not in before})
+            self._imported.update(imported)
         return self._modules[reference]
 
     def attribute(self, reference: str) -> Any:
@@ -162,9 +162,10 @@ class Code:
     def files(self) -> list[Path]:
         """Every module file of the repository that the imported code consists of, sorted."""
         self._space.enter()
-        return sorted(modules_under(self.root, {**self._modules, **self._imported}.values()))
+        named = [reference for reference in self._modules if not _is_file(reference)]
+        return sorted(modules_under(self.root, [*self._imported, *named]))
 
-    def _from_file(self, reference: str) -> ModuleType:
+    def _program_file(self, reference: str) -> Path:
         path = Path(os.path.abspath(self.folder / reference))  # noqa: PTH100  # links stay, as elsewhere
         if not path.is_file():
             raise ProgramError(
@@ -178,23 +179,23 @@ class Code:
                 where=str(path),
                 remedy="move it into the repository, so that a change of it is noticed",
             )
+        if path.suffix != ".py":
+            raise ProgramError(
+                "is not a Python file", where=shown_path(path), remedy="give it the ending .py"
+            )
+        return path
+
+    def _from_file(self, path: Path) -> ModuleType:
         name = f"dspylab_program_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
         if name in self._imported:
             return self._imported[name]
         spec = importlib.util.spec_from_file_location(name, path)
-        if spec is None or spec.loader is None:
-            raise ProgramError("is not a Python file", where=shown_path(path), remedy="give it the ending .py")
-        for folder in (self.root, self.folder, path.parent):
-            self._space.search(folder)
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         spec.loader.exec_module(module)
         return module
-
-    def _by_name(self, reference: str) -> ModuleType:
-        for folder in (self.root, self.folder):
-            self._space.search(folder)
-        return importlib.import_module(reference)
 
     def _import_problem(self, error: BaseException, reference: str) -> ProgramError:
         place = shown_path(self.folder / reference) if _is_file(reference) else reference

@@ -7,6 +7,7 @@ environment, an interpreter) and for dspylab itself.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import importlib
 import os
@@ -84,9 +85,7 @@ class ModuleSpace:
         self.root = root
         self._modules: dict[str, ModuleType] = {}
         self._modules_before: frozenset[str] | None = None
-        self._searched: set[Path] = set()
-        self._search: list[str] | None = None
-        self._search_before: list[str] = []
+        self._search: list[str] = []
 
     def enter(self) -> None:
         """Makes the names in this space importable, and those of the other spaces not."""
@@ -95,63 +94,77 @@ class ModuleSpace:
             if current is self:
                 return
             if current is not None:
-                current._leave()
+                current._leave()  # noqa: SLF001 - of the same class
             if self._modules_before is None:
                 self._modules_before = frozenset(sys.modules)
-            self._search_before = list(sys.path)
-            if self._search is not None:
-                sys.path[:] = self._search
+            sys.path[:0] = self._search
             sys.modules.update(self._modules)
             importlib.invalidate_caches()
             ModuleSpace._current = self
 
-    def search(self, folder: Path) -> None:
-        """Puts a folder in front of the module search path, once, as Python does for a script."""
-        if folder not in self._searched:
-            self._searched.add(folder)
-            sys.path.insert(0, str(folder))
-            importlib.invalidate_caches()
+    @contextlib.contextmanager
+    def importing(self, *folders: Path) -> Iterator[dict[str, ModuleType]]:
+        """Enters the space to import modules from folders, as Python does from the folder of a script.
 
-    def own(self) -> dict[str, ModuleType]:
-        """The experiment's modules that are imported now, by name; the space must be the current one."""
-        before = self._modules_before or frozenset()
+        Args:
+            folders: Where to look for modules first, the first one before the others.
+
+        Yields:
+            The own modules that were imported, by name: filled at the end, and empty when something was
+            raised. Then they are dropped, so that after a correction all are read anew.
+        """
+        self.enter()
+        modules, search = frozenset(sys.modules), list(sys.path)
+        imported: dict[str, ModuleType] = {}
+        sys.path[:0] = [str(folder) for folder in folders if str(folder) not in self._search]
+        importlib.invalidate_caches()
+        try:
+            yield imported
+            imported.update(self._own(modules))
+        except BaseException:
+            self._forget(self._own(modules))
+            raise
+        finally:
+            # With what the user's code has put there itself.
+            self._search = [entry for entry in sys.path if entry not in search] + self._search
+
+    def _leave(self) -> None:
+        self._modules = self._own(self._modules_before or frozenset())
+        self._forget(self._modules)
+        sys.path[:] = [entry for entry in sys.path if entry not in self._search]
+
+    def _own(self, before: frozenset[str]) -> dict[str, ModuleType]:
+        """The experiment's modules that are imported now and were not before, by name."""
         return {
             name: module
             for name, module in list(sys.modules.items())
             if name not in before and name.partition(".")[0] != "dspylab" and self._holds(module)
         }
 
-    def forget(self, names: Iterable[str]) -> None:
-        """Drops modules, so that their next import reads them anew."""
+    def _forget(self, names: Iterable[str]) -> None:
         for name in names:
-            sys.modules.pop(name, None)
-
-    def _leave(self) -> None:
-        self._modules = self.own()
-        self.forget(self._modules)
-        self._search = list(sys.path)
-        sys.path[:] = self._search_before
+            del sys.modules[name]
 
     def _holds(self, module: ModuleType) -> bool:
         return any(own_path(place, self.root) for place in _places(module))
 
 
-def modules_under(root: Path, modules: Iterable[ModuleType]) -> set[Path]:
-    """Files of `modules` and of everything below `root` that they import, also inside functions.
+def modules_under(root: Path, names: Iterable[str]) -> set[Path]:
+    """Files of modules and of everything below `root` that they import, also inside functions.
 
     Found by reading the import statements; nothing is executed. A file that merely lies in the repository
     does not count, nor does one whose name is only computed at call time.
 
     Args:
         root: Root of the repository.
-        modules: Where to start. The names that they import must be importable now.
+        names: Modules to start from. They and what they import must be importable now.
 
     Returns:
         Absolute paths of modules: Python files and compiled extensions.
     """
     finder = _Finder(root)
     found: set[Path] = set()
-    waiting = [name for module in modules for name in _prefixes(module.__name__)]
+    waiting = [prefix for name in names for prefix in _prefixes(name)]
     seen = set(waiting)
     while waiting:
         name = waiting.pop()
@@ -180,7 +193,7 @@ class _Finder:
         else:
             spec = self._spec(name)
             file = spec.origin if spec is not None and spec.has_location else None
-        return own_path(os.path.abspath(file), self._root) if file else None
+        return own_path(file, self._root) if file else None
 
     def _spec(self, name: str) -> ModuleSpec | None:
         if name not in self._specs:
@@ -193,17 +206,21 @@ class _Finder:
         """Folders of an own package that its submodules may lie in."""
         if package in sys.modules:
             places = _folders(sys.modules[package])
+        elif (spec := self._spec(package)) is not None:
+            places = list(spec.submodule_search_locations or ())
         else:
-            spec = self._spec(package)
-            places = list((spec and spec.submodule_search_locations) or ())
-        return [place for place in places if own_path(os.path.abspath(place), self._root)]
+            # Python finds a namespace package inside another only once that one is imported.
+            parent, _, leaf = package.rpartition(".")
+            above = self._locations(parent) if parent else []
+            places = [f"{folder}/{leaf}" for folder in above if Path(folder, leaf).is_dir()]
+        return [place for place in places if own_path(place, self._root)]
 
 
 def _find_spec(name: str, locations: list[str] | None) -> ModuleSpec | None:
     for finder in sys.meta_path:
         try:
             spec = finder.find_spec(name, locations)
-        except (ImportError, ValueError, AttributeError):
+        except (ImportError, ValueError, AttributeError, KeyError):
             continue
         if spec is not None:
             return spec
@@ -212,7 +229,7 @@ def _find_spec(name: str, locations: list[str] | None) -> ModuleSpec | None:
 
 def _file(module: ModuleType) -> str | None:
     file = getattr(module, "__file__", None)
-    return os.path.abspath(file) if isinstance(file, str) else None
+    return file if isinstance(file, str) else None
 
 
 def _places(module: ModuleType) -> list[str]:
@@ -224,7 +241,7 @@ def _places(module: ModuleType) -> list[str]:
 def _folders(package: ModuleType) -> list[str]:
     """What a package's submodules are looked for in; empty for what is no package."""
     try:
-        return [os.path.abspath(place) for place in getattr(package, "__path__", ())]
+        return [place for place in getattr(package, "__path__", ()) if isinstance(place, str)]
     except (TypeError, KeyError):  # no paths, or those of a namespace package whose parent is gone
         return []
 
@@ -268,6 +285,4 @@ def _installed() -> tuple[Path, ...]:
     """Folders of the interpreter and of what is installed for it."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     paths = sysconfig.get_paths()
-    return tuple(
-        {Path(form) for name in names for form in (paths[name], os.path.realpath(paths[name]))}
-    )
+    return tuple({Path(form) for name in names for form in (paths[name], os.path.realpath(paths[name]))})

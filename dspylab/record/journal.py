@@ -65,15 +65,15 @@ class _Index:
                 self.end += len(line)
 
     def note(self, row: Mapping[str, Any], length: int) -> None:
-        """Takes in one line, the last one. The last row of an example counts, but no failure hides a result."""
+        """Takes in the next line. The last row of an example counts, but no failure hides a result."""
         if _PUBLISHED in row:
             self.published = row[_PUBLISHED]
         else:
             index, error = int(row["index"]), row.get("error")
-            kind = error["kind"] if error else None
-            if not error or index not in self.places or index in self.failed:
+            kind = None if error is None else error["kind"]
+            if error is None or index not in self.places or index in self.failed:
                 self.places[index] = (self.end, length)
-                (self.failed.add if error else self.failed.discard)(index)
+                (self.failed.discard if error is None else self.failed.add)(index)
                 (self.retryable.add if kind == "endpoint" else self.retryable.discard)(index)
             self.published = None
         self.end += length

@@ -10,6 +10,7 @@ call, when results are published and recorded. At the end the matrix is complete
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -72,11 +73,11 @@ class Figures:
 class Torture:
     """One laboratory that is killed again and again."""
 
-    def __init__(self, lab: Laboratory, server: ServerProcess, *, kills: int, examples: int, seed: int) -> None:
+    def __init__(self, lab: Laboratory, server: ServerProcess, figures: Figures, seed: int) -> None:
         self.lab = lab
         self.server = server
         self.random = random.Random(seed)
-        self.figures = Figures(examples=examples, kills=kills, concurrency=CONCURRENCY)
+        self.figures = figures
         self.log = lab.root.parent / "sessions.log"
 
     def suffer(self) -> Figures:
@@ -211,10 +212,8 @@ def count(tally: dict[str, int], name: str) -> None:
 
 def send(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     """To the process and all that it started, as a terminal does."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def environment() -> dict[str, str]:
@@ -253,7 +252,8 @@ def torture(folder: Path, *, kills: int, examples: int, seed: int) -> Figures:
             [sys.executable, "-m", "dspylab", "sync", "--config", str(lab.config)],
             cwd=lab.root, env=environment(), stdout=subprocess.DEVNULL, check=True,
         )  # fmt: skip
-        return Torture(lab, server, kills=kills, examples=examples, seed=seed).suffer()
+        figures = Figures(examples=examples, kills=kills, concurrency=CONCURRENCY)
+        return Torture(lab, server, figures, seed).suffer()
 
 
 def main() -> int:
@@ -267,7 +267,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="dspylab-torture-") as temporary:
         folder = (options.keep or Path(temporary)).resolve()
         figures = torture(folder, kills=options.kills, examples=options.examples, seed=options.seed)
-        print(json.dumps({**asdict(figures), "allowed": figures.allowed}, indent=2))
+        print(json.dumps({**asdict(figures), "allowed": figures.allowed}, indent=2))  # noqa: T201 - a script
     return 1 if figures.wrong else 0
 
 

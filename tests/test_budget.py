@@ -1,0 +1,118 @@
+"""The ledger admits calls as long as the budget lasts, and overshoots by what was in flight at most."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from dspylab.config.models import Budget
+from dspylab.lm.budget import Ledger, Spending
+from dspylab.lm.limits import Stopped
+
+CALL = Spending(cost_usd=1.0, tokens=100, calls=1)
+
+
+def spend(ledger: Ledger, actual: Spending = CALL, expected: Spending = CALL) -> None:
+    with ledger.admit(expected) as costs:
+        costs.append(actual)
+
+
+def test_without_bounds_everything_is_admitted() -> None:
+    ledger = Ledger(Budget(), Spending())
+    for _ in range(1000):
+        spend(ledger)
+    assert ledger.spent.calls == 1000
+    assert ledger.exhausted is None
+
+
+@pytest.mark.parametrize(
+    ("budget", "admitted", "name"),
+    [
+        (Budget(max_cost_usd=2.5), 3, "max_cost_usd"),
+        (Budget(max_tokens=300), 3, "max_tokens"),
+        (Budget(max_calls=4), 4, "max_calls"),
+    ],
+)
+def test_one_after_the_other_overshoots_by_one_call_at_most(budget: Budget, admitted: int, name: str) -> None:
+    ledger = Ledger(budget, Spending())
+    for _ in range(admitted):
+        spend(ledger)
+    with pytest.raises(Stopped):
+        spend(ledger)
+    assert ledger.exhausted is not None
+    assert name in ledger.exhausted
+
+
+def test_what_earlier_sessions_spent_counts() -> None:
+    ledger = Ledger(Budget(max_calls=10), Spending(calls=10))
+    with pytest.raises(Stopped):
+        spend(ledger)
+
+
+def test_a_failed_call_that_cost_nothing_frees_its_place() -> None:
+    ledger = Ledger(Budget(max_calls=1), Spending())
+    with pytest.raises(ValueError, match="no luck"), ledger.admit(CALL):
+        raise ValueError("no luck")
+    spend(ledger)
+    assert ledger.spent.calls == 1
+
+
+def test_many_threads_never_have_more_in_flight_than_fits() -> None:
+    ledger = Ledger(Budget(max_cost_usd=20.0), Spending())
+    done: list[int] = []
+    gate = threading.Semaphore(0)
+
+    def work(number: int) -> None:
+        try:
+            with ledger.admit(CALL) as costs:
+                gate.acquire()
+                costs.append(CALL)
+            done.append(number)
+        except Stopped:
+            return
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(100)]
+    for thread in threads:
+        thread.start()
+    for _ in range(100):
+        gate.release()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert len(done) == 20
+    assert ledger.spent.cost_usd == 20.0
+
+
+def test_who_waits_for_what_is_in_flight_goes_on_when_it_was_cheap() -> None:
+    ledger = Ledger(Budget(max_cost_usd=1.5), Spending())
+    finished = threading.Event()
+
+    def second() -> None:
+        spend(ledger)
+        finished.set()
+
+    with ledger.admit(CALL) as costs:
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert not finished.wait(0.05)
+        costs.append(Spending(cost_usd=0.1, tokens=1, calls=1))
+    thread.join(timeout=30)
+    assert finished.is_set()
+
+
+def test_stop_wakes_those_who_wait() -> None:
+    ledger = Ledger(Budget(max_calls=1), Spending())
+    stopped = threading.Event()
+
+    def wait() -> None:
+        try:
+            spend(ledger)
+        except Stopped:
+            stopped.set()
+
+    with ledger.admit(CALL):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        ledger.stop()
+        thread.join(timeout=30)
+    assert stopped.is_set()
