@@ -139,6 +139,21 @@ def aggregate(config: Config = None, verbose: Verbose = False) -> None:
     aggregate_experiment(config)
 
 
+@app.command(epilog=_example("dspylab doctor -c experiments/triage/experiment.yaml --call"))
+def doctor(
+    config: Config = None,
+    call: Annotated[
+        bool, typer.Option("--call", help="Call each model for a few tokens, which may cost a little.")
+    ] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Look at everything that an experiment needs, from Python to the endpoints, and say what to do."""
+    from dspylab.commands.doctor import diagnose
+
+    _log(verbose)
+    diagnose(config, call=call)
+
+
 @app.command(epilog=_example("dspylab schema experiment > experiment.schema.json"))
 def schema(
     name: Annotated[

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspylab.errors import DataError, EnvironmentProblem, RepositoryError
-from dspylab.record.journal import Journal, drop_journal, encode, peek
+from dspylab.record.journal import Journal, drop_journal, encode, peek, stored_rows
 from dspylab.record.layout import Layout, find_root
 from dspylab.record.publish import read_json, read_rows, write_atomically, write_json
 
@@ -159,6 +159,16 @@ def test_peek_needs_no_journal_and_no_lock(path: Path) -> None:
     with path.open("ab") as file:
         file.write(b'{"index": 2, "err')
     assert peek(path) == (2, 1)
+
+
+def test_all_rows_that_were_ever_stored(path: Path) -> None:
+    with Journal(path) as journal:
+        for found in (failure(0), row(0), row(1)):
+            journal.append(found)
+        journal.publish("d1")
+    with path.open("ab") as file:
+        file.write(b"\x00damaged\n3\n" + encode(row(2)) + b"\n" + encode(row(3))[:9])
+    assert [found["index"] for found in stored_rows(path)] == [0, 0, 1, 2]
 
 
 def test_only_its_user_may_read_it(path: Path) -> None:

@@ -20,8 +20,7 @@ def find_config(given: Path | None) -> Path:
     """
     if given is not None:
         return given / _NAMES[0] if given.is_dir() else given
-    here = [Path(name) for name in _NAMES if Path(name).is_file()]
-    found = here or sorted(path for name in _NAMES for path in Path("experiments").glob(f"*/{name}"))
+    found = configs_in_sight()
     if len(found) == 1:
         return found[0]
     if not found:
@@ -33,3 +32,9 @@ def find_config(given: Path | None) -> Path:
         f"there are several experiments: {', '.join(map(str, found))}",
         remedy="name one of them with --config",
     )
+
+
+def configs_in_sight() -> list[Path]:
+    """The experiment file of this folder, or those under experiments/."""
+    here = [Path(name) for name in _NAMES if Path(name).is_file()]
+    return here or sorted(path for name in _NAMES for path in Path("experiments").glob(f"*/{name}"))

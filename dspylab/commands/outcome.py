@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from dspylab.errors import EndpointError, Interrupted, RunsIncomplete
+from dspylab.errors import BudgetExhausted, EndpointError, Interrupted, RunsIncomplete
 from dspylab.execute.active import RunReport
 from dspylab.execute.pool import Stop
+from dspylab.execute.runs import Execution
+from dspylab.lm.budget import Spending
 
 #: Runs that a reason names; the others are counted.
 _MOST_NAMES = 8
 
 
-def raise_unless_complete(reports: Sequence[RunReport], stop: Stop) -> None:
+def raise_unless_complete(execution: Execution, stop: Stop) -> None:
     """Says what is left, if anything is.
 
     Raises:
         Interrupted: If the user stopped the execution.
+        BudgetExhausted: If the budget ended it.
         EndpointError: If every run was left because a model refuses every call.
         RunsIncomplete: If examples are left that another try may mend.
     """
+    reports = execution.reports
     left = [report for report in reports if not report.complete]
     if not left:
         return
@@ -28,11 +32,28 @@ def raise_unless_complete(reports: Sequence[RunReport], stop: Stop) -> None:
     progress = f"{kept} of {total} examples are finished and kept"
     if stop.requested:
         raise Interrupted(f"stopped: {progress}", remedy="run the same command again to go on")
+    if execution.exhausted is not None:
+        raise BudgetExhausted(
+            f"{execution.exhausted}; {progress}", remedy=_raise_budget(execution.spent, kept, total)
+        )
     problem = EndpointError if all(report.refused for report in reports) else RunsIncomplete
     raise problem(
         f"{len(left)} of {len(reports)} runs are incomplete; {progress}",
         remedy="mend the cause and run the same command again: only what is missing is called\n"
         + "\n".join(_reasons(left)),
+    )
+
+
+def _raise_budget(spent: Spending, kept: int, total: int) -> str:
+    """What the rest would take at the pace so far."""
+    advice = "raise it and run the same command again: only what is missing is called"
+    if not kept:
+        return advice
+    factor = total / kept
+    cost = f"${spent.cost_usd * factor:.4g}, " if spent.cost_usd else ""
+    return (
+        f"{advice} (all of it would take about {cost}{spent.tokens * factor:,.0f} tokens, "
+        f"{spent.calls * factor:,.0f} calls)"
     )
 
 

@@ -20,6 +20,7 @@ from dspylab.report.tables import results_table
 if TYPE_CHECKING:
     from dspylab.execute.active import RunReport
     from dspylab.execute.pool import Stop
+    from dspylab.execute.runs import Execution
     from dspylab.pipeline.repo import Repository
     from dspylab.records import Summary
 
@@ -46,8 +47,8 @@ def run_experiment(config: Path | None, *, fresh: bool, quiet: bool, json_events
         return
     if restored:
         note(f"{len(restored)} runs come from the cache of DVC", silent)
-    reports, stop = _execute(laboratory, stale, fresh=fresh, quiet=quiet, json_events=json_events)
-    summary = _record(laboratory, repository, entry, reports)
+    execution, stop = _execute(laboratory, stale, fresh=fresh, quiet=quiet, json_events=json_events)
+    summary = _record(laboratory, repository, entry, execution.reports if execution else [])
     if not json_events:
         console().print(results_table(summary))
     if stop is not None and stop.requested:
@@ -55,10 +56,10 @@ def run_experiment(config: Path | None, *, fresh: bool, quiet: bool, json_events
         note("not saved as a DVC experiment: it was interrupted", silent)
     else:
         _save(laboratory, repository, silent=silent)
-    if stop is not None:
+    if execution is not None and stop is not None:
         from dspylab.commands.outcome import raise_unless_complete
 
-        raise_unless_complete(reports, stop)
+        raise_unless_complete(execution, stop)
 
 
 def _stale(
@@ -76,9 +77,9 @@ def _stale(
 
 def _execute(
     laboratory: Laboratory, keys: Sequence[str], *, fresh: bool, quiet: bool, json_events: bool
-) -> tuple[list[RunReport], Stop | None]:
+) -> tuple[Execution | None, Stop | None]:
     if not keys:
-        return [], None
+        return None, None
     # Heavy: they import dspy, which a run that has nothing to do does not need.
     from dspylab.commands.interrupt import stopping_on_signals
     from dspylab.commands.progress import observing

@@ -27,8 +27,8 @@ def run_one_run(config: Path | None, coordinates: list[str], *, fresh: bool, qui
     spec = _select(laboratory, coordinates)
     metric = laboratory.experiment.ranked_by
     with stopping_on_signals() as stop, observing(metric, quiet=quiet, json_events=False) as observer:
-        reports = execute_runs(laboratory, [spec.key], observer, stop, fresh=fresh)
-    raise_unless_complete(reports, stop)
+        execution = execute_runs(laboratory, [spec.key], observer, stop, fresh=fresh)
+    raise_unless_complete(execution, stop)
 
 
 def _select(laboratory: Laboratory, coordinates: list[str]) -> RunSpec:

@@ -102,7 +102,7 @@ class ActiveRun:
             return None
         if self._journal is None:
             self._begin()
-        self._look_at_endpoint()
+        self._look_for_obstacles()
         if not self._todo or self._stopped is not None:
             return None
         self._in_flight += 1
@@ -119,6 +119,7 @@ class ActiveRun:
             self._journal.append(to_json(outcome))
             self._count(outcome)
             self._observer.finished(outcome)
+        self._look_for_obstacles()
         if not self._todo or self._stopped is not None:
             self.end_if_idle()
 
@@ -171,14 +172,16 @@ class ActiveRun:
         if not isinstance(outcome, ExampleFailure):
             return
         self._failed += 1
-        self._look_at_endpoint()
+        self._look_for_obstacles()
         if self._stopped is None and self.job.max_errors is not None and self._failed >= self.job.max_errors:
             self._stopped = f"{self._failed} examples failed (execution.max_errors)"
 
-    def _look_at_endpoint(self) -> None:
+    def _look_for_obstacles(self) -> None:
         if self._stopped is None and self.job.refusal is not None:
             self._stopped = str(self.job.refusal)
             self._is_refused = True
+        if self._stopped is None and self.job.ledger.exhausted is not None:
+            self._stopped = self.job.ledger.exhausted
 
 
 def recorded_in(lock: Path) -> Callable[[str], bool]:

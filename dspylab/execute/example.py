@@ -13,6 +13,7 @@ from dspy.utils.exceptions import LMError, is_retryable_lm_error
 
 from dspylab.errors import EndpointError
 from dspylab.jsonable import to_json
+from dspylab.lm.budget import Ledger
 from dspylab.lm.limits import Stopped
 from dspylab.lm.metered import FATAL, RETRYABLE, MeteredEngine
 from dspylab.lm.recorder import Recorder
@@ -46,6 +47,7 @@ class Job:
         scorers: The metrics.
         rows: The test split.
         max_errors: Failed examples after which the run stops; None for never.
+        ledger: The budget that its calls count against.
     """
 
     spec: RunSpec
@@ -57,6 +59,7 @@ class Job:
     scorers: tuple[Scorer, ...]
     rows: tuple[DataRow, ...]
     max_errors: int | None
+    ledger: Ledger
 
     @property
     def refusal(self) -> EndpointError | None:

@@ -6,13 +6,16 @@ import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from dspylab.errors import EnvironmentProblem
 from dspylab.execute.active import NOT_BEGUN, ActiveRun, Observer, RunReport, recorded_in
 from dspylab.execute.example import Job
 from dspylab.execute.pool import Stop, work_off
+from dspylab.execute.spending import refuse_unpriced, spent_before
 from dspylab.laboratory import REPORTED_PACKAGES, Laboratory, versions
+from dspylab.lm.budget import Spending
 from dspylab.lm.build import Models
 from dspylab.lm.recorder import predictor_names
 from dspylab.metrics.adapt import build_scorers
@@ -21,9 +24,24 @@ from dspylab.record.journal import drop_journal, peek
 from dspylab.records import RunInfo, RunSpec
 
 
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """How an execution ended.
+
+    Attributes:
+        reports: How each run ended.
+        spent: What all results of the matrix have cost; without a budget, those of this session.
+        exhausted: Which bound of the budget was reached; None if none was.
+    """
+
+    reports: list[RunReport]
+    spent: Spending
+    exhausted: str | None
+
+
 def execute_runs(
     laboratory: Laboratory, keys: Sequence[str], observer: Observer, stop: Stop, *, fresh: bool = False
-) -> list[RunReport]:
+) -> Execution:
     """Executes runs, all of them together.
 
     Args:
@@ -34,20 +52,23 @@ def execute_runs(
         fresh: Call every example again, also those that an interrupted session finished.
 
     Returns:
-        How each run ended, in the order of `keys`. What finished is on disk, whatever happened.
+        How each run ended, in the order of `keys`, and what was spent. What finished is on disk, whatever
+        happened.
 
     Raises:
         EnvironmentProblem: If the machine is not ready, before the first call.
         ProgramError: If the user's code cannot be used, before the first call.
         DataError: If the dataset cannot be read, before the first call.
+        UsageError: If the budget bounds a cost that is not known, before the first call.
     """
     _log_as_we_do()
     laboratory.layout.make_private()
     specs = [laboratory.run(key) for key in keys]
     experiment = laboratory.experiment
-    with Models(
-        experiment, _models_needed(laboratory, specs), laboratory.layout.folder, laboratory.environment
-    ) as models:
+    needed = _models_needed(laboratory, specs)
+    refuse_unpriced(experiment, needed)
+    spent = spent_before(laboratory, keys if fresh else ())
+    with Models(experiment, needed, laboratory.layout.folder, laboratory.environment, spent) as models:
         recorded = recorded_in(laboratory.layout.root / "dvc.lock")
         runs = [
             ActiveRun(
@@ -67,7 +88,8 @@ def execute_runs(
         with _threads(width, stop) as executor, _ending(runs, models):
             stop.on_request(models.stop)
             work_off(runs, widths, executor, width, stop)
-        return [run.report or _untouched(run) for run in runs]
+        reports = [run.report or _untouched(run) for run in runs]
+        return Execution(reports, models.ledger.spent, models.ledger.exhausted)
 
 
 @contextlib.contextmanager
@@ -142,6 +164,7 @@ def _job(laboratory: Laboratory, spec: RunSpec, models: Models) -> Job:
         scorers=build_scorers(experiment.metrics, laboratory.code.attribute, judge),
         rows=laboratory.splits.test,
         max_errors=experiment.execution.max_errors,
+        ledger=models.ledger,
     )
 
 

@@ -18,6 +18,7 @@ from dspy.utils.exceptions import LMConfigurationError
 from dspylab.config.models import Experiment, Model
 from dspylab.errors import UsageError
 from dspylab.lm import local, recorder
+from dspylab.lm.budget import Ledger, Spending
 from dspylab.lm.gguf import is_local, locate
 from dspylab.lm.keys import find_keys
 from dspylab.lm.limits import Gate
@@ -50,6 +51,10 @@ class Models:
         wanted: Ids of the models that will be called; the others are neither built nor served.
         folder: Folder of the experiment file, for paths of model files.
         environment: Variables that hold keys.
+        spent: What earlier sessions spent of the budget.
+
+    Attributes:
+        ledger: The budget that all calls count against.
 
     Raises:
         EnvironmentProblem: If keys, packages or model files are missing.
@@ -57,8 +62,14 @@ class Models:
     """
 
     def __init__(
-        self, experiment: Experiment, wanted: list[str], folder: Path, environment: Mapping[str, str]
+        self,
+        experiment: Experiment,
+        wanted: list[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        spent: Spending | None = None,
     ) -> None:
+        self.ledger = Ledger(experiment.budget, spent or Spending())
         self._experiment = experiment
         self._folder = folder
         self._environment = environment
@@ -125,6 +136,7 @@ class Models:
 
     def stop(self) -> None:
         """Lets no further call start."""
+        self.ledger.stop()
         for engine in self.engines.values():
             for gate in engine.endpoint.gates:
                 gate.stop()
@@ -158,7 +170,7 @@ class Models:
             gates=(own, shared),
         )
         inner = self._inner(endpoint, model, address, width)
-        return MeteredEngine(inner, endpoint, _capabilities(model, chosen, address))
+        return MeteredEngine(inner, endpoint, _capabilities(model, chosen, address), self.ledger)
 
     def _address(self, model: Model, key: str | None) -> _Address:
         if not is_local(model.model):

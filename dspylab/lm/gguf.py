@@ -102,6 +102,28 @@ def locate(model: str, *, base: Path) -> Path:
     return _checked(path, model)
 
 
+def is_present(model: str, *, base: Path) -> bool:
+    """Whether this machine has the file of an embedded model, so that `locate` fetches nothing.
+
+    Args:
+        model: As `locate`.
+        base: As `locate`.
+    """
+    if model.startswith(_HUGGING_FACE):
+        repo, _, file_name = model.removeprefix(_HUGGING_FACE).partition(":")
+        try:
+            from huggingface_hub import try_to_load_from_cache
+        except ImportError:
+            return False
+        return isinstance(try_to_load_from_cache(repo, file_name), str)
+    if model.startswith(_FILE):
+        return (base / Path(model.removeprefix(_FILE)).expanduser()).is_file()
+    bundled = BUNDLED.get(model.removeprefix(_NAMED))
+    if bundled is None:
+        return False
+    return _installed(bundled) is not None or (cache_folder() / bundled.file_name).is_file()
+
+
 def cache_folder() -> Path:
     """Where fetched models are kept: ``$XDG_CACHE_HOME/dspylab/models``, by default under ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dspylab" / "models"

@@ -21,8 +21,10 @@ from typing import Any, Literal, Protocol, Self
 from dspy import lm15
 from dspy._vendor.lm15.result import StreamAccumulator
 
+from dspylab.config.models import Budget
 from dspylab.errors import EndpointError
 from dspylab.lm import recorder
+from dspylab.lm.budget import Ledger, Spending
 from dspylab.lm.faults import FATAL, RETRYABLE, canonical, describe, first_words
 from dspylab.lm.limits import LONGEST_PAUSE_S, Gate
 from dspylab.lm.pricing import cost_usd
@@ -36,6 +38,8 @@ _REMEDIES: dict[type[Exception], str] = {
     lm15.BillingError: "check the credit and the quota of the account",
     lm15.UnsupportedModelError: "correct the model's name or its api_base",
 }
+#: What a reply is expected to take of the budget when the request does not bound it.
+_UNBOUNDED_REPLY_TOKENS = 1024
 _BACKOFF_S = 0.5
 _LONGEST_BACKOFF_S = 30.0
 
@@ -131,13 +135,16 @@ class MeteredEngine:
         inner: The engine that does the call.
         endpoint: How the model is called.
         capabilities: What the model supports, as DSPy's adapters ask for it.
+        ledger: The budget that its calls count against; default: one without bounds.
 
     Attributes:
         refusal: Why the endpoint refuses every call of this model (wrong key, unknown model); None if
             it does not. Once set, further calls fail at once.
     """
 
-    def __init__(self, inner: InnerEngine, endpoint: Endpoint, capabilities: Any) -> None:
+    def __init__(
+        self, inner: InnerEngine, endpoint: Endpoint, capabilities: Any, ledger: Ledger | None = None
+    ) -> None:
         self.inner = inner
         self.endpoint = endpoint
         self.supports_function_calling: bool = capabilities.function_calling
@@ -146,6 +153,7 @@ class MeteredEngine:
         self.supported_params: frozenset[str] = capabilities.params
         self.refusal: EndpointError | None = None
         self._has_answered = False
+        self._ledger = ledger or Ledger(Budget(), Spending())
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Self:
         # Copies of a program that holds its model share the connections and the limits.
@@ -156,8 +164,22 @@ class MeteredEngine:
 
         Raises:
             lm15.LM15Error: The last attempt's failure.
-            Stopped: If the run was stopped.
+            Stopped: If the run was stopped, or the budget is exhausted.
         """
+        with self._ledger.admit(self._expected(request)) as costs:
+            # A call that fails, or whose reply is lost, counts as a call all the same.
+            costs.append(Spending(calls=1))
+            response, call = self._called(request)
+            tokens = (call.prompt_tokens or 0) + (call.completion_tokens or 0)
+            costs[:] = [Spending(call.cost_usd or 0.0, tokens, 1)]
+            return response
+
+    def _expected(self, request: lm15.Request) -> Spending:
+        prompt, completion = prompt_estimate(request), request.config.max_tokens or _UNBOUNDED_REPLY_TOKENS
+        cost = cost_usd(self.endpoint.rates, prompt, 0, 0, completion)
+        return Spending(cost or 0.0, prompt + completion, 1)
+
+    def _called(self, request: lm15.Request) -> tuple[lm15.Response, LMCall]:
         recorder.note_asked(self.endpoint.id)
         watch = recorder.current()
         adapter, fallback = recorder.adapter_now()
@@ -176,8 +198,9 @@ class MeteredEngine:
             except Exception as error:  # noqa: BLE001 - what is not transient is raised below
                 failure = canonical(error, self.endpoint.timeout_s)
             else:
-                watch.calls.append(self._measured(progress.onto(call), response, timing, tokens))
-                return response
+                done = self._measured(progress.onto(call), response, timing, tokens)
+                watch.calls.append(done)
+                return response, done
             if not self._may_retry(failure, progress):
                 watch.calls.append(replace(progress.onto(call), error=describe(failure)))
                 raise failure

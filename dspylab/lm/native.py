@@ -6,36 +6,26 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 from urllib.request import getproxies
 
-from dspy._vendor.lm15.transports import StdlibTransport, TransportRequest, TransportResponse
+from dspy._vendor.lm15.transports import StdlibTransport
 from dspy.clients.engines import LM15Engine
 from dspy.lm15 import RouterConfig
 
 from dspylab.lm.oneshot import OneShotTransport
 
 
-class TimedTransport:
-    """An HTTP transport that stamps the clock when bytes arrive, before anything is made of them.
+class TimedTransport(StdlibTransport):  # type: ignore[misc]  # dspy has no types
+    """lm15's HTTP transport, reading the clock whenever bytes arrive, before anything is made of them.
 
     Deltas that arrived together get one moment, so that how fast they are parsed is not taken for how
-    fast they were sent; and no other thread's work stands between an arrival and its stamp.
-
-    Args:
-        transport: Does the work.
+    fast they were sent; and no other thread's work stands between an arrival and its moment.
     """
 
-    def __init__(self, transport: StdlibTransport) -> None:
-        self._transport = transport
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
         self._moments = threading.local()
-
-    def stream(self, request: TransportRequest) -> TransportResponse:
-        """As lm15's transport."""
-        response = self._transport.stream(request)
-        response._chunks = self._stamped(response._chunks)  # noqa: SLF001 - its constructor's argument
-        return response
 
     def arrived(self) -> int:
         """When the bytes that this thread read last arrived, in nanoseconds of `perf_counter_ns`."""
@@ -44,16 +34,36 @@ class TimedTransport:
 
     def close(self) -> None:
         """Closes all connections; calls in flight fail at once."""
-        for connection in list(self._transport._pool._in_use):  # noqa: SLF001 - nothing public wakes them
+        for connection in list(self._pool._in_use):  # noqa: SLF001 - nothing public wakes their readers
             # Closing alone would leave a thread that reads from it waiting for its timeout.
             with contextlib.suppress(OSError):
                 connection.sock.shutdown(socket.SHUT_RDWR)
-        self._transport.close()
+        super().close()
 
-    def _stamped(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        for chunk in chunks:
-            self._moments.arrived = time.perf_counter_ns()
-            yield chunk
+    def _open(self, *arguments: Any, **settings: Any) -> Any:
+        connection = super()._open(*arguments, **settings)
+        connection.sock = _TimedSocket(connection.sock, self._moments)
+        return connection
+
+
+class TimedOneShotTransport(TimedTransport, OneShotTransport):
+    """The same for a server that drops connections: one for every call."""
+
+
+class _TimedSocket:
+    """A socket, plain or of TLS, that notes for the reading thread when its bytes arrived."""
+
+    def __init__(self, inner: socket.socket, moments: threading.local) -> None:
+        self._inner = inner
+        self._moments = moments
+
+    def recv(self, size: int) -> bytes:
+        data = self._inner.recv(size)
+        self._moments.arrived = time.perf_counter_ns()
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
 
 
 class NativeEngine(LM15Engine):  # type: ignore[misc]  # dspy has no types
@@ -80,28 +90,27 @@ class NativeEngine(LM15Engine):  # type: ignore[misc]  # dspy has no types
         width: int,
         one_shot: bool = False,
     ) -> None:
-        if one_shot:
-            transport = OneShotTransport(max_connections=width, timeout_s=timeout_s)
-        else:
-            transport = StdlibTransport(
+        self._transport = (
+            TimedOneShotTransport(max_connections=width, timeout_s=timeout_s)
+            if one_shot
+            else TimedTransport(
+                max_connections=width,
                 read_timeout=timeout_s,
                 write_timeout=timeout_s,
                 pool_timeout=None,
-                max_connections=width,
                 # It would look through the whole environment for a proxy at each call.
                 trust_env=bool(getproxies()),
             )
-        self._timed = TimedTransport(transport)
-        config = RouterConfig(
-            api_keys={provider: key}, base_urls={provider: url} if url else None, transport=self._timed
         )
+        base_urls = {provider: url} if url else None
+        config = RouterConfig(api_keys={provider: key}, base_urls=base_urls, transport=self._transport)
         super().__init__(config, model_type=model_type)
 
     def arrived(self) -> int:
         """When what was last yielded to this thread arrived, in nanoseconds of `perf_counter_ns`."""
-        return self._timed.arrived()
+        return self._transport.arrived()
 
     def close(self) -> None:
         """Closes all connections; calls in flight fail at once."""
         super().close()
-        self._timed.close()
+        self._transport.close()

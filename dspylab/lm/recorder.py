@@ -6,6 +6,7 @@ The recorder travels in DSPy's own settings, which reach the threads of `dspy.Pa
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -70,7 +71,14 @@ class Recorder:
         callbacks = [
             callback for callback in dspy.settings.callbacks if not isinstance(callback, AdapterWatch)
         ]
-        return dspy.context(**{_SETTING: self}, callbacks=[*callbacks, AdapterWatch()], **settings)
+        return dspy.context(
+            **{_SETTING: self},
+            callbacks=[*callbacks, AdapterWatch()],
+            # What `dspy.asyncify` waits at when it is limited is not made for several event loops: examples
+            # that run one each would wait for each other for ever. Our own limits hold for its calls.
+            async_max_workers=math.inf,
+            **settings,
+        )
 
     def predictor(self) -> str | None:
         """Name of the predictor that is calling; None if none is.

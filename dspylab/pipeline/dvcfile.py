@@ -44,17 +44,20 @@ def upsert(root: Path, entry: PipelineEntry) -> bool:
             a name that the experiment needs.
         EnvironmentProblem: If a file cannot be written.
     """
-    stages = {name: _with_inline_lists(stage) for name, stage in entry.stages.items()}
     # All is read and judged before the first file is written.
-    texts = {
-        PARAMS_FILE: _with_entries(root, PARAMS_FILE, None, {entry.name: entry.params}, entry),
-        DVC_FILE: _with_entries(root, DVC_FILE, "stages", stages, entry),
-        str(entry.config.parent / ".gitignore"): _with_lines(root, entry),
-    }
-    changed = {name: text for name, text in texts.items() if text is not None}
+    changed = _changes(root, entry)
     for name, text in changed.items():
         write_atomically(root / name, [text.encode()])
     return bool(changed)
+
+
+def is_synced(root: Path, entry: PipelineEntry) -> bool:
+    """Whether DVC's files say what an experiment's entry says. Writes nothing.
+
+    Raises:
+        RepositoryError: As `upsert`.
+    """
+    return not _changes(root, entry)
 
 
 def running_stage() -> str | None:
@@ -76,6 +79,17 @@ def refuse_conflict(text: str, name: str) -> None:
         line = text.count("\n", 0, match.start()) + 1
         remedy = f"resolve them, or take one side: `git checkout --ours {name}` or `--theirs {name}`"
         raise RepositoryError("holds the markers of a merge conflict", where=f"{name}:{line}", remedy=remedy)
+
+
+def _changes(root: Path, entry: PipelineEntry) -> dict[str, str]:
+    """File name to new text, of the files that have to change."""
+    stages = {name: _with_inline_lists(stage) for name, stage in entry.stages.items()}
+    texts = {
+        PARAMS_FILE: _with_entries(root, PARAMS_FILE, None, {entry.name: entry.params}, entry),
+        DVC_FILE: _with_entries(root, DVC_FILE, "stages", stages, entry),
+        str(entry.config.parent / ".gitignore"): _with_lines(root, entry),
+    }
+    return {name: text for name, text in texts.items() if text is not None}
 
 
 def _with_entries(

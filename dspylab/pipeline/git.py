@@ -74,6 +74,17 @@ def git_state(root: Path) -> GitState | None:
     )
 
 
+def has_identity(root: Path) -> bool:
+    """Whether git knows whose name to put on a commit."""
+    return _git(root, "var", "GIT_COMMITTER_IDENT").returncode == 0
+
+
+def unmerged(root: Path) -> list[str]:
+    """Files that a merge left in conflict, relative to `root`."""
+    answer = _git(root, "diff", "--name-only", "--diff-filter=U", "--relative", "-z")
+    return answer.stdout.split("\0")[:-1]
+
+
 def tracked(root: Path, names: Iterable[str]) -> list[str]:
     """What git tracks below the folders that hold the folders of some files.
 
@@ -86,6 +97,11 @@ def tracked(root: Path, names: Iterable[str]) -> list[str]:
     """
     folders = dict.fromkeys(str(PurePath(name).parent.parent) for name in names)
     return _git(root, "ls-files", "-z", "--", *folders).stdout.split("\0")[:-1]
+
+
+def is_tracked(root: Path, name: str) -> bool:
+    """Whether git tracks a file, or any file of a folder, named relative to `root`."""
+    return bool(_git(root, "ls-files", "-z", "--", name).stdout)
 
 
 def ignored(root: Path, names: Iterable[str]) -> list[str]:
@@ -113,7 +129,7 @@ def save_experiment(root: Path, prefix: str, paths: Iterable[Path]) -> SavedExpe
         return NotSaved(
             "there is no commit yet that it could belong to: `git add --all && git commit -m 'First commit'`"
         )
-    if _git(root, "var", "GIT_COMMITTER_IDENT").returncode != 0:
+    if not has_identity(root):
         return NotSaved(
             "git does not know who you are: `git config user.name NAME` and `git config user.email ADDRESS`"
         )

@@ -84,6 +84,20 @@ class Repository:
         self._loaded: _Loaded | None = None
         self._inputs: dict[str, list[Any]] = {}
 
+    def check(self) -> int:
+        """Reads the whole pipeline, the user's own stages included, as `dvc repro` would.
+
+        Returns:
+            How many stages there are.
+
+        Raises:
+            RepositoryError: If the repository is locked, or a file of the pipeline is broken.
+        """
+        for name in (DVC_FILE, PARAMS_FILE, LOCK_FILE):
+            refuse_conflict(_content(self.root / name), name)
+        with self._locked():
+            return len(self._dvc.index.stages)
+
     def states(self, entry: PipelineEntry, keys: Iterable[str]) -> dict[str, RunState]:
         """Says for each run whether DVC would execute it, and why.
 

@@ -237,6 +237,18 @@ def peek(path: Path) -> tuple[int, int]:
     return len(index.places), len(index.retryable)
 
 
+def stored_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Every whole row that a journal holds, replaced ones included, without locking it."""
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(row, dict) and "index" in row:
+                yield row
+
+
 def drop_journal(path: Path) -> None:
     """Removes the journal of a run that DVC has recorded. One that another process holds is left to it."""
     if not path.exists():

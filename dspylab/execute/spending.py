@@ -1,0 +1,75 @@
+"""What the results that are on disk have cost, for the budget of the whole matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from dspylab.config.models import Budget, Experiment
+from dspylab.errors import DataError, UsageError
+from dspylab.laboratory import Laboratory
+from dspylab.lm.budget import Spending
+from dspylab.lm.pricing import rates_for
+from dspylab.record.journal import stored_rows
+from dspylab.record.publish import read_json, read_rows
+from dspylab.records import RunSpec
+
+
+def spent_before(laboratory: Laboratory, anew: Collection[str]) -> Spending:
+    """What the results of the matrix have cost so far, in this session and in earlier ones.
+
+    Args:
+        laboratory: The experiment.
+        anew: Runs whose results are thrown away now; they do not count.
+
+    Returns:
+        The sum over all calls in journals and results, those of replaced failures in journals included.
+        Zero without a budget, for then nobody asks.
+    """
+    total = Spending()
+    if laboratory.experiment.budget == Budget():
+        return total
+    for run in laboratory.runs:
+        if run.key not in anew:
+            for row in _rows(laboratory, run):
+                total += _cost(row.get("calls") or ())
+    return total
+
+
+def refuse_unpriced(experiment: Experiment, models: Iterable[str]) -> None:
+    """Stops before the first call when the budget bounds a cost that nobody knows.
+
+    Raises:
+        UsageError: If `max_cost_usd` is set and a model has no known price.
+    """
+    if experiment.budget.max_cost_usd is None:
+        return
+    unpriced = [model_id for model_id in models if rates_for(experiment.models[model_id]) is None]
+    if unpriced:
+        raise UsageError(
+            f"max_cost_usd cannot be kept: no price is known for {', '.join(unpriced)}",
+            where="budget",
+            remedy="give the model `pricing:`, or bound max_tokens or max_calls instead",
+        )
+
+
+def _rows(laboratory: Laboratory, run: RunSpec) -> Iterator[Mapping[str, Any]]:
+    journal = laboratory.layout.journal(laboratory.config_hash(run))
+    if journal.is_file():
+        return stored_rows(journal)
+    try:
+        info = read_json(laboratory.layout.info(run.key))
+        if info.get("config_hash") == laboratory.config_hash(run, info.get("versions")):
+            return read_rows(laboratory.layout.raw(run.key))
+    except DataError:
+        pass
+    return iter(())
+
+
+def _cost(calls: Iterable[Mapping[str, Any]]) -> Spending:
+    total = Spending()
+    for call in calls:
+        if not call["cached"]:
+            tokens = (call["prompt_tokens"] or 0) + (call["completion_tokens"] or 0)
+            total += Spending(call["cost_usd"] or 0.0, tokens, 1)
+    return total

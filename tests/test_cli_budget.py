@@ -1,0 +1,55 @@
+"""The budget through the command line: it stops cleanly, keeps everything, and goes on when it is raised."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Cli, InitRepository
+
+from dspylab.testing import FakeServer, experiment, tickets
+
+PRICED = {"models": {"fake": {"pricing": {"input": 10.0, "output": 10.0}, "max_tokens": 16}}}
+
+
+@pytest.mark.parametrize("bound", [{"max_calls": 6}, {"max_tokens": 1500}, {"max_cost_usd": 0.015}])
+def test_the_budget_stops_and_raising_it_goes_on(
+    tmp_path: Path, server: FakeServer, cli: Cli, init_repository: InitRepository, bound: dict[str, float]
+) -> None:
+    config = {**PRICED, "budget": bound, "execution": {"max_concurrency": 2}}
+    lab = experiment(tmp_path, server_url=server.url, config=config, examples=tickets(20))
+    init_repository(lab)
+
+    stopped = cli("run", "-c", lab.config, cwd=lab.root)
+
+    assert stopped.code == 4, stopped.out + stopped.err
+    assert f"budget.{next(iter(bound))}" in stopped.err
+    assert "raise it" in stopped.err
+    asked = len(server.requests)
+    assert 0 < asked < 20
+    kept = len(lab.raw("fake").read_text().splitlines())
+    assert kept == asked, "every answer that was paid for is kept"
+    again = cli("run", "-c", lab.config, cwd=lab.root)
+    assert again.code == 4
+    assert len(server.requests) <= asked + 2, "what earlier sessions spent counts"
+
+    lab.change({"budget": {name: value * 100 for name, value in bound.items()}})
+    done = cli("run", "-c", lab.config, cwd=lab.root)
+
+    assert done.code == 0, done.err
+    assert len(server.requests) == 20
+    assert json.loads(lab.summary.read_text())["runs"]["fake"]["complete"]
+
+
+def test_a_cost_that_nobody_knows_cannot_be_bounded(
+    tmp_path: Path, server: FakeServer, cli: Cli, init_repository: InitRepository
+) -> None:
+    lab = experiment(tmp_path, server_url=server.url, config={"budget": {"max_cost_usd": 1.0}})
+    init_repository(lab)
+
+    done = cli("run", "-c", lab.config, cwd=lab.root)
+
+    assert done.code == 2
+    assert "pricing" in done.err
+    assert not server.requests
