@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import dspylab
-from dspylab.errors import DspylabError, Interrupted, UsageError
+from dspylab.errors import DspylabError, EnvironmentProblem, Interrupted, UsageError
 from dspylab.redact import RedactingFormatter, redact
 from dspylab.report.numbers import printable
 
@@ -66,6 +66,12 @@ def _root(
     ] = False,
 ) -> None:
     """Options of the command line itself."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"the working folder is gone: {error.strerror}", remedy="go to one that is there: cd"
+        ) from error
 
 
 @app.command(epilog=_example("dspylab run -c experiments/triage/experiment.yaml"))
@@ -104,12 +110,23 @@ def run_one(
 
 
 @app.command(epilog=_example("dspylab plan -c experiments/triage/experiment.yaml"))
-def plan(config: Config = None, verbose: Verbose = False) -> None:
-    """Show the runs of the matrix and which are done, stale or half done. Changes nothing."""
+def plan(
+    config: Config = None,
+    pilot: Annotated[
+        int | None,
+        typer.Option(
+            "--pilot",
+            min=2,
+            help="Execute K examples of each run, keep them, and say what the rest will take.",
+        ),
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Show the runs and which are done, stale or half done. Changes nothing, unless there is a pilot."""
     from dspylab.commands.plan import show_plan
 
     _log(verbose)
-    show_plan(config)
+    show_plan(config, pilot)
 
 
 @app.command(epilog=_example("dspylab validate -c experiments/triage/experiment.yaml"))

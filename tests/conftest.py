@@ -74,7 +74,8 @@ def cli_inside(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str
     """As `cli`, inside this process, so that dspy is imported once for all calls."""
 
     def call(*arguments: str | Path, cwd: Path, **variables: str) -> Finished:
-        for name, value in {"FAKE_API_KEY": API_KEY, **variables}.items():
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        for name, value in {"PATH": path, "FAKE_API_KEY": API_KEY, **variables}.items():
             monkeypatch.setenv(name, value)
         monkeypatch.chdir(cwd)
         monkeypatch.setattr(sys, "argv", ["dspylab", *map(str, arguments)])

@@ -53,3 +53,25 @@ def test_a_cost_that_nobody_knows_cannot_be_bounded(
     assert done.code == 2
     assert "pricing" in done.err
     assert not server.requests
+
+
+def test_a_pilot_is_kept_and_says_what_the_rest_will_take(
+    tmp_path: Path, server: FakeServer, cli: Cli, init_repository: InitRepository
+) -> None:
+    lab = experiment(
+        tmp_path,
+        server_url=server.url,
+        config={**PRICED, "matrix": {"model": ["fake"], "program.style": ["predict", "cot"]}},
+        examples=tickets(20),
+    )
+    init_repository(lab)
+
+    pilot = cli("plan", "--pilot", "4", "-c", lab.config, cwd=lab.root)
+
+    assert pilot.code == 0, pilot.err
+    assert len(server.requests) == 8
+    assert "The other 32 examples: about" in pilot.out
+    assert "$" in pilot.out
+    assert "half done" in cli("plan", "-c", lab.config, cwd=lab.root).out
+    assert cli("run", "-c", lab.config, cwd=lab.root).code == 0
+    assert len(server.requests) == 40, "the examples of the pilot are not called again"

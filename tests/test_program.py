@@ -144,6 +144,8 @@ def test_two_experiments_with_files_of_the_same_names_do_not_mix(root: Path) -> 
     assert type(a.build({})) is not type(b.build({}))
     assert found(a) == {"a/program.py", "a/helpers.py", "a/late.py"}
     assert found(b) == {"b/program.py", "b/helpers.py", "b/late.py"}
+    assert [path.name for path in a.files()] == ["helpers.py", "late.py", "program.py"]
+    assert {path.parent for path in a.files()} == {a.folder}
 
 
 def test_an_import_at_call_time_finds_its_own_module(root: Path) -> None:
@@ -359,6 +361,7 @@ def test_every_own_module_counts_and_nothing_else(root: Path) -> None:
                 import late
                 from later.inner.most import name
                 from space.nested import innermost
+                from far.away import place
                 import absent
             with open(__file__) as file:
                 text = file.read()
@@ -373,6 +376,7 @@ def test_every_own_module_counts_and_nothing_else(root: Path) -> None:
         "lib/deep.py": "",
         "x/space/inside.py": "",
         "x/space/nested/innermost.py": "",
+        "x/far/away/place.py": "",
         "x/late.py": "if True:\n  import latest",
         "x/latest.py": "",
         "x/later/__init__.py": "raise RuntimeError('never imported')",
@@ -395,6 +399,7 @@ def test_every_own_module_counts_and_nothing_else(root: Path) -> None:
         "lib/deep.py",
         "x/space/inside.py",
         "x/space/nested/innermost.py",
+        "x/far/away/place.py",
         "x/late.py",
         "x/latest.py",
         "x/later/__init__.py",

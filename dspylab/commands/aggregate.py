@@ -23,7 +23,7 @@ def aggregate_experiment(config: Path | None) -> None:
     print(f"{laboratory.layout.summary}: {runs} of {len(laboratory.runs)} runs")
     if collected.outdated:
         raise RunsIncomplete(
-            f"left out, because they were made with other settings, code or data: {', '.join(collected.outdated)}",
+            f"left out, as made with other settings, code or data: {', '.join(collected.outdated)}",
             where=str(laboratory.loaded.path),
             remedy="execute them with `dspylab run`, or `dspylab sync` and then `dvc repro`",
         )

@@ -170,9 +170,8 @@ def _dvc(root: Path) -> Iterator[Check]:
 
 
 def _files(root: Path) -> Iterator[Check]:
-    fixed = [path for path in (root, root / ".dspylab") if path.exists() and not os.access(path, os.W_OK)]
-    for path in fixed:
-        yield Check("problem", "files", f"{path} is read-only: chmod u+w {path}, or mount it writable")
+    fixed = _fixed(root, root / ".dspylab")
+    yield from map(_read_only, fixed)
     free = shutil.disk_usage(root).free
     if free < _LITTLE_SPACE:
         yield Check("problem", "files", f"{free / 1e6:.0f} MB are free on the disk of {root}: make room")
@@ -189,11 +188,21 @@ def _files(root: Path) -> Iterator[Check]:
         yield Check("problem", "files", ".dspylab is tracked by git: git rm -r --cached .dspylab")
 
 
+def _fixed(*folders: Path) -> list[Path]:
+    """Those of the folders that are there and cannot be written."""
+    return [folder for folder in folders if folder.exists() and not os.access(folder, os.W_OK)]
+
+
+def _read_only(folder: Path) -> Check:
+    return Check("problem", "files", f"{folder} is read-only: make it writable: chmod -R u+w {folder}")
+
+
 def _experiment(path: Path, *, call: bool) -> Iterator[Check]:
     name = str(path)
     laboratory = open_laboratory(path)
     runs = len(laboratory.runs)
     yield Check("ok", name, f"valid, {runs} run{'s' * (runs != 1)}")
+    yield from (_read_only(folder) for folder in _fixed(laboratory.layout.folder, laboratory.layout.results))
     yield from _guarded(name, lambda: _code(name, laboratory))
     yield from _guarded(name, lambda: _data(name, laboratory))
     yield from _guarded(name, lambda: _pipeline(name, laboratory))

@@ -13,8 +13,12 @@ from dspylab.record.journal import peek
 from dspylab.report.tables import PlanRow, plan_table
 
 
-def show_plan(config: Path | None) -> None:
+def show_plan(config: Path | None, pilot: int | None) -> None:
     """Prints a line for each run: its coordinates, its state and why, its model and engine.
+
+    Args:
+        config: The experiment file.
+        pilot: Executes so many examples of each run that is not done and extrapolates.
 
     Raises:
         DspylabError: If the experiment, its code or the repository is wrong.
@@ -44,6 +48,10 @@ def show_plan(config: Path | None) -> None:
     console().print(plan_table(rows, laboratory.experiment.name))
     todo = sum(row.state != "done" for row in rows)
     note(f"{len(rows)} runs, {todo} to execute" if todo else f"{len(rows)} runs, nothing to do")
+    if pilot is not None and todo:
+        from dspylab.commands.pilot import run_pilot
+
+        run_pilot(laboratory, [row.run for row in rows if row.state != "done"], pilot)
 
 
 def _kept(laboratory: Laboratory, key: str) -> int:

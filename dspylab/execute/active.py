@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -69,10 +69,18 @@ class ActiveRun:
         layout: Where its files lie.
         observer: Is told what happens.
         is_recorded: Whether DVC has recorded a `raw.jsonl` of this MD5, so that it must be made anew.
+        chosen: Indexes of the examples to execute; None for all.
     """
 
     def __init__(
-        self, job: Job, info: RunInfo, layout: Layout, observer: Observer, is_recorded: Callable[[str], bool]
+        self,
+        job: Job,
+        info: RunInfo,
+        layout: Layout,
+        observer: Observer,
+        *,
+        is_recorded: Callable[[str], bool],
+        chosen: Collection[int] | None = None,
     ) -> None:
         self.job = job
         self.report: RunReport | None = None
@@ -82,6 +90,7 @@ class ActiveRun:
         self._is_recorded = is_recorded
         self._journal: Journal | None = None
         self._todo: deque[DataRow] = deque()
+        self._chosen = chosen
         self._in_flight = 0
         self._failed = 0
         self._stopped: str | None = None
@@ -165,7 +174,11 @@ class ActiveRun:
             journal.clear()
         self._journal = journal
         kept = journal.indexes
-        self._todo = deque(row for row in self.job.rows if row.index not in kept)
+        self._todo = deque(
+            row
+            for row in self.job.rows
+            if row.index not in kept and (self._chosen is None or row.index in self._chosen)
+        )
         self._observer.begun(self.job.spec.key, len(self.job.rows), len(kept))
 
     def _count(self, outcome: ExampleOutcome) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -40,7 +41,13 @@ class Execution:
 
 
 def execute_runs(
-    laboratory: Laboratory, keys: Sequence[str], observer: Observer, stop: Stop, *, fresh: bool = False
+    laboratory: Laboratory,
+    keys: Sequence[str],
+    observer: Observer,
+    stop: Stop,
+    *,
+    fresh: bool = False,
+    pilot: int | None = None,
 ) -> Execution:
     """Executes runs, all of them together.
 
@@ -50,6 +57,7 @@ def execute_runs(
         observer: Is told what happens.
         stop: Ends the execution early.
         fresh: Call every example again, also those that an interrupted session finished.
+        pilot: Execute so many examples of each run only, always the same ones, chosen at random.
 
     Returns:
         How each run ended, in the order of `keys`, and what was spent. What finished is on disk, whatever
@@ -69,6 +77,7 @@ def execute_runs(
     refuse_unpriced(experiment, needed)
     spent = spent_before(laboratory, keys if fresh else ())
     with Models(experiment, needed, laboratory.layout.folder, laboratory.environment, spent) as models:
+        chosen = None if pilot is None else _pilot_indexes(len(laboratory.splits.test), pilot)
         recorded = recorded_in(laboratory.layout.root / "dvc.lock")
         runs = [
             ActiveRun(
@@ -76,7 +85,8 @@ def execute_runs(
                 _info(laboratory, spec, models),
                 laboratory.layout,
                 observer,
-                recorded,
+                is_recorded=recorded,
+                chosen=chosen,
             )
             for spec in specs
         ]
@@ -117,6 +127,11 @@ def _ending(runs: Sequence[ActiveRun], models: Models) -> Iterator[None]:
         raise
     for run in runs:
         run.end("interrupted")
+
+
+def _pilot_indexes(total: int, count: int) -> frozenset[int]:
+    """Indexes of the examples of a pilot. The first ones would mislead where a file is sorted."""
+    return frozenset(random.Random(0).sample(range(total), min(count, total)))
 
 
 def _log_as_we_do() -> None:

@@ -219,7 +219,7 @@ def _from_hugging_face(model: str) -> Path:
         ) from error
     try:
         return Path(hf_hub_download(repo, file_name))
-    except (OSError, ValueError) as error:  # its HTTP, cache and validation errors are all one of these
+    except Exception as error:  # its HTTP and storage clients raise types of their own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise EnvironmentProblem(
             f"the file cannot be downloaded: {reason}",

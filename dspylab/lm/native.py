@@ -6,9 +6,11 @@ import contextlib
 import socket
 import threading
 import time
+from dataclasses import replace
 from typing import Any, Literal
 from urllib.request import getproxies
 
+from dspy._vendor.lm15.providers.openai import OpenAILM, _finish_from_status
 from dspy._vendor.lm15.transports import StdlibTransport
 from dspy.clients.engines import LM15Engine
 from dspy.lm15 import RouterConfig
@@ -66,6 +68,27 @@ class _TimedSocket:
         return getattr(self._inner, name)
 
 
+class ResponsesDialect(OpenAILM):  # type: ignore[misc]  # dspy has no types
+    """lm15's reader of the Responses API, which also understands streams that do not end well.
+
+    lm15 1.0 (DSPy 3.4) misses the event that ends a truncated reply, and takes the reply for one that
+    broke off; it misses the event that carries a failure; and it cannot read usage that is null.
+    """
+
+    def _parse_single_stream_event(self, request: Any, raw_event: Any, *, payload: Any = None) -> Any:
+        kind = payload.get("type") if isinstance(payload, dict) else None
+        if kind not in ("response.completed", "response.incomplete", "response.failed"):
+            return super()._parse_single_stream_event(request, raw_event, payload=payload)
+        response = payload.get("response") or {}
+        if kind == "response.failed":
+            failure = {"type": "error", "error": response.get("error") or {}}
+            return super()._parse_single_stream_event(request, raw_event, payload=failure)
+        whole = {"type": "response.completed", "response": {**response, "usage": response.get("usage") or {}}}
+        end = super()._parse_single_stream_event(request, raw_event, payload=whole)
+        reason = _finish_from_status(response, has_tool_call=end.finish_reason == "tool_call")
+        return replace(end, finish_reason=reason)
+
+
 class NativeEngine(LM15Engine):  # type: ignore[misc]  # dspy has no types
     """DSPy's native engine for one provider.
 
@@ -105,6 +128,9 @@ class NativeEngine(LM15Engine):  # type: ignore[misc]  # dspy has no types
         base_urls = {provider: url} if url else None
         config = RouterConfig(api_keys={provider: key}, base_urls=base_urls, transport=self._transport)
         super().__init__(config, model_type=model_type)
+        if model_type == "responses":
+            where = {"base_url": url} if url else {}
+            self._providers[provider] = ResponsesDialect(api_key=key, transport=self._transport, **where)
 
     def arrived(self) -> int:
         """When what was last yielded to this thread arrived, in nanoseconds of `perf_counter_ns`."""

@@ -30,7 +30,7 @@ class Layout:
         return self.results / run / "raw.jsonl"
 
     def info(self, run: str) -> Path:
-        """What made the rows (`RunInfo`). In git."""
+        """What made the rows (`RunInfo`). In the DVC cache: others have no run cache in `dvc repro`."""
         return self.results / run / "run.json"
 
     @property

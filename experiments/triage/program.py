@@ -3,8 +3,6 @@
 `build(style)` is what experiment.yaml calls for each run; its matrix varies `style`.
 """
 
-from __future__ import annotations
-
 import json
 import random
 from pathlib import Path

@@ -1,0 +1,71 @@
+"""`dspylab plan --pilot K`: execute K examples of each run, keep them, say what the rest will take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dspylab.aggregate.forecast import Estimate, PilotRun, forecast
+from dspylab.commands.console import note
+from dspylab.commands.interrupt import stopping_on_signals
+from dspylab.commands.outcome import raise_unless_complete
+from dspylab.commands.progress import observing
+from dspylab.execute.active import RunReport
+from dspylab.execute.runs import execute_runs
+from dspylab.laboratory import Laboratory
+from dspylab.lm.build import width_of
+from dspylab.record.journal import stored_rows
+from dspylab.report.numbers import cost, duration
+
+
+def run_pilot(laboratory: Laboratory, keys: Sequence[str], size: int) -> None:
+    """Executes the pilots and prints what the rest of the runs will cost and how long it will take.
+
+    Raises:
+        DspylabError: As an execution; what the pilot finished is kept in any case.
+    """
+    experiment = laboratory.experiment
+    with (
+        stopping_on_signals() as stop,
+        observing(experiment.ranked_by, quiet=True, json_events=False) as observer,
+    ):
+        execution = execute_runs(laboratory, keys, observer, stop, pilot=size)
+    if stop.requested or execution.exhausted or any(report.refused for report in execution.reports):
+        raise_unless_complete(execution, stop)
+    pilots = [_pilot(laboratory, report) for report in execution.reports]
+    known = [pilot for pilot in pilots if pilot.durations_s]
+    if not known:
+        raise_unless_complete(execution, stop)
+        return
+    widths = {pilot.model: width_of(experiment, pilot.model) for pilot in known}
+    rest = forecast(known, widths, experiment.execution.max_concurrency)
+    price = "no known price" if rest.cost_usd is None else _words(rest.cost_usd, cost)
+    note(
+        f"pilot of {size} examples a run, kept for `dspylab run`. The other {rest.examples} examples: "
+        f"about {_words(rest.wall_s, duration)} and {price}"
+    )
+
+
+def _pilot(laboratory: Laboratory, report: RunReport) -> PilotRun:
+    spec = laboratory.run(report.run)
+    rows = list(stored_rows(laboratory.layout.journal(laboratory.config_hash(spec))))
+    costs = [_cost(row["calls"]) for row in rows]
+    known = [value for value in costs if value is not None]
+    return PilotRun(
+        model=spec.model,
+        remaining=report.total - report.done,
+        costs_usd=tuple(known) if len(known) == len(costs) else None,
+        durations_s=tuple(float(row["example_s"]) for row in rows),
+    )
+
+
+def _cost(calls: Iterable[Mapping[str, Any]]) -> float | None:
+    prices = [call["cost_usd"] for call in calls]
+    return None if None in prices else sum(prices)
+
+
+def _words(estimate: Estimate, unit: Any) -> str:
+    if estimate.ends is None:
+        return str(unit(estimate.total))
+    low, high = estimate.ends
+    return f"{unit(estimate.total)} [{unit(low)}, {unit(high)}]"

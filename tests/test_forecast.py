@@ -1,0 +1,63 @@
+"""What a pilot says about the rest."""
+
+from __future__ import annotations
+
+import random
+
+from dspylab.aggregate.forecast import PilotRun, forecast
+
+
+def pilot(
+    remaining: int, durations: list[float], costs: list[float] | None = None, model: str = "a"
+) -> PilotRun:
+    return PilotRun(model, remaining, None if costs is None else tuple(costs), tuple(durations))
+
+
+def test_equal_examples_give_an_exact_total() -> None:
+    rest = forecast([pilot(10, [2.0, 2.0], [0.5, 0.5])], {"a": 4}, 64)
+    assert rest.examples == 10
+    assert rest.wall_s.total == 5.0
+    assert rest.cost_usd is not None
+    assert rest.cost_usd.total == 5.0
+    assert rest.cost_usd.ends == (5.0, 5.0)
+
+
+def test_the_busiest_model_decides_the_time() -> None:
+    rest = forecast(
+        [pilot(100, [1.0, 1.0], model="slow"), pilot(100, [1.0, 1.0], model="fast")],
+        {"slow": 1, "fast": 50},
+        64,
+    )
+    assert rest.wall_s.total == 100.0
+
+
+def test_the_width_over_all_runs_bounds_too() -> None:
+    rest = forecast([pilot(100, [1.0, 1.0], model=name) for name in "ab"], {"a": 64, "b": 64}, 10)
+    assert rest.wall_s.total == 20.0
+
+
+def test_an_unknown_price_or_a_single_example_gives_no_figure() -> None:
+    rest = forecast([pilot(3, [1.0], [1.0]), pilot(3, [1.0, 2.0], None)], {"a": 1}, 1)
+    assert rest.cost_usd is None
+    assert rest.wall_s.ends is None
+
+
+def test_the_interval_covers_what_it_says() -> None:
+    generator = random.Random(0)
+    hits = 0
+    for _ in range(1000):
+        population = [generator.gauss(5.0, 1.0) for _ in range(200)]
+        sample = population[:10]
+        rest = forecast([pilot(190, sample, sample)], {"a": 1}, 1)
+        assert rest.cost_usd is not None
+        assert rest.cost_usd.ends is not None
+        hits += rest.cost_usd.ends[0] <= sum(population[10:]) <= rest.cost_usd.ends[1]
+    # The finite population makes the true total vary too, a little beyond what the interval allows for.
+    assert 0.92 <= hits / 1000 <= 0.97
+
+
+def test_nothing_left_costs_nothing() -> None:
+    rest = forecast([pilot(0, [1.0, 2.0], [1.0, 2.0])], {"a": 1}, 1)
+    assert rest.wall_s.total == 0.0
+    assert rest.cost_usd is not None
+    assert rest.cost_usd.total == 0.0
