@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -75,12 +76,12 @@ def cli_inside(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str
 
     def call(*arguments: str | Path, cwd: Path, **variables: str) -> Finished:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        for name, value in {"PATH": path, "FAKE_API_KEY": API_KEY, **variables}.items():
-            monkeypatch.setenv(name, value)
         monkeypatch.chdir(cwd)
         monkeypatch.setattr(sys, "argv", ["dspylab", *map(str, arguments)])
         capfd.readouterr()
-        code = execute_command_line()
+        # What a command reads from a .env file must not stay in the environment of this process.
+        with patch.dict(os.environ, {"PATH": path, "FAKE_API_KEY": API_KEY, **variables}):
+            code = execute_command_line()
         sys.stdout.flush()
         sys.stderr.flush()
         return Finished(code, *capfd.readouterr())

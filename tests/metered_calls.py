@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +45,30 @@ def recorded(
 ) -> tuple[Any, Recorder]:
     """Calls a program as an example does; returns its prediction, or what it raised, and the record."""
     recorder = Recorder(names=predictor_names(program))
-    with recorder.context(lm=lm, adapter=adapter, trace=[], disable_history=True):
-        try:
-            return program(**inputs), recorder
-        except Exception as error:  # noqa: BLE001 - the test looks at it
-            return error, recorder
+
+    def run() -> Any:
+        with recorder.context(lm=lm, adapter=adapter, trace=[], disable_history=True):
+            return program(**inputs)
+
+    return in_a_thread(run), recorder
 
 
 def said(lm: MeteredLM, prompt: str = "hello", **settings: Any) -> tuple[Any, Recorder]:
     """Asks a model without a program; returns its outputs, or what it raised, and the record."""
     recorder = Recorder(names={})
-    with recorder.context(disable_history=True):
-        try:
-            return lm(prompt, **settings), recorder
-        except Exception as error:  # noqa: BLE001 - the test looks at it
-            return error, recorder
+
+    def run() -> Any:
+        with recorder.context(disable_history=True):
+            return lm(prompt, **settings)
+
+    return in_a_thread(run), recorder
+
+
+def in_a_thread(run: Callable[[], Any]) -> Any:
+    """What a callable returns or raises in a thread of its own, where examples are executed.
+
+    In the main thread LiteLLM makes an event loop and never closes it.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        future = thread.submit(run)
+        return future.exception() or future.result()

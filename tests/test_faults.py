@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -70,28 +71,31 @@ def test_when_every_model_is_refused_the_environment_is_to_blame(tmp_path: Path,
         assert all(row["error"] is None for row in rows(lab))
 
 
-def test_a_program_that_swallows_errors_does_not_make_answers_of_a_wrong_key(
-    tmp_path: Path, cli_inside: Cli
-) -> None:
-    program = """
+CARELESS = """
 import dspy
 
 class Careless(dspy.Module):
     def __init__(self):
         super().__init__()
-        self.route = dspy.Predict("text -> label")
+        self.draft = dspy.Predict("text -> label")
+        self.final = dspy.Predict("text, draft -> label")
 
     def forward(self, text):
         try:
-            return self.route(text=text)
+            return self.final(text=text, draft=self.draft(text=text).label)
         except:
             return dspy.Prediction(label="unknown")
 
 def build():
     return Careless()
 """
+
+
+def test_a_wrong_key_makes_no_answers_of_a_program_that_swallows_errors(
+    tmp_path: Path, cli_inside: Cli
+) -> None:
     config = {"program": {"args": ...}, "execution": {"max_concurrency": 2}}
-    files = {"experiments/triage/program.py": program}
+    files = {"experiments/triage/program.py": CARELESS}
     with FakeServer(api_key="another-key") as server:
         lab = experiment(tmp_path, server_url=server.url, config=config, files=files)
         assert cli_inside("run-one", "model=fake", cwd=lab.root).code == 3
@@ -101,6 +105,29 @@ def build():
 
         assert mended.code == 0, mended.err
         assert "unknown" not in {row["prediction"]["label"] for row in rows(lab)}
+
+
+def test_a_stop_makes_no_answers_of_a_program_that_swallows_errors(tmp_path: Path, cli_inside: Cli) -> None:
+    def fail(request: ChatRequest) -> None:
+        if request.number == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    config = {"program": {"args": ...}, "execution": {"max_concurrency": 4}}
+    files = {"experiments/triage/program.py": CARELESS}
+    with FakeServer(fail=fail, ttft_s=0.3) as server:
+        lab = experiment(tmp_path, server_url=server.url, config=config, files=files, examples=tickets(20))
+
+        stopped = cli_inside("run-one", "model=fake", cwd=lab.root)
+
+        assert stopped.code == 130, stopped.err
+        kept = rows(lab)
+        assert 0 < len(kept) < 20
+        assert "unknown" not in {row["prediction"]["label"] for row in kept}
+        assert f"{len(kept)} of 20 examples are finished and kept" in stopped.err
+        done = cli_inside("run-one", "model=fake", cwd=lab.root)
+        assert done.code == 0, done.err
+        assert "unknown" not in {row["prediction"]["label"] for row in rows(lab)}
+    assert len(rows(lab)) == 20
 
 
 def test_max_errors_ends_a_run_early_and_the_next_run_goes_on(tmp_path: Path, cli_inside: Cli) -> None:

@@ -207,6 +207,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.xdist_group("broken repositories")
 @pytest.mark.parametrize("state", BROKEN, ids=lambda state: state.make.__name__)
 def test_what_is_broken_names_the_command_that_mends_it(
     executed: Laboratory, endpoint: FakeServer, cli_inside: Cli, state: Broken
@@ -241,7 +242,7 @@ def without_the_power_of_root() -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("part", "command", "said"),
+    "case",
     [
         (".", "doctor", "is read-only: make it writable: chmod -R u+w"),
         (".", "run-one model=fake", "cannot be written: Permission denied"),
@@ -249,8 +250,9 @@ def without_the_power_of_root() -> list[str]:
     ],
 )
 def test_a_read_only_folder(
-    lab: Laboratory, server: FakeServer, cli_inside: Cli, part: str, command: str, said: str
+    lab: Laboratory, server: FakeServer, cli_inside: Cli, case: tuple[str, str, str]
 ) -> None:
+    part, command, said = case
     top = lab.root / part
     folders = [top, *(folder for folder in top.rglob("*") if folder.is_dir())]
     for folder in folders:

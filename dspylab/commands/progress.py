@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 #: Between two plain lines about a run, and between two pictures of the live view, in seconds.
 _LINE_EVERY_S = 10.0
 _REFRESH_S = 0.25
+#: Per model, the calls that are allowed at once now and at most.
+Limits = Callable[[], Mapping[str, tuple[int, int]]]
 #: Runs that the live view shows at once; finished ones scroll away above it.
 _SHOWN_RUNS = 12
 
@@ -81,6 +83,9 @@ class RunTally:
 class Quiet:
     """Shows nothing."""
 
+    def limited_by(self, limits: Limits) -> None:
+        """Nothing."""
+
     def begun(self, run: str, total: int, kept: int) -> None:
         """Nothing."""
 
@@ -93,6 +98,9 @@ class Quiet:
 
 class Events:
     """One JSON object a line, for programs that follow."""
+
+    def limited_by(self, limits: Limits) -> None:
+        """Nothing."""
 
     def begun(self, run: str, total: int, kept: int) -> None:
         """Prints that a run begins."""
@@ -126,6 +134,9 @@ class Lines:
     def __init__(self, metric: str) -> None:
         self._metric = metric
         self._tallies: dict[str, RunTally] = {}
+
+    def limited_by(self, limits: Limits) -> None:
+        """Nothing."""
 
     def begun(self, run: str, total: int, kept: int) -> None:
         """Prints that a run begins."""
@@ -161,6 +172,11 @@ class LiveView:
         self._drawn = 0.0
         self._calls = 0
         self._began = time.monotonic()
+        self._limits: Limits = dict
+
+    def limited_by(self, limits: Limits) -> None:
+        """Remembers how to ask what the limiter does."""
+        self._limits = limits
 
     def begun(self, run: str, total: int, kept: int) -> None:
         """Adds a row."""
@@ -199,7 +215,12 @@ class LiveView:
             table.add_row(Text(run, overflow="ellipsis"), bar, Text(tally.line(self._metric)))
         hidden = len(self._tallies) - _SHOWN_RUNS
         rate = self._calls / elapsed_s if elapsed_s else 0.0
-        foot = f"{self._calls} calls, {rate:.1f} calls/s, {duration(elapsed_s)}"
+        slowed = [
+            f"{model} slowed to {now} of {most}"
+            for model, (now, most) in self._limits().items()
+            if now < most
+        ]
+        foot = ", ".join([f"{self._calls} calls, {rate:.1f} calls/s, {duration(elapsed_s)}", *slowed])
         table.add_row(
             Text(f"and {hidden} more runs" if hidden > 0 else "", style="dim"), "", Text(foot, style="dim")
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,9 @@ NOT_BEGUN = "not begun"
 
 class Observer(Protocol):
     """Whoever wants to follow the execution; called from one thread."""
+
+    def limited_by(self, limits: Callable[[], Mapping[str, tuple[int, int]]]) -> None:
+        """Before anything begins: how to ask, per model, for the calls allowed at once now and at most."""
 
     def begun(self, run: str, total: int, kept: int) -> None:
         """A run begins; `kept` of its `total` examples were finished in an earlier session."""

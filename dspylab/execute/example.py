@@ -14,7 +14,6 @@ from dspy.utils.exceptions import LMError, is_retryable_lm_error
 from dspylab.errors import EndpointError
 from dspylab.jsonable import to_json
 from dspylab.lm.budget import Ledger
-from dspylab.lm.limits import Stopped
 from dspylab.lm.metered import FATAL, RETRYABLE, MeteredEngine
 from dspylab.lm.recorder import Recorder
 from dspylab.metrics.adapt import Scorer, score_all
@@ -95,6 +94,8 @@ def execute_example(job: Job, row: DataRow) -> ExampleOutcome | None:
             example = dspy.Example(**{**row.labels, **row.inputs}).with_inputs(*row.inputs)
             with recorder.as_role("judge").context():
                 scores = score_all(job.scorers, example, prediction, passes=_is_endpoint_problem)
+        if recorder.was_stopped.is_set():
+            return None
         if job.refusal is not None and any(call.error for call in recorder.calls):
             # The program made up for the missing reply itself. With a good key it need not.
             raise EndpointError(str(job.refusal))
@@ -111,7 +112,7 @@ def execute_example(job: Job, row: DataRow) -> ExampleOutcome | None:
             calls=tuple(recorder.calls),
         )
     except BaseException as error:  # noqa: BLE001 - whatever the user's program raises, sys.exit() included
-        if any(isinstance(cause, Stopped) for cause in _causes(error)):
+        if recorder.was_stopped.is_set():
             return None
         return ExampleFailure(
             **identity,

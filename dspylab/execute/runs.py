@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -73,6 +74,9 @@ def execute_runs(
     laboratory.layout.make_private()
     specs = [laboratory.run(key) for key in keys]
     experiment = laboratory.experiment
+    for name, value in laboratory.environment.items():
+        # LiteLLM reads the variables of providers that need several, such as Azure and Bedrock, by itself.
+        os.environ.setdefault(name, value)
     needed = _models_needed(laboratory, specs)
     refuse_unpriced(experiment, needed)
     spent = spent_before(laboratory, keys if fresh else ())
@@ -97,6 +101,7 @@ def execute_runs(
         widths = {spec.model: models.width(spec.model) for spec in specs}
         with _threads(width, stop) as executor, _ending(runs, models):
             stop.on_request(models.stop)
+            observer.limited_by(models.limits)
             work_off(runs, widths, executor, width, stop)
         reports = [run.report or _untouched(run) for run in runs]
         return Execution(reports, models.ledger.spent, models.ledger.exhausted)

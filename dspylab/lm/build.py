@@ -134,6 +134,11 @@ class Models:
         """Prices of a model, None when unknown."""
         return self.engines[model_id].endpoint.rates
 
+    def limits(self) -> dict[str, tuple[int, int]]:
+        """Model id to the calls that its endpoint takes at once now, and at most."""
+        shared = {model_id: engine.endpoint.gates[-1] for model_id, engine in self.engines.items()}
+        return {model_id: (gate.limit, gate.maximum) for model_id, gate in shared.items()}
+
     def stop(self) -> None:
         """Lets no further call start."""
         self.ledger.stop()

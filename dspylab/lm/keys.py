@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from dspylab.redact import remember
 
 #: Parts of variable names that say that the value is secret.
 _SECRET_WORDS = frozenset({"APIKEY", "KEY", "PASS", "PASSWD", "PASSWORD", "PAT", "PWD", "SECRET", "TOKEN"})
+#: A login in a URL, such as that of a proxy or of an endpoint.
+_LOGIN = re.compile(r"://[^\s/@:]{0,200}:(?P<password>[^\s/@]{1,500})@")
 #: Shortest number that may be secret: shorter ones are limits and ports.
 _SHORTEST_NUMBER = 16
 
@@ -43,6 +46,8 @@ def read_environment(folder: Path, root: Path) -> dict[str, str]:
     for name, value in merged.items():
         if _is_secret(name, value):
             remember(value)
+        for login in _LOGIN.finditer(value):
+            remember(login["password"])
     return merged
 
 

@@ -198,7 +198,7 @@ def _import_engine(path: Path) -> Any:
     # one. Spinning for microseconds costs nothing on an idle machine and stays as fast as one thread on
     # a busy one.
     before = os.environ.get(_SPIN_COUNT)
-    os.environ.setdefault(_SPIN_COUNT, "1000")
+    os.environ.setdefault(_SPIN_COUNT, "300")
     try:
         import xllamacpp
     except ImportError as error:

@@ -26,7 +26,7 @@ from dspylab.errors import EndpointError
 from dspylab.lm import recorder
 from dspylab.lm.budget import Ledger, Spending
 from dspylab.lm.faults import FATAL, RETRYABLE, canonical, describe, first_words
-from dspylab.lm.limits import LONGEST_PAUSE_S, Gate
+from dspylab.lm.limits import LONGEST_PAUSE_S, Gate, Stopped
 from dspylab.lm.pricing import cost_usd
 from dspylab.lm.timing import Timing, Tokens, estimated_tokens, prompt_estimate, reported_tokens
 from dspylab.records import LMCall, Rates
@@ -166,13 +166,18 @@ class MeteredEngine:
             lm15.LM15Error: The last attempt's failure.
             Stopped: If the run was stopped, or the budget is exhausted.
         """
-        with self._ledger.admit(self._expected(request)) as costs:
-            # A call that fails, or whose reply is lost, counts as a call all the same.
-            costs.append(Spending(calls=1))
-            response, call = self._called(request)
-            tokens = (call.prompt_tokens or 0) + (call.completion_tokens or 0)
-            costs[:] = [Spending(call.cost_usd or 0.0, tokens, 1)]
-            return response
+        try:
+            with self._ledger.admit(self._expected(request)) as costs:
+                # A call that fails, or whose reply is lost, counts as a call all the same.
+                costs.append(Spending(calls=1))
+                response, call = self._called(request)
+                tokens = (call.prompt_tokens or 0) + (call.completion_tokens or 0)
+                costs[:] = [Spending(call.cost_usd or 0.0, tokens, 1)]
+                return response
+        except Stopped:
+            # A program that catches everything must not make an answer of it.
+            recorder.current().was_stopped.set()
+            raise
 
     def _expected(self, request: lm15.Request) -> Spending:
         prompt, completion = prompt_estimate(request), request.config.max_tokens or _UNBOUNDED_REPLY_TOKENS

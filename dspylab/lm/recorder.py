@@ -7,6 +7,7 @@ The recorder travels in DSPy's own settings, which reach the threads of `dspy.Pa
 from __future__ import annotations
 
 import math
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -55,16 +56,18 @@ class Recorder:
         role: Who asks.
         calls: Finished calls, in the order in which they ended; shared with recorders made by `as_role`.
         parse_failures: One entry per reply that an adapter could not parse (appending is atomic).
+        was_stopped: Set when a call was not made any more, because the run was stopped; shared like `calls`.
     """
 
     names: Mapping[int, str]
     role: Role = "task"
     calls: list[LMCall] = field(default_factory=list)
     parse_failures: list[str] = field(default_factory=list)
+    was_stopped: threading.Event = field(default_factory=threading.Event)
 
     def as_role(self, role: Role) -> Recorder:
         """A recorder that adds to the same calls under another role."""
-        return Recorder(names={}, role=role, calls=self.calls)
+        return Recorder(names={}, role=role, calls=self.calls, was_stopped=self.was_stopped)
 
     def context(self, **settings: Any) -> Any:
         """`dspy.context` in which every call is recorded here."""
