@@ -375,6 +375,34 @@ def test_a_disk_that_is_really_full(
         subprocess.run(["umount", disk], check=True)
 
 
+def test_a_reply_too_long_to_stream_is_paid_for_once_and_the_remedy_works(
+    tmp_path: Path, cli_inside: Cli
+) -> None:
+    reply = "m" * 3_000_000
+    with FakeServer(Reply(reply, one_chunk=True)) as server:
+        files = {"experiments/triage/program.py": ECHO}
+        lab = experiment(
+            tmp_path,
+            server_url=server.url,
+            config={"program": {"args": ...}},
+            files=files,
+            examples=tickets(2),
+        )
+        streamed = cli_inside("run-one", "model=fake", cwd=lab.root)
+
+        assert streamed.code == 0, streamed.err
+        assert len(server.requests) == 2
+        for row in rows(lab):
+            assert row["error"]["kind"] == "program"
+            assert "set stream: false" in row["error"]["message"]
+        lab.change({"models": {"fake": {"stream": False}}})
+
+        whole = cli_inside("run-one", "model=fake", cwd=lab.root)
+
+        assert whole.code == 0, whole.err
+    assert [row["prediction"]["label"] for row in rows(lab)] == [reply, reply]
+
+
 HOSTILE = [
     "refused",
     "\x1b[2J\x1b]0;owned\x07\x1b[31mred",

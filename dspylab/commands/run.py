@@ -14,7 +14,7 @@ from dspylab.laboratory import Laboratory, open_laboratory
 from dspylab.pipeline.dvcfile import upsert
 from dspylab.pipeline.git import SavedExperiment
 from dspylab.pipeline.stages import PipelineEntry
-from dspylab.record.journal import drop_journal
+from dspylab.record.journal import drop_journal, is_published
 from dspylab.report.tables import results_table
 
 if TYPE_CHECKING:
@@ -71,8 +71,19 @@ def _stale(
     if fresh:
         return keys, set()
     stale = [key for key in keys if states[key].state != "done"]
+    _drop_recorded(laboratory, [key for key in keys if states[key].state == "done"])
     restored = repository.restore(entry, stale) if stale else set()
     return [key for key in stale if key not in restored], restored
+
+
+def _drop_recorded(laboratory: Laboratory, keys: Sequence[str]) -> None:
+    """Drops what `dvc repro`, or a `run` that was killed once DVC had recorded it, left of recorded runs."""
+    if not any((laboratory.layout.private / "journal").glob("*.jsonl")):
+        return
+    for key in keys:
+        journal = laboratory.layout.journal(laboratory.config_hash(laboratory.run(key)))
+        if is_published(journal):
+            drop_journal(journal)
 
 
 def _execute(

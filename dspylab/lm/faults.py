@@ -23,6 +23,8 @@ FATAL: tuple[type[lm15.LM15Error], ...] = (
     lm15.AuthError, lm15.BillingError, lm15.UnsupportedModelError, lm15.ConfigurationError,
 )  # fmt: skip
 
+#: What lm15 says of an event of more than 64 KiB.
+_TOO_LONG = "exceeds limit"
 #: Longest description of an error, in characters.
 _LONGEST = 500
 
@@ -40,10 +42,15 @@ def canonical(error: Exception, timeout_s: float) -> Exception:
     """
     if isinstance(error.__cause__, ReadTimeout):
         error = lm15.TimeoutError(f"the endpoint was silent for {timeout_s:g} s (timeout_s)")
+    elif isinstance(error, OSError) and not isinstance(error, lm15.LM15Error):
+        error = lm15.TransportError(f"the connection broke: {error}")
     elif isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)) or _is_malformed(error):
         error = lm15.StreamAssemblyError(f"the endpoint sent something that is no reply: {error}")
     elif isinstance(error, lm15.InvalidRequestError) and error.status == 404:
         error = lm15.UnsupportedModelError(error.message, provider=error.provider, status=404)
+    elif isinstance(error, lm15.TransportError) and _TOO_LONG in str(error):
+        # Another attempt would be paid for and given up at the same place.
+        error = lm15.ProviderError(f"{error}: its pieces are too long to stream: set stream: false")
     error.__cause__ = error.__context__ = None
     error.args = tuple(redact(part) if isinstance(part, str) else part for part in error.args)
     if isinstance(error, lm15.LM15Error):

@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -118,8 +119,11 @@ def library() -> Any:
     # It would start an event loop for every chunk, which bends the very latency that is measured.
     litellm.disable_streaming_logging = True
     hello = [{"role": "user", "content": "hello"}]
-    for _ in litellm.completion("openai/none", hello, mock_response="hello", stream=True, api_key="none"):
-        pass
+    with warnings.catch_warnings():
+        # What it warns of is its own code.
+        warnings.simplefilter("ignore")
+        for _ in litellm.completion("openai/none", hello, mock_response="hello", stream=True, api_key="none"):
+            pass
     # Most providers are called through this client, which loads its parts when they are first used.
     with OpenAI(api_key="none") as client:
         _ = client.chat.completions

@@ -237,6 +237,14 @@ def peek(path: Path) -> tuple[int, int]:
     return len(index.places), len(index.retryable)
 
 
+def is_published(path: Path) -> bool:
+    """Whether a journal holds nothing that `raw.jsonl` has not, without locking it."""
+    index = _Index()
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        index.read(file)
+    return index.published is not None
+
+
 def stored_rows(path: Path) -> Iterator[Mapping[str, Any]]:
     """Every whole row that a journal holds, replaced ones included, without locking it."""
     with path.open("rb") as file:
