@@ -208,6 +208,19 @@ ExampleOutcome = ExampleResult | ExampleFailure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AbandonedExample:
+    """An example that a stop or the budget ended midway: it counts as never begun, its calls were paid.
+
+    Attributes:
+        abandoned: 0-based position in the test split.
+        calls: The calls that had finished.
+    """
+
+    abandoned: int
+    calls: tuple[LMCall, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunInfo:
     """What ``results/<run>/run.json`` says about a run, beside its rows.
 

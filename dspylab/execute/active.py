@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from dspylab.errors import RepositoryError
 from dspylab.execute.example import Job
 from dspylab.jsonable import to_json
 from dspylab.record.journal import Journal
 from dspylab.record.layout import Layout
 from dspylab.record.publish import write_atomically, write_json
-from dspylab.records import DataRow, ExampleFailure, ExampleOutcome, RunInfo
+from dspylab.records import AbandonedExample, DataRow, ExampleFailure, ExampleOutcome, RunInfo
 
 #: Why a run of which nothing was executed was left out.
 NOT_BEGUN = "not begun"
+#: Longest error that a report shows, in characters.
+_MAX_ERROR = 200
 
 
 class Observer(Protocol):
@@ -47,6 +50,7 @@ class RunReport:
         retryable: Failures that another try may mend; the next run tries them again.
         stopped: Why examples were left out; None if none were.
         refused: Whether that is because a model refuses every call.
+        error: The most frequent error of the failed examples of this session; None if none failed.
     """
 
     run: str
@@ -56,11 +60,12 @@ class RunReport:
     retryable: int
     stopped: str | None
     refused: bool = False
+    error: str | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether every example has its final record, and the results are published."""
-        return self.done == self.total and self.stopped != NOT_BEGUN
+        """Whether every example has its final record, not all are failures, and they are published."""
+        return self.done == self.total and self.failed < self.total and self.stopped != NOT_BEGUN
 
 
 class ActiveRun:
@@ -96,6 +101,7 @@ class ActiveRun:
         self._chosen = chosen
         self._in_flight = 0
         self._failed = 0
+        self._errors: Counter[str] = Counter()
         self._stopped: str | None = None
         self._is_refused = False
 
@@ -120,7 +126,7 @@ class ActiveRun:
         self._in_flight += 1
         return self._todo.popleft()
 
-    def record(self, outcome: ExampleOutcome | None) -> None:
+    def record(self, outcome: ExampleOutcome | AbandonedExample | None) -> None:
         """Keeps what `execute_example` returned for a row of `next_row`.
 
         Raises:
@@ -129,8 +135,9 @@ class ActiveRun:
         self._in_flight -= 1
         if outcome is not None and self._journal is not None:
             self._journal.append(to_json(outcome))
-            self._count(outcome)
-            self._observer.finished(outcome)
+            if not isinstance(outcome, AbandonedExample):
+                self._count(outcome)
+                self._observer.finished(outcome)
         self._look_for_obstacles()
         if not self._todo or self._stopped is not None:
             self.end_if_idle()
@@ -157,12 +164,15 @@ class ActiveRun:
             done=done,
             failed=journal.failures,
             retryable=retryable,
-            stopped=self._stopped or (reason if left_out else None),
+            stopped=self._stopped
+            or (reason if left_out else "every example failed" if journal.failures == total else None),
             refused=self._is_refused,
+            error=next((error for error, _ in self._errors.most_common(1)), None),
         )
+        info = replace(self._info, torn_lines=journal.torn_lines)
         try:
             if done or retryable:
-                write_json(self._layout.info(self.job.spec.key), to_json(self._info))
+                write_json(self._layout.info(self.job.spec.key), to_json(info))
                 md5 = write_atomically(self._layout.raw(self.job.spec.key), journal.rows())
                 if self.report.complete:
                     journal.publish(md5)
@@ -172,7 +182,16 @@ class ActiveRun:
         self._observer.ended(self.report)
 
     def _begin(self) -> None:
-        journal = Journal(self.journal_path).__enter__()
+        try:
+            journal = Journal(self.journal_path).__enter__()
+        except RepositoryError as error:
+            # Another process executes this run. The others can go on.
+            self._stopped = error.message
+            total = len(self.job.rows)
+            self.report = RunReport(
+                run=self.job.spec.key, total=total, done=0, failed=0, retryable=0, stopped=self._stopped
+            )
+            return
         if journal.published is not None and self._is_recorded(journal.published):
             journal.clear()
         self._journal = journal
@@ -188,6 +207,7 @@ class ActiveRun:
         if not isinstance(outcome, ExampleFailure):
             return
         self._failed += 1
+        self._errors[f"{outcome.error.type}: {outcome.error.message}".partition("\n")[0][:_MAX_ERROR]] += 1
         self._look_for_obstacles()
         if self._stopped is None and self.job.max_errors is not None and self._failed >= self.job.max_errors:
             self._stopped = f"{self._failed} examples failed (execution.max_errors)"

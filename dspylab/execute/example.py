@@ -14,11 +14,13 @@ from dspy.utils.exceptions import LMError, is_retryable_lm_error
 from dspylab.errors import EndpointError
 from dspylab.jsonable import to_json
 from dspylab.lm.budget import Ledger
+from dspylab.lm.faults import first_words
 from dspylab.lm.metered import FATAL, RETRYABLE, MeteredEngine
 from dspylab.lm.recorder import Recorder
 from dspylab.metrics.adapt import Scorer, score_all
 from dspylab.records import (
     JSON,
+    AbandonedExample,
     DataRow,
     ExampleError,
     ExampleFailure,
@@ -66,7 +68,7 @@ class Job:
         return next((engine.refusal for engine in self.engines if engine.refusal is not None), None)
 
 
-def execute_example(job: Job, row: DataRow) -> ExampleOutcome | None:
+def execute_example(job: Job, row: DataRow) -> ExampleOutcome | AbandonedExample | None:
     """Runs one example.
 
     Args:
@@ -75,10 +77,12 @@ def execute_example(job: Job, row: DataRow) -> ExampleOutcome | None:
 
     Returns:
         The result; a failure when the program raised, or when a judge could not be reached, so that the
-        example is tried again; None when the run was stopped meanwhile, so that it counts as never begun.
+        example is tried again. When the run was stopped meanwhile the example counts as never begun: what
+        remains of it are the calls that it made, or None.
     """
     recorder = Recorder(names=job.names)
     started_at, started = time.time(), time.perf_counter()
+    example_s: float | None = None
     identity: dict[str, Any] = {
         "run": job.spec.key,
         "index": row.index,
@@ -95,7 +99,7 @@ def execute_example(job: Job, row: DataRow) -> ExampleOutcome | None:
             with recorder.as_role("judge").context():
                 scores = score_all(job.scorers, example, prediction, passes=_is_endpoint_problem)
         if recorder.was_stopped.is_set():
-            return None
+            return _abandoned(row, recorder)
         if job.refusal is not None and any(call.error for call in recorder.calls):
             # The program made up for the missing reply itself. With a good key it need not.
             raise EndpointError(str(job.refusal))
@@ -113,15 +117,20 @@ def execute_example(job: Job, row: DataRow) -> ExampleOutcome | None:
         )
     except BaseException as error:  # noqa: BLE001 - whatever the user's program raises, sys.exit() included
         if recorder.was_stopped.is_set():
-            return None
+            return _abandoned(row, recorder)
         return ExampleFailure(
             **identity,
-            error=_described(error),
+            error=_described(error, refused=job.refusal is not None),
             parse_failures=len(recorder.parse_failures),
-            example_s=time.perf_counter() - started,
+            # A judge that could not be reached is no part of what the program took.
+            example_s=time.perf_counter() - started if example_s is None else example_s,
             started_at=started_at,
             calls=tuple(recorder.calls),
         )
+
+
+def _abandoned(row: DataRow, recorder: Recorder) -> AbandonedExample | None:
+    return AbandonedExample(abandoned=row.index, calls=tuple(recorder.calls)) if recorder.calls else None
 
 
 def _prediction(value: Any) -> dspy.Prediction:
@@ -146,12 +155,21 @@ def _recordable(value: Any) -> JSON:
     return plain
 
 
-def _described(error: BaseException) -> ExampleError:
-    message = redact(str(error).partition("\n\n  To fix:")[0].strip())
+def _described(error: BaseException, *, refused: bool) -> ExampleError:
+    """The error as a row keeps it.
+
+    Args:
+        error: What ended the example.
+        refused: Whether a model refuses every call. If not, a refusal is one of this prompt alone (by
+            moderation or policy), which another try would not change.
+    """
+    of_the_prompt = not refused and any(isinstance(cause, FATAL) for cause in _causes(error))
+    by_model = any(isinstance(cause, LMError | lm15.LM15Error) for cause in _causes(error))
+    message = first_words(error) if by_model else redact(str(error).strip())
     return ExampleError(
         type=type(error).__name__,
         message=message if len(message) <= _MAX_MESSAGE else message[:_MAX_MESSAGE] + " […]",
-        kind="endpoint" if _is_endpoint_problem(error) else "program",
+        kind="endpoint" if _is_endpoint_problem(error) and not of_the_prompt else "program",
     )
 
 

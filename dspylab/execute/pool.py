@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from dspylab.execute.active import ActiveRun
 from dspylab.execute.example import execute_example
-from dspylab.records import DataRow, ExampleOutcome
+from dspylab.records import AbandonedExample, DataRow, ExampleOutcome
 
 #: How often the loop looks at whether the user stopped it, in seconds.
 _TICK_S = 0.2
@@ -78,7 +78,7 @@ class _Lane:
         return None
 
 
-_Finished = queue.SimpleQueue[tuple[_Lane, ActiveRun, "Future[ExampleOutcome | None]"]]
+_Finished = queue.SimpleQueue[tuple[_Lane, ActiveRun, "Future[ExampleOutcome | AbandonedExample | None]"]]
 
 
 def work_off(
@@ -135,5 +135,5 @@ def _start(turns: deque[_Lane], executor: Executor, finished: _Finished) -> bool
     return False
 
 
-def _put(finished: _Finished, lane: _Lane, run: ActiveRun) -> Callable[[Future[ExampleOutcome | None]], None]:
+def _put(finished: _Finished, lane: _Lane, run: ActiveRun) -> Callable[[Future[ExampleOutcome | AbandonedExample | None]], None]:
     return lambda future: finished.put((lane, run, future))

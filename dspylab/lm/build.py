@@ -82,6 +82,9 @@ class Models:
             engine = self._engine(model_id, model, keys[model_id])
             self.engines[model_id] = engine
             self._async_engines[model_id] = AsyncMeteredEngine(engine, self.width(model_id))
+        # The progress bars of `dspy.Parallel` share a lock that the first one makes. Examples that make it
+        # at the same time would make two, and one of them fails.
+        dspy.utils.parallelizer.tqdm.tqdm.get_lock()
 
     def __enter__(self) -> Self:
         return self

@@ -27,6 +27,7 @@ from dspylab.errors import EnvironmentProblem, RepositoryError
 from dspylab.places import shown_path
 
 _PUBLISHED = "published"
+_ABANDONED = "abandoned"
 #: How often appending waits for the disk, at most.
 _SYNC_EVERY_S = 1.0
 
@@ -68,6 +69,8 @@ class _Index:
         """Takes in the next line. The last row of an example counts, but no failure hides a result."""
         if _PUBLISHED in row:
             self.published = row[_PUBLISHED]
+        elif _ABANDONED in row:
+            pass  # it only says what was paid: the example is to be called again
         else:
             index, error = int(row["index"]), row.get("error")
             kind = None if error is None else error["kind"]
@@ -154,7 +157,7 @@ class Journal:
         return self._index.published
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Adds a finished example. A later row of the same example replaces the earlier one.
+        """Adds a finished or an abandoned example. A later row of the same example replaces the earlier one.
 
         Only a failure does not replace a result: what was answered once stays answered.
 
@@ -246,14 +249,14 @@ def is_published(path: Path) -> bool:
 
 
 def stored_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Every whole row that a journal holds, replaced ones included, without locking it."""
+    """Every whole row that a journal holds, replaced and abandoned ones included, without locking it."""
     with path.open("rb") as file:
         for line in file:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError):
                 continue
-            if isinstance(row, dict) and "index" in row:
+            if isinstance(row, dict) and ("index" in row or _ABANDONED in row):
                 yield row
 
 
