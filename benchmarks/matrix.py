@@ -34,7 +34,8 @@ class Triage(dspy.Signature):
 
 url, rows = sys.argv[1], [json.loads(line) for line in open(sys.argv[2])]
 devset = [dspy.Example(**row).with_inputs("text") for row in rows]
-dspy.configure(lm=dspy.LM("openai/fake", api_base=url, api_key="fake", temperature=0.0, max_tokens=64, cache=False))
+lm = dspy.LM("openai/fake", api_base=url, api_key="fake", temperature=0.0, max_tokens=64, cache=False)
+dspy.configure(lm=lm)
 for run in range(int(sys.argv[3])):
     evaluate = dspy.Evaluate(devset=devset, metric=lambda e, p, trace=None: e.label == p.label,
                              num_threads=int(sys.argv[4]), display_progress=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -13,7 +14,7 @@ from typing import Annotated
 import typer
 
 import dspylab
-from dspylab.errors import DspylabError, EnvironmentProblem, Interrupted, UsageError
+from dspylab.errors import DspylabError, EnvironmentProblem, Interrupted, RunsIncomplete, UsageError
 from dspylab.redact import RedactingFormatter, redact
 from dspylab.report.numbers import printable
 
@@ -199,9 +200,8 @@ def main() -> None:
     """The console script: run the command, print its error, exit with its code."""
     # Until the first call there is nothing to wait for: SIGTERM ends the process as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _make_streams_safe()
     code = execute_command_line()
-    sys.stdout.flush()
-    sys.stderr.flush()
     if code == Interrupted.exit_code:
         # Calls in flight sit in threads that Python would wait for; what finished is on disk already.
         os._exit(code)
@@ -210,6 +210,8 @@ def main() -> None:
 
 #: typer has a click of its own, which it does not export as a whole.
 _CommandLineError = typer.BadParameter.__mro__[2]
+#: Commands whose output says how far they are: a reader that goes away ends them before they are complete.
+_LONG_COMMANDS = frozenset({"run", "run-one"})
 _BROKEN = 70
 
 
@@ -217,6 +219,7 @@ def execute_command_line() -> int:
     """Runs the command that `sys.argv` names, prints its error, and returns the exit code."""
     try:
         result = app(standalone_mode=False)
+        sys.stdout.flush()
     except DspylabError as error:
         _say(str(error))
         return error.exit_code
@@ -224,14 +227,18 @@ def execute_command_line() -> int:
         result = Interrupted.exit_code
     except BrokenPipeError:
         # Whoever read our output has seen enough, such as `head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        _discard_output()
+        return RunsIncomplete.exit_code if _LONG_COMMANDS.intersection(sys.argv[1:2]) else 0
     except Exception as error:  # noqa: BLE001 - a bug of ours must not end in a traceback either
         if isinstance(error, _CommandLineError):
             error.show()  # type: ignore[attr-defined]  # mypy does not see which class this is
             return UsageError.exit_code
         if "--verbose" in sys.argv or "-v" in sys.argv:
             _say(traceback.format_exc())
+        if isinstance(error, OSError):
+            _say(f"{error.filename or 'output'}: {error.strerror}: mend it; what was finished is kept")
+            _discard_output()
+            return EnvironmentProblem.exit_code
         _say(
             f"dspylab has a bug: {type(error).__name__}: {error}: please report it with the output of "
             "the same command and --verbose; finished examples are kept"
@@ -241,6 +248,25 @@ def execute_command_line() -> int:
         # By ourselves or by typer, which turns Ctrl-C into this code.
         _say("interrupted: what was finished is kept: run the same command again to go on")
     return result if isinstance(result, int) else 0
+
+
+def _make_streams_safe() -> None:
+    """A closed stream swallows what is printed; one that is not UTF-8 shows a `?` for what it has not."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - open to the end
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - open to the end
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _discard_output() -> None:
+    """Keeps Python from trying once more, at its end, to write what could not be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(text: str) -> None:

@@ -490,6 +490,21 @@ class RunSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeedsSummary:
+    """Runs that differ in their seed alone, taken together.
+
+    Attributes:
+        runs: Their keys, at least two, in the order of the matrix.
+        coordinates: Axis name to value, without ``seed``.
+        metrics: Metric name to its mean and interval over all rows of these runs, clustered by example.
+    """
+
+    runs: tuple[str, ...]
+    coordinates: Mapping[str, JSON]
+    metrics: Mapping[str, MetricSummary]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GitState:
     """The commit that the results were made on; None outside of git or before the first commit."""
 
@@ -500,15 +515,30 @@ class GitState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """The whole of ``summary.json``."""
+    """The whole of ``summary.json``.
+
+    Attributes:
+        experiment: Its name.
+        description: What the file says it is for.
+        config_hash: Digest of the experiment file.
+        primary_metric: Name of the metric that ranks the runs.
+        git: The commit that the results were made on.
+        created_at: ISO 8601, UTC.
+        versions: Package name to version.
+        rates: Model id to the price rates used, None where no price is known.
+        runs: Run key to its figures, in the order of the matrix.
+        over_seeds: Name of what such runs have in common, to their metrics taken together; empty when no two
+            runs differ in their seed alone.
+    """
 
     experiment: str
     description: str
     config_hash: str
-    primary_metric: str | None
+    primary_metric: str
     git: GitState | None
     created_at: str
     versions: Mapping[str, str]
     rates: Mapping[str, Rates | None]
     runs: Mapping[str, RunSummary]
+    over_seeds: Mapping[str, SeedsSummary] = field(default_factory=dict)
     schema_version: int = SUMMARY_SCHEMA_VERSION

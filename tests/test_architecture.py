@@ -23,7 +23,18 @@ PACKAGE = ROOT / "dspylab"
 
 # Libraries that cost start-up time: the only reason for an import inside a function.
 HEAVY = frozenset(
-    {"altair", "distributed", "dspy", "dvc", "huggingface_hub", "litellm", "pyarrow", "rich", "scipy", "xllamacpp"}
+    {
+        "altair",
+        "distributed",
+        "dspy",
+        "dvc",
+        "huggingface_hub",
+        "litellm",
+        "pyarrow",
+        "rich",
+        "scipy",
+        "xllamacpp",
+    }
 )
 MAY_IMPORT_DVC = ("dspylab.pipeline.repo",)
 MAY_IMPORT_DSPY = ("dspylab.execute", "dspylab.lm", "dspylab.metrics", "dspylab.program", "dspylab.testing")

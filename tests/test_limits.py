@@ -157,7 +157,7 @@ def test_a_pause_loses_no_wake_up() -> None:
     crowd = Crowd(gate, 12)
     crowd.until_inside(4)
     gate.throttle(time.monotonic(), 0.05)
-    gate.allow_more(2)
+    gate.allow(6)
     crowd.leave(4)
     crowd.until_inside(gate.limit)
     assert gate.limit == 4  # half of 4, and 2 more
@@ -240,7 +240,7 @@ def taken_within_a_minute(per_minute: float, amounts: Iterator[float]) -> float:
     for amount in amounts:
         while (ready := bucket.ready_at(amount, now)) > now:
             now = ready
-        if now >= 60.0:
+        if now >= 60.0 - 1e-6:
             break
         bucket.take(amount, now)
         total += amount
@@ -445,11 +445,11 @@ def test_two_models_at_one_endpoint_share_its_limit() -> None:
         with models_of(server, **entries) as models:
             shared = {model_id: engine.endpoint.gates[-1] for model_id, engine in models.engines.items()}
             assert shared["a"] is shared["b"]
-            assert shared["a"].maximum == 16
+            assert shared["a"].maximum == 8
             server.fail = first(1, Fault("status", status=429, retry_after_s=0.0))
             said(models.lm("a", {}))
             assert shared["b"].throttled == 1
-            assert shared["b"].limit in {8, 9}
+            assert shared["b"].limit == 4
             assert shared["c"].throttled == 0
 
 

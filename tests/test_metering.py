@@ -520,6 +520,13 @@ def test_calls_from_a_programs_own_threads_are_recorded_for_its_example(how: str
     assert requests == 4 * 8
 
 
+def test_parallels_do_not_take_each_others_progress_bars_away(lm: MeteredLM) -> None:
+    progress_bar = dspy.utils.parallelizer.tqdm.tqdm
+    bar = progress_bar.__new__(progress_bar)
+    progress_bar._instances.clear()  # what another thread's `dspy.Parallel` does when it begins
+    bar.__init__(total=1, disable=True)
+
+
 def test_asynchronous_programs_are_recorded(lm: MeteredLM) -> None:
     program = TwoSteps()
     program.aforward = _steps_of(program)

@@ -22,7 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspylab.config.models import Metric
-from dspylab.errors import BudgetExhausted, EnvironmentProblem, ProgramError
+from dspylab.errors import EnvironmentProblem, ProgramError
+from dspylab.lm.limits import Stopped
 from dspylab.metrics.adapt import Scores, build_scorers, score_all
 from dspylab.metrics.builtin import comparison, number_of
 from dspylab.metrics.runlevel import build_run_metrics, evaluate
@@ -474,9 +475,9 @@ def test_one_that_raises_fails_alone() -> None:
 
 def test_what_ends_the_run_is_no_failure_of_a_metric() -> None:
     def spent(example: Any, prediction: Any) -> float:
-        raise BudgetExhausted("the budget is spent")
+        raise Stopped
 
-    with pytest.raises(BudgetExhausted):
+    with pytest.raises(Stopped):
         score(spent)
 
 

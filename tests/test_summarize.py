@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspylab.aggregate.activity import Activity
-from dspylab.aggregate.summarize import RunRows, plain_metrics, summarize, summarize_run
+from dspylab.aggregate.summarize import Expected, RunRows, plain_metrics, summarize, summarize_run
 from dspylab.config.models import Experiment
 from dspylab.jsonable import to_json
 from dspylab.records import (
@@ -80,10 +80,9 @@ INFO = RunInfo(
 
 
 def of(*rows: Mapping[str, Any], **settings: Any) -> RunSummary:
-    usual: dict[str, Any] = {
-        "total": len(rows), "primary": "accuracy", "metric_names": ["accuracy"], "rates": {"mini": RATES},
-    }  # fmt: skip
-    return summarize_run(iter(rows), INFO, **{**usual, **settings})
+    total, rates = settings.pop("total", len(rows)), settings.pop("rates", {"mini": RATES})
+    expected = Expected(**{"primary": "accuracy", "names": ["accuracy"], **settings})
+    return summarize_run(RunRows(info=INFO, rows=iter(rows), total=total), expected, rates)[0]
 
 
 # --- examples and metrics
@@ -113,7 +112,6 @@ def test_a_run_is_complete_when_nothing_is_left_to_do(
     rows: list[dict[str, Any]], total: int, *, complete: bool
 ) -> None:
     assert of(*rows, total=total).complete is complete
-    assert of(*rows, total=total, complete=not complete).complete is not complete
 
 
 def test_a_metric_that_raised_leaves_the_example_unscored() -> None:
@@ -127,7 +125,7 @@ def test_metrics_stand_in_the_order_of_the_file() -> None:
     rows = [
         result(i, metrics={"z": 1.0, "helpful.b": 0.5, "helpful.a": 0.25, "accuracy": 1.0}) for i in range(3)
     ]
-    run = of(*rows, metric_names=["helpful", "never", "accuracy"], primary="helpful")
+    run = of(*rows, names=["helpful", "never", "accuracy"], primary="helpful")
     assert list(run.metrics) == ["helpful.b", "helpful.a", "never", "accuracy", "z"]
     assert run.metrics["never"].mean is None
     assert run.metrics["never"].n == 0
@@ -142,20 +140,12 @@ def test_an_example_that_stands_twice_is_one_example() -> None:
 
 def test_the_interval_of_a_bounded_metric_is_cut() -> None:
     rows = [result(i, metrics={"f1": 1.0 if i else 0.5}) for i in range(12)]
-    free = of(*rows, metric_names=["f1"]).metrics["f1"].ci95
-    cut = of(*rows, metric_names=["f1"], bounded={"f1"}).metrics["f1"].ci95
+    free = of(*rows, names=["f1"]).metrics["f1"].ci95
+    cut = of(*rows, names=["f1"], bounded={"f1"}).metrics["f1"].ci95
     assert free is not None
     assert cut is not None
     assert free[1] > 1
     assert cut[1] == 1
-
-
-def test_a_metric_over_all_rows_may_be_the_primary_one() -> None:
-    run = of(
-        result(0, metrics={}), result(1, metrics={}), primary="f1", metric_names=[], run_metrics={"f1": 0.4}
-    )
-    assert run.examples.scored == 2
-    assert run.run_metrics == {"f1": 0.4}
 
 
 # --- calls
@@ -334,7 +324,8 @@ def test_a_run_of_many_rows_is_read_as_a_stream() -> None:
             yield Row(result(index, call()))
             most = max(most, alive)
 
-    assert summarize_run(rows(), INFO, total=500, primary="accuracy", metric_names=[], rates={}).complete
+    run = RunRows(info=INFO, rows=rows(), total=500)
+    assert summarize_run(run, Expected(primary="accuracy", names=[]), {})[0].complete
     assert most <= 2
 
 
@@ -382,7 +373,7 @@ def test_a_summary_is_plain_json() -> None:
 
 def test_metrics_over_all_rows_are_no_metrics_of_examples() -> None:
     with_run_metric = experiment(
-        "f1",
+        "em",
         f1={"type": "run", "params": {"measure": "macro_f1"}, "field": "label"},
         em={"type": "exact_match"},
     )
@@ -391,7 +382,8 @@ def test_metrics_over_all_rows_are_no_metrics_of_examples() -> None:
         with_run_metric, {"a": run}, rates={}, config_hash="", git=None, created_at="", versions={}
     )
     assert list(summary.runs["a"].metrics) == ["em"]
-    assert plain_metrics(summary)["f1"] == {"a": 0.5}
+    assert summary.runs["a"].run_metrics == {"f1": 0.5}
+    assert plain_metrics(summary)["em"] == {"a": 1.0}
 
 
 def test_dvc_gets_few_plain_numbers() -> None:
@@ -421,6 +413,96 @@ def test_a_metric_may_have_the_name_of_a_column() -> None:
     rows = [result(0, metrics={"failed": 1.0})]
     assert plain_metrics(summary_of("failed", a=rows))["failed"] == 0
     assert plain_metrics(summary_of("failed", a=rows))["failed_mean"] == {"a": 1.0}
+
+
+# --- several seeds
+
+
+def over_seeds_of(runs: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> Summary:
+    """A summary of runs r0, r1, … with the given coordinates and rows."""
+    return summarize(
+        experiment(),
+        {
+            f"r{i}": RunRows(
+                info=dataclasses.replace(INFO, run=f"r{i}", coordinates=cell),
+                rows=iter(rows),
+                total=len(rows),
+            )
+            for i, (cell, rows) in enumerate(runs)
+        },
+        rates={},
+        config_hash="",
+        git=None,
+        created_at="",
+        versions={},
+    )
+
+
+def answers(*values: float) -> list[dict[str, Any]]:
+    return [result(index, accuracy=value) for index, value in enumerate(values)]
+
+
+def test_over_seeds_the_example_is_the_unit() -> None:
+    by_seed = [(1.0, 1.0, 0.0, 0.0, 1.0), (1.0, 1.0, 0.0, 1.0, 1.0), (1.0, 0.0, 0.0, 0.0, 1.0)]
+    summary = over_seeds_of(
+        [({"model": "mini", "seed": seed}, answers(*values)) for seed, values in enumerate(by_seed)]
+    )
+    group = summary.over_seeds["mini"]
+    assert (group.runs, group.coordinates) == (("r0", "r1", "r2"), {"model": "mini"})
+    metric = group.metrics["accuracy"]
+    assert (metric.n, metric.examples, metric.method) == (15, 5, "wilson")
+    assert metric.mean == pytest.approx(9 / 15)
+    # Means of the examples: 1, 2/3, 0, 1/3, 1. Their standard error, with n - 1 = 4:
+    means = [1, 2 / 3, 0, 1 / 3, 1]
+    assert metric.stderr == pytest.approx(np.std(means, ddof=1) / math.sqrt(5))
+    assert metric.stderr == pytest.approx(0.194365, abs=1e-6)
+    independent = np.std(np.ravel(by_seed), ddof=1) / math.sqrt(15)
+    assert independent == pytest.approx(0.130931, abs=1e-6)
+    assert metric.ci95 is not None
+    alone = summary.runs["r0"].metrics["accuracy"]
+    assert (alone.n, alone.examples) == (5, 5)
+
+
+def test_only_runs_that_differ_in_their_seed_alone_are_taken_together() -> None:
+    rows = answers(1.0, 0.0)
+    summary = over_seeds_of(
+        [
+            ({"model": "mini", "optimizer": "none", "seed": 0}, rows),
+            ({"model": "mini", "optimizer": "fewshot", "seed": 0}, rows),
+            ({"model": "mini", "optimizer": "none", "seed": 1}, rows),
+            ({"model": "big", "optimizer": "none", "seed": 0}, rows),
+            ({"model": "big", "optimizer": "none", "seed": 1}, rows),
+            ({"model": "free", "optimizer": "none", "seed": 0}, rows),
+            ({"model": "free", "optimizer": "none", "seed": 1}, [failure(0, "program")]),
+        ]
+    )
+    assert {key: group.runs for key, group in summary.over_seeds.items()} == {
+        "mini-none": ("r0", "r2"),
+        "big-none": ("r3", "r4"),
+    }
+
+
+def test_names_over_seeds_are_distinct() -> None:
+    cells = [{"model": "a", "adapter": "b-c"}, {"model": "a-b", "adapter": "c"}]
+    summary = over_seeds_of([({**cell, "seed": seed}, answers(1.0)) for cell in cells for seed in (0, 1)])
+    assert [group.runs for group in summary.over_seeds.values()] == [("r0", "r1"), ("r2", "r3")]
+    assert all(key.startswith("a-b-c-") for key in summary.over_seeds)
+
+
+def test_without_seeds_there_is_nothing_over_seeds() -> None:
+    summary = over_seeds_of([({"model": "mini"}, answers(1.0)), ({"model": "big"}, answers(1.0))])
+    assert to_json(summary)["over_seeds"] == {}
+
+
+def test_failures_of_a_seed_leave_its_other_answers() -> None:
+    summary = over_seeds_of(
+        [
+            ({"model": "mini", "seed": 0}, answers(1.0, 0.0, 1.0)),
+            ({"model": "mini", "seed": 1}, [result(0, accuracy=1.0), failure(1, "program")]),
+        ]
+    )
+    metric = summary.over_seeds["mini"].metrics["accuracy"]
+    assert (metric.n, metric.examples, metric.mean) == (4, 3, 0.75)
 
 
 # --- JSON

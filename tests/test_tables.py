@@ -21,6 +21,7 @@ from dspylab.records import (
     ExampleCounts,
     MetricSummary,
     RunSummary,
+    SeedsSummary,
     Summary,
     TokenCounts,
 )
@@ -43,14 +44,6 @@ from dspylab.report.tables import PlanRow, plan_table, results_table
         (numbers.number, None, numbers.NOTHING),
         (numbers.count, 12345, "12,345"),
         (numbers.count, None, numbers.NOTHING),
-        (numbers.percent, 0.0421, "4.2%"),
-        (numbers.percent, 1.0, "100%"),
-        (numbers.percent, None, numbers.NOTHING),
-        (numbers.interval, (0.7215, 0.8765), "[0.72, 0.88]"),
-        (numbers.interval, (0.0, 0.16), "[0.00, 0.16]"),
-        (numbers.interval, (0.9991, 0.9997), "[0.99910, 0.99970]"),
-        (numbers.interval, (120.4, 133.9), "[120, 134]"),
-        (numbers.interval, None, numbers.NOTHING),
         (numbers.duration, 0.0642, "64.2 ms"),
         (numbers.duration, 0.00001, "0.0100 ms"),
         (numbers.duration, 0.9996, "1.00 s"),
@@ -70,6 +63,30 @@ from dspylab.report.tables import PlanRow, plan_table, results_table
 )
 def test_numbers_as_people_read_them(form: Callable[[Any], str], value: Any, text: str) -> None:
     assert form(value) == text
+
+
+@pytest.mark.parametrize(
+    ("mean", "ends", "text"),
+    [
+        (1.0, (0.94, 1.0), "1.000 [0.940, 1.000]"),
+        (0.81234, (0.7212, 0.8768), "0.812 [0.721, 0.877]"),
+        (0.0, (0.0, 0.16), "0.000 [0.000, 0.160]"),
+        (0.9994, (0.9991, 0.9997), "0.99940 [0.99910, 0.99970]"),
+        (127.06, (120.4, 133.9), "127.1 [120.4, 133.9]"),
+        (12345.6, (12001.0, 12790.2), "12,346 [12,001, 12,790]"),
+        (0.00002, (0.00001, 0.00003), "2.00e-05 [1.00e-05, 3.00e-05]"),
+        (0.5, None, "0.500"),
+        (1.0, None, "1.000"),
+        (0.0, None, "0.000"),
+        (0.0123, None, "0.012"),
+        (0.00123, None, "0.0012"),
+        (None, None, numbers.NOTHING),
+    ],
+)
+def test_a_mean_and_its_interval_have_the_same_decimals(
+    mean: float | None, ends: tuple[float, float] | None, text: str
+) -> None:
+    assert numbers.estimate(mean, ends) == text
 
 
 @given(st.floats(min_value=1e-4, max_value=1e8))
@@ -93,6 +110,7 @@ def run(
     failed: int = 0,
     complete: bool = True,
     cost_usd: float | None = 0.0,
+    errors: dict[str, int] | None = None,
 ) -> RunSummary:
     latency = Distribution(mean=0.4, p50=0.3, p90=0.8, p95=1.25, n=attempted)
     ends = None if mean is None else (mean - 0.1, mean + 0.1)
@@ -112,7 +130,7 @@ def run(
         metrics={"accuracy": accuracy, "polite": polite},
         metric_errors={},
         run_metrics={"f1": 0.5},
-        errors={},
+        errors=errors or ({"AdapterParseError": failed} if failed else {}),
         latency_s=latency,
         ttft_s=EMPTY,
         ttfot_s=EMPTY,
@@ -136,7 +154,10 @@ def run(
 
 
 def summary(
-    runs: dict[str, RunSummary], primary: str = "accuracy", description: str = "Which one?"
+    runs: dict[str, RunSummary],
+    primary: str = "accuracy",
+    description: str = "Which one?",
+    over_seeds: dict[str, SeedsSummary] | None = None,
 ) -> Summary:
     return Summary(
         experiment="triage",
@@ -148,6 +169,7 @@ def summary(
         versions={},
         rates={},
         runs=runs,
+        over_seeds=over_seeds or {},
     )
 
 
@@ -159,16 +181,17 @@ def rendered(table: RenderableType, width: int) -> str:
 
 RESULTS = """\
 triage: Which one?
-                                                latency  latency  TTFT
-run              accuracy       scored  failed      p50      p95   p50  tok/s  cost  polite     f1
-──────────────────────────────────────────────────────────────────────────────────────────────────
-good   0.812 [0.71, 0.91]        96/96       0   300 ms   1.25 s     –   77.8    $0   0.250  0.500
-poor   0.250 [0.15, 0.35]        93/96       3   300 ms   1.25 s     –   77.8     –   0.250  0.500
-none                    –        96/96       0   300 ms   1.25 s     –   77.8    $0   0.250  0.500
-part*  0.990 [0.89, 1.09]  40/40 of 96       0   300 ms   1.25 s     –   77.8    $0   0.250  0.500
+                                                  latency  latency  TTFT
+run                accuracy       scored  failed      p50      p95   p50  tok/s  cost  polite     f1
+────────────────────────────────────────────────────────────────────────────────────────────────────
+good   0.812 [0.713, 0.912]        96/96       0   300 ms   1.25 s     –   77.8    $0   0.250  0.500
+poor   0.250 [0.150, 0.350]        93/96       3   300 ms   1.25 s     –   77.8     –   0.250  0.500
+none                      –        96/96       0   300 ms   1.25 s     –   77.8    $0   0.250  0.500
+part*  0.990 [0.890, 1.090]  40/40 of 96       0   300 ms   1.25 s     –   77.8    $0   0.250  0.500
 […]: 95% interval. scored: of those attempted. latency: a call from sending it to its last token. –: no such
 figure.
 * not complete: run it again to go on. Its figures are over what is done.
+poor: 3 failed: AdapterParseError
 A cost is missing where a model has no known price: give it pricing: in the file.
 """  # noqa: RUF001 - dashes stand for figures that do not exist
 
@@ -192,7 +215,7 @@ def test_eighty_columns_keep_what_matters() -> None:
     text = rendered(results_table(summary({key: run(0.8125), "b": run(0.5)})), 80)
     lines = text.splitlines()
     assert all(len(line) <= 80 for line in lines)
-    for part in ("accuracy", "0.812 [0.71, 0.91]", "96/96", "failed", "300 ms", "$0"):
+    for part in ("accuracy", "0.812 [0.713, 0.912]", "96/96", "failed", "300 ms", "$0"):
         assert part in text
     assert "Left out in this width: TTFT p50, tok/s, polite, f1." in text
     names = "".join(line.split("  ")[0].strip() for line in lines[3:-2])
@@ -221,12 +244,6 @@ def test_names_can_not_act() -> None:
     assert text.count(r"[bold red]x[/]\x1b[2J") >= 3
 
 
-def test_a_metric_over_all_rows_may_rank() -> None:
-    text = rendered(results_table(summary({"good": run(0.8125)}, primary="f1")), 140)
-    assert "0.500" in text
-    assert "0.812" in text
-
-
 def test_a_metric_of_several_numbers_says_how_to_rank() -> None:
     text = rendered(results_table(summary({"good": run(0.8125)}, primary="polite.tone")), 200)
     assert numbers.NOTHING in text
@@ -236,8 +253,77 @@ def test_a_metric_of_several_numbers_says_how_to_rank() -> None:
     assert "pol gives several numbers; rank by one of them: pol.a." in rendered(results_table(document), 200)
 
 
-def test_an_experiment_without_runs_has_an_empty_table() -> None:
-    assert "accuracy" in rendered(results_table(summary({})), 80)
+def test_an_experiment_without_runs_has_an_empty_table_that_needs_no_legend() -> None:
+    lines = rendered(results_table(summary({})), 120).splitlines()
+    assert "accuracy" in lines[2]
+    assert set(lines[3]) == {"─"}
+    assert lines[4:] == []
+
+
+def test_a_note_stands_only_where_it_applies() -> None:
+    document = to_json(summary({"good": run(0.8125)}))
+    figures = document["runs"]["good"]
+    figures["ttft_s"] = figures["latency_s"]
+    text = rendered(results_table(document), 200)
+    assert text.endswith(
+        "[…]: 95% interval. scored: of those attempted. latency: a call from sending it to its last token.\n"
+    )
+    figures["metrics"]["accuracy"]["ci95"] = None
+    assert "[…]" not in rendered(results_table(document), 200)
+    assert "latency:" not in rendered(results_table(document), 30)
+
+
+def test_failures_are_red_and_say_what_they_are() -> None:
+    runs = {
+        "cot": run(0.5, failed=10),
+        "rag": run(0.4, failed=1200, errors={"LMTimeoutError": 1, "ValueError": 1199}),
+        "good": run(0.3),
+    }
+    out = io.StringIO()
+    Console(file=out, width=200, force_terminal=True).print(results_table(summary(runs)))
+    assert out.getvalue().count("\x1b[31m") == 2
+    lines = rendered(results_table(summary(runs)), 200).splitlines()
+    assert lines[-2:] == [
+        "cot: 10 failed: AdapterParseError",
+        "rag: 1,200 failed: ValueError (1,199 of them)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("runs", "last"), [(6, "1 more run has failed examples."), (7, "2 more runs have failed examples.")]
+)
+def test_the_failures_of_many_runs_are_not_all_told(runs: int, last: str) -> None:
+    failed = {f"r{i}": run(1.0 - i / 10, failed=1) for i in range(runs)}
+    lines = rendered(results_table(summary(failed)), 200).splitlines()
+    assert lines[-6:] == [*(f"r{i}: 1 failed: AdapterParseError" for i in range(5)), last]
+
+
+OVER_SEEDS = """\
+
+over seeds
+runs                   accuracy  seeds  examples  polite
+────────────────────────────────────────────────────────
+mini-cot   0.750 [0.640, 0.860]      2        96   0.250
+mini-rag*  0.900 [0.800, 1.000]      2        96   0.250
+[…]: 95% interval. examples: distinct; each is one unit of the interval, whatever the number of seeds.
+"""
+
+
+def test_runs_that_differ_in_their_seed_alone_stand_together() -> None:
+    metric = run(0.9).metrics
+
+    def group(mean: float, ends: tuple[float, float], *runs: str) -> SeedsSummary:
+        accuracy = MetricSummary(mean=mean, stderr=0.05, ci95=ends, method="wilson", n=192, examples=96)
+        return SeedsSummary(runs=runs, coordinates={}, metrics={**metric, "accuracy": accuracy})
+
+    runs = {"a": run(0.8), "b": run(0.7), "c": run(0.9), "d": run(0.9, complete=False)}
+    groups = {
+        "mini-rag": group(0.9, (0.8, 1.0), "c", "d"),
+        "mini-cot": group(0.75, (0.64, 0.86), "a", "b"),
+    }
+    text = rendered(results_table(summary(runs, over_seeds=groups)), 140)
+    assert text.endswith(OVER_SEEDS)
+    assert "over seeds" not in rendered(results_table(summary(runs)), 140)
 
 
 PLAN = [

@@ -78,7 +78,7 @@ def collect(laboratory: Laboratory, git: GitState | None) -> Collected:
         versions=versions(REPORTED_PACKAGES),
     )
     write_json(layout.summary, to_json(summary))
-    write_json(layout.metrics, plain_metrics(summary))
+    write_json(layout.metrics, to_json(plain_metrics(summary)))
     return Collected(summary, tuple(missing), tuple(outdated))
 
 

@@ -16,12 +16,10 @@ from typing import Any
 
 from dspylab.aggregate.activity import Activity
 from dspylab.aggregate.calls import CallTotals
-from dspylab.aggregate.stats import distribution, metric_summary
+from dspylab.aggregate.scores import OverSeeds, Scores
+from dspylab.aggregate.stats import distribution
 from dspylab.config.models import Experiment
-from dspylab.jsonable import to_json
-from dspylab.records import ExampleCounts, GitState, MetricSummary, Rates, RunInfo, RunSummary, Summary
-
-__all__ = ["RunRows", "plain_metrics", "summarize", "summarize_run", "to_json"]
+from dspylab.records import ExampleCounts, GitState, Rates, RunInfo, RunSummary, Summary
 
 #: Types of metrics whose numbers lie between 0 and 1 whatever the answer.
 _ZERO_TO_ONE = frozenset({
@@ -51,6 +49,21 @@ class RunRows:
     run_metrics: Mapping[str, float | None] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """The metrics of an experiment that look at one example each.
+
+    Attributes:
+        primary: Name of the metric that ranks the runs.
+        names: All of them, in the order of the file.
+        bounded: Those between 0 and 1, whose intervals are cut there.
+    """
+
+    primary: str
+    names: Sequence[str]
+    bounded: Collection[str] = ()
+
+
 def summarize(
     experiment: Experiment,
     runs: Mapping[str, RunRows],
@@ -76,7 +89,16 @@ def summarize(
         The content of `summary.json`.
     """
     metrics = {name: metric for name, metric in experiment.metrics.items() if metric.type != "run"}
-    bounded = {name for name, metric in metrics.items() if metric.type in _ZERO_TO_ONE}
+    expected = Expected(
+        primary=experiment.ranked_by,
+        names=tuple(metrics),
+        bounded=frozenset(name for name, metric in metrics.items() if metric.type in _ZERO_TO_ONE),
+    )
+    over_seeds = OverSeeds(run.info.coordinates for run in runs.values())
+    summaries: dict[str, RunSummary] = {}
+    for key, run in runs.items():
+        summaries[key], scores = summarize_run(run, expected, rates)
+        over_seeds.add(key, run.info.coordinates, scores)
     return Summary(
         experiment=experiment.name,
         description=experiment.description,
@@ -86,72 +108,43 @@ def summarize(
         created_at=created_at,
         versions=versions,
         rates=rates,
-        runs={
-            key: summarize_run(
-                run.rows,
-                run.info,
-                total=run.total,
-                primary=experiment.ranked_by,
-                metric_names=list(metrics),
-                rates=rates,
-                run_metrics=run.run_metrics,
-                bounded=bounded,
-            )
-            for key, run in runs.items()
-        },
+        runs=summaries,
+        over_seeds=over_seeds.summaries(expected.names, expected.bounded),
     )
 
 
 def summarize_run(
-    rows: Iterable[Mapping[str, Any]],
-    info: RunInfo,
-    *,
-    total: int,
-    primary: str,
-    metric_names: Sequence[str],
-    rates: Mapping[str, Rates | None],
-    run_metrics: Mapping[str, float | None] | None = None,
-    bounded: Collection[str] = (),
-    complete: bool | None = None,
-) -> RunSummary:
-    """The summary of one run.
+    run: RunRows, expected: Expected, rates: Mapping[str, Rates | None]
+) -> tuple[RunSummary, Scores]:
+    """The summary of one run, and the scores that it is made from.
 
     Args:
-        rows: The rows of `raw.jsonl`; read once.
-        info: The content of `run.json`.
-        total: Examples of the test split.
-        primary: Name of the metric that ranks the runs.
-        metric_names: Metrics that are expected, in the order of the file; others that occur follow.
+        run: What is known of the run; its rows are read once.
+        expected: The metrics of the experiment.
         rates: Model id to the price rates of now. A model that is not in it keeps the cost in its rows.
-        run_metrics: Values of the metrics over all rows, by name.
-        bounded: Names of metrics between 0 and 1, whose intervals are cut there.
-        complete: Whether nothing is left to do; by default, whether all examples have a row and none
-            failed for a reason that may pass.
-
-    Returns:
-        The summary.
     """
-    run_metrics = run_metrics or {}
     totals = _Totals(CallTotals(rates))
-    for row in rows:
+    for row in run.rows:
         totals.add(row)
     activity = totals.activity.result()
     call_figures = totals.calls.figures(totals.parse_failures)
-    scored = totals.results if primary in run_metrics else totals.having(primary)
-    return RunSummary(
-        coordinates=info.coordinates,
-        config_hash=info.config_hash,
-        complete=totals.rows == total and not totals.passing if complete is None else complete,
+    summary = RunSummary(
+        coordinates=run.info.coordinates,
+        config_hash=run.info.config_hash,
+        complete=totals.rows == run.total and not totals.passing,
         started_at=_iso(activity.started_at),
         finished_at=_iso(activity.finished_at),
         active_s=activity.active_s,
-        engine=info.engine,
+        engine=run.info.engine,
         examples=ExampleCounts(
-            total=total, attempted=totals.rows, scored=scored, failed=totals.rows - totals.results
+            total=run.total,
+            attempted=totals.rows,
+            scored=totals.scores.having(expected.primary),
+            failed=totals.rows - totals.results,
         ),
-        metrics=totals.metric_summaries(metric_names, bounded),
+        metrics=totals.scores.summaries(expected.names, expected.bounded),
         metric_errors=dict(totals.metric_errors),
-        run_metrics=dict(run_metrics),
+        run_metrics=dict(run.run_metrics),
         errors=dict(totals.errors.most_common()),
         **call_figures.timings,
         example_s=distribution(totals.example_s),
@@ -164,8 +157,9 @@ def summarize_run(
         calls=call_figures.counts,
         predictors=call_figures.predictors,
         cost_usd=call_figures.cost,
-        versions=info.versions,
+        versions=run.info.versions,
     )
+    return summary, totals.scores
 
 
 def plain_metrics(summary: Summary) -> dict[str, Any]:
@@ -179,10 +173,11 @@ def plain_metrics(summary: Summary) -> dict[str, Any]:
         complete run with the highest mean: its mean, median latency and cost. Figures that do not
         exist are left out, since DVC has no way to show them.
     """
-    primary = summary.primary_metric or ""
+    primary = summary.primary_metric
     name = f"{primary}_mean" if primary in _OWN_COLUMNS else primary
-    means = {key: primary_value(run, primary) for key, run in summary.runs.items()}
-    known = {key: value for key, value in means.items() if value is not None}
+    # A metric of several numbers may have none of its own name.
+    ranked = {key: run.metrics[primary].mean for key, run in summary.runs.items() if primary in run.metrics}
+    known = {key: mean for key, mean in ranked.items() if mean is not None}
     complete = {key: value for key, value in known.items() if summary.runs[key].complete}
     costs = [run.cost_usd.total for run in summary.runs.values()]
     priced = [cost for cost in costs if cost is not None]
@@ -200,12 +195,6 @@ def plain_metrics(summary: Summary) -> dict[str, Any]:
     return plain
 
 
-def primary_value(run: RunSummary, primary: str) -> float | None:
-    """The number that ranks a run: the mean of the primary metric, or its value over all rows."""
-    metric = run.metrics.get(primary)
-    return metric.mean if metric is not None else run.run_metrics.get(primary)
-
-
 @dataclass
 class _Totals:
     """Sums and arrays over the rows of a run."""
@@ -218,8 +207,7 @@ class _Totals:
     parse_failures: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     metric_errors: Counter[str] = field(default_factory=Counter)
-    values: dict[str, array[float]] = field(default_factory=dict)
-    examples: dict[str, array[int]] = field(default_factory=dict)
+    scores: Scores = field(default_factory=Scores)
     example_s: array[float] = field(default_factory=lambda: array("d"))
     metric_s: array[float] = field(default_factory=lambda: array("d"))
 
@@ -241,35 +229,7 @@ class _Totals:
         if not from_cache:
             self.example_s.append(row["example_s"])
         self.metric_errors.update(row["metric_errors"].keys())
-        for name, value in row["metrics"].items():
-            if name not in self.values:
-                self.values[name], self.examples[name] = array("d"), array("q")
-            self.values[name].append(value)
-            # 64 bits instead of the text: two of 100,000 ids are the same with a chance of 3e-10.
-            self.examples[name].append(hash(row["example_id"]))
-
-    def having(self, metric: str) -> int:
-        """Examples that have a metric, or one of the numbers of a metric that gives several."""
-        own = [len(values) for name, values in self.values.items() if _belongs(name, metric)]
-        return max(own, default=0)
-
-    def metric_summaries(self, names: Sequence[str], bounded: Collection[str]) -> dict[str, MetricSummary]:
-        """Summaries in the order of the file; a metric of several numbers alone has none of its own."""
-        found = {name: [own for own in self.values if _belongs(own, name)] or [name] for name in names}
-        expected = [own for name in names for own in found[name]]
-        others = [name for name in self.values if name not in expected]
-        return {
-            name: metric_summary(
-                self.values.get(name, array("d")),
-                self.examples.get(name),
-                (0.0, 1.0) if name in bounded else None,
-            )
-            for name in [*expected, *others]
-        }
-
-
-def _belongs(name: str, metric: str) -> bool:
-    return name == metric or name.startswith(f"{metric}.")
+        self.scores.add(row)
 
 
 def _iso(timestamp: float | None) -> str | None:

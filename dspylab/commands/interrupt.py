@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -14,6 +15,8 @@ from dspylab.execute.pool import Stop
 
 #: How long calls in flight may take to finish after the first signal, in seconds.
 GRACE_S = 5.0
+#: A launcher may pass on the signal that the terminal has sent already; nobody presses twice this fast.
+_SAME_PRESS_S = 0.1
 
 
 @contextmanager
@@ -27,8 +30,10 @@ def stopping_on_signals() -> Iterator[Stop]:
     stop.on_request(_tell)
 
     def handle(_number: int, _frame: FrameType | None) -> None:
-        if stop.requested:
-            os._exit(Interrupted.exit_code)
+        if stop.requested_at is not None:
+            if time.monotonic() - stop.requested_at > _SAME_PRESS_S:
+                os._exit(Interrupted.exit_code)
+            return
         stop.request()
         if not stop.is_heeded:
             raise KeyboardInterrupt

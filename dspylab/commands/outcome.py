@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from dspylab.errors import BudgetExhausted, EndpointError, Interrupted, RunsIncomplete
+from dspylab.errors import (
+    BudgetExhausted,
+    DspylabError,
+    EndpointError,
+    Interrupted,
+    RepositoryError,
+    RunsIncomplete,
+)
 from dspylab.execute.active import RunReport
 from dspylab.execute.pool import Stop
 from dspylab.execute.runs import Execution
@@ -21,6 +28,7 @@ def raise_unless_complete(execution: Execution, stop: Stop) -> None:
         Interrupted: If the user stopped the execution.
         BudgetExhausted: If the budget ended it.
         EndpointError: If every run was left because a model refuses every call.
+        RepositoryError: If every run is being executed by another process.
         RunsIncomplete: If examples are left that another try may mend.
     """
     reports = execution.reports
@@ -31,12 +39,18 @@ def raise_unless_complete(execution: Execution, stop: Stop) -> None:
     total = sum(report.total for report in reports)
     progress = f"{kept} of {total} examples are finished and kept"
     if stop.requested:
-        raise Interrupted(f"stopped: {progress}", remedy="run the same command again to go on")
+        raise Interrupted(
+            f"stopped: {progress}", remedy="`dspylab run` (without --fresh) goes on where it stopped"
+        )
     if execution.exhausted is not None:
         raise BudgetExhausted(
             f"{execution.exhausted}; {progress}", remedy=_raise_budget(execution.spent, kept, total)
         )
-    problem = EndpointError if all(report.refused for report in reports) else RunsIncomplete
+    problem: type[DspylabError] = RunsIncomplete
+    if all(report.refused for report in reports):
+        problem = EndpointError
+    elif all(report.held for report in reports):
+        problem = RepositoryError
     raise problem(
         f"{len(left)} of {len(reports)} runs are incomplete; {progress}",
         remedy="mend the cause and run the same command again: only what is missing is called\n"
@@ -72,4 +86,6 @@ def _reasons(left: Sequence[RunReport]) -> Iterator[str]:
             parts.append(f"{retryable} failed at the endpoint")
         if reports[0].stopped:
             parts.append(reports[0].stopped)
+        if reports[0].error and not reports[0].refused:
+            parts.append(f"most often: {reports[0].error}")
         yield f"  {names}: {', '.join(parts)}"

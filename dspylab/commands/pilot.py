@@ -48,7 +48,8 @@ def run_pilot(laboratory: Laboratory, keys: Sequence[str], size: int) -> None:
 
 def _pilot(laboratory: Laboratory, report: RunReport) -> PilotRun:
     spec = laboratory.run(report.run)
-    rows = list(stored_rows(laboratory.layout.journal(laboratory.config_hash(spec))))
+    journal = laboratory.layout.journal(laboratory.config_hash(spec))
+    rows = [row for row in stored_rows(journal) if "index" in row]
     costs = [_cost(row["calls"]) for row in rows]
     known = [value for value in costs if value is not None]
     return PilotRun(
@@ -60,7 +61,7 @@ def _pilot(laboratory: Laboratory, report: RunReport) -> PilotRun:
 
 
 def _cost(calls: Iterable[Mapping[str, Any]]) -> float | None:
-    prices = [call["cost_usd"] for call in calls]
+    prices = [call["cost_usd"] for call in calls if call["error"] is None]
     return None if None in prices else sum(prices)
 
 

@@ -50,7 +50,7 @@ class RunTally:
         elif metric in outcome.metrics:
             self.scored += 1
             self.score += outcome.metrics[metric]
-        for call in outcome.calls:
+        for call in (call for call in outcome.calls if call.error is None):
             self.cost_usd = (
                 None if self.cost_usd is None or call.cost_usd is None else self.cost_usd + call.cost_usd
             )
@@ -229,7 +229,7 @@ class LiveView:
 
 def _ending(report: RunReport) -> str:
     if report.complete:
-        return "done"
+        return f"done, but {report.failed} failed ({report.error})" if report.error else "done"
     if report.refused:  # said once, at the end, for all its runs
         return "stopped: its model refuses every call"
     return f"stopped: {report.stopped}" if report.stopped else f"incomplete: {report.retryable} to try again"

@@ -72,8 +72,14 @@ def _stale(
         return keys, set()
     stale = [key for key in keys if states[key].state != "done"]
     _drop_recorded(laboratory, [key for key in keys if states[key].state == "done"])
-    restored = repository.restore(entry, stale) if stale else set()
+    # What an interrupted session began, an interrupted `--fresh` included, goes on instead.
+    begun = {key for key in stale if _is_begun(laboratory, key)}
+    restored = repository.restore(entry, [key for key in stale if key not in begun]) if stale else set()
     return [key for key in stale if key not in restored], restored
+
+
+def _is_begun(laboratory: Laboratory, key: str) -> bool:
+    return laboratory.layout.journal(laboratory.config_hash(laboratory.run(key))).is_file()
 
 
 def _drop_recorded(laboratory: Laboratory, keys: Sequence[str]) -> None:

@@ -41,7 +41,8 @@ def _select(laboratory: Laboratory, coordinates: list[str]) -> RunSpec:
                 "is no coordinate", where=argument, remedy="write axis=value, such as model=smollm2"
             ) from error
         wanted[axis] = value
-    fitting = [
+    exact = [run for run in laboratory.runs if run.coordinates == wanted]
+    fitting = exact or [
         run
         for run in laboratory.runs
         if all(axis in run.coordinates and run.coordinates[axis] == value for axis, value in wanted.items())

@@ -50,6 +50,7 @@ class RunReport:
         retryable: Failures that another try may mend; the next run tries them again.
         stopped: Why examples were left out; None if none were.
         refused: Whether that is because a model refuses every call.
+        held: Whether another process executes it.
         error: The most frequent error of the failed examples of this session; None if none failed.
     """
 
@@ -60,6 +61,7 @@ class RunReport:
     retryable: int
     stopped: str | None
     refused: bool = False
+    held: bool = False
     error: str | None = None
 
     @property
@@ -189,7 +191,13 @@ class ActiveRun:
             self._stopped = error.message
             total = len(self.job.rows)
             self.report = RunReport(
-                run=self.job.spec.key, total=total, done=0, failed=0, retryable=0, stopped=self._stopped
+                run=self.job.spec.key,
+                total=total,
+                done=0,
+                failed=0,
+                retryable=0,
+                stopped=self._stopped,
+                held=True,
             )
             return
         if journal.published is not None and self._is_recorded(journal.published):

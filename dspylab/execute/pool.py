@@ -135,5 +135,7 @@ def _start(turns: deque[_Lane], executor: Executor, finished: _Finished) -> bool
     return False
 
 
-def _put(finished: _Finished, lane: _Lane, run: ActiveRun) -> Callable[[Future[ExampleOutcome | AbandonedExample | None]], None]:
+def _put(
+    finished: _Finished, lane: _Lane, run: ActiveRun
+) -> Callable[[Future[ExampleOutcome | AbandonedExample | None]], None]:
     return lambda future: finished.put((lane, run, future))

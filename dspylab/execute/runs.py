@@ -178,7 +178,7 @@ def _job(laboratory: Laboratory, spec: RunSpec, models: Models) -> Job:
         spec=spec,
         program=program,
         names=predictor_names(program),
-        lm=models.lm(spec.model, spec.lm_settings),
+        lm=models.lm(spec.model, spec.lm_settings, spec.seed if "seed" in spec.coordinates else None),
         engines=tuple(models.engines[model_id] for model_id in (spec.model, *_judges(laboratory))),
         adapter=laboratory.code.adapter(spec.adapter),
         scorers=build_scorers(experiment.metrics, laboratory.code.attribute, judge),

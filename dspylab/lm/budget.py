@@ -106,7 +106,8 @@ class Ledger:
 
     def _reached(self, amount: Spending) -> str | None:
         for name, limit, value in self._bounds(amount):
-            if value >= limit:
+            # A bound of zero admits what is free.
+            if value > limit or value == limit > 0:
                 return f"budget.{name} of {limit:g} is reached: {value:g} spent"
         return None
 

@@ -27,6 +27,7 @@ from dspylab.lm.metered import AsyncMeteredEngine, Endpoint, InnerEngine, Metere
 from dspylab.lm.native import NativeEngine
 from dspylab.lm.pricing import cost_usd, rates_for
 from dspylab.lm.routing import Engine, engine_for, native_provider, native_route, wire_model
+from dspylab.lm.threads import make_safe_for_threads
 from dspylab.lm.timing import Tokens, reported_tokens
 from dspylab.plan.identity import resolved_model
 from dspylab.records import JSON, LMCall, Rates
@@ -82,9 +83,7 @@ class Models:
             engine = self._engine(model_id, model, keys[model_id])
             self.engines[model_id] = engine
             self._async_engines[model_id] = AsyncMeteredEngine(engine, self.width(model_id))
-        # The progress bars of `dspy.Parallel` share a lock that the first one makes. Examples that make it
-        # at the same time would make two, and one of them fails.
-        dspy.utils.parallelizer.tqdm.tqdm.get_lock()
+        make_safe_for_threads()
 
     def __enter__(self) -> Self:
         return self
@@ -96,12 +95,14 @@ class Models:
             engine.close()
         local.close_all()
 
-    def lm(self, model_id: str, settings: Mapping[str, JSON]) -> MeteredLM:
+    def lm(self, model_id: str, settings: Mapping[str, JSON], seed: int | None = None) -> MeteredLM:
         """The `dspy.LM` of a run.
 
         Args:
             model_id: Id of the model.
             settings: Request settings of the run.
+            seed: Seed of the run, sent to endpoints that take one. It also keeps the repetitions of an
+                experiment apart in DSPy's cache. None when the matrix has no seeds.
 
         Raises:
             UsageError: If DSPy refuses the settings for this model.
@@ -109,6 +110,11 @@ class Models:
         resolved = resolved_model(self._experiment, model_id, settings)
         params = dict(resolved.get("params") or {})  # type: ignore[arg-type]
         entry = self._experiment.models[model_id]
+        if seed is not None:
+            if "seed" in self.engines[model_id].supported_params:
+                params.setdefault("seed", seed)
+            if entry.cache and resolved.get("temperature"):
+                params["rollout_id"] = seed
         try:
             return MeteredLM(
                 self._name(model_id),
@@ -165,7 +171,7 @@ class Models:
         own = Gate(width, model.requests_per_minute, model.tokens_per_minute)
         place = urlsplit(address.url).netloc if address.url else model.model.partition("/")[0]
         shared = self._endpoint_gates.setdefault(place, Gate(0))
-        shared.allow_more(width)
+        shared.allow(width)
         endpoint = Endpoint(
             id=model_id,
             wire_model=wire_model(model),

@@ -60,12 +60,13 @@ class Gate:
         self._ended = threading.Event()
         self._error: Callable[[], BaseException] = Stopped
 
-    def allow_more(self, calls: int) -> None:
-        """Raises the limit, when one more model shares the endpoint."""
+    def allow(self, calls: int) -> None:
+        """Raises the limit to what one more model that shares the endpoint allows, if that is more."""
         with self._lock:
-            self.maximum += calls
-            self._limit += calls
-            self._wake_first()
+            if calls > self.maximum:
+                self._limit += calls - self.maximum
+                self.maximum = calls
+                self._wake_first()
 
     @property
     def limit(self) -> int:

@@ -54,6 +54,9 @@ class TimedLiteLLMEngine(LiteLLMEngine):  # type: ignore[misc]  # dspy has no ty
             counted = any(getattr(kept, "usage", None) is not None for kept in source.chunks)
             yield end if counted else replace(end, usage=Usage())
 
+    def sent(self) -> None:
+        """Unknown: LiteLLM does not say when it sends."""
+
     def arrived(self) -> int:
         """The present moment: LiteLLM does not say when bytes arrive."""
         return time.perf_counter_ns()

@@ -53,6 +53,9 @@ class InnerEngine(Protocol):
     def stream(self, request: lm15.Request) -> Iterator[Any]:
         """One call, one attempt, as canonical events."""
 
+    def sent(self) -> int | None:
+        """When this thread's last request was sent, in nanoseconds of `perf_counter_ns`; None if unknown."""
+
     def arrived(self) -> int:
         """When what was last yielded to this thread arrived, in nanoseconds of `perf_counter_ns`."""
 
@@ -245,16 +248,18 @@ class MeteredEngine:
 
     def _attempt(self, request: lm15.Request) -> tuple[lm15.Response, Timing]:
         timing = Timing(sent=time.perf_counter_ns())
-        if not self.endpoint.stream:
+        if self.endpoint.stream:
+            accumulator = StreamAccumulator(request)
+            for event in self.inner.stream(request):
+                if event.type == "delta":
+                    timing.note(event.delta, self.inner.arrived())
+                accumulator.push(event)
+            response = accumulator.response()
+        else:
             response = self.inner.complete(request)
             timing.last = time.perf_counter_ns()
-            return response, timing
-        accumulator = StreamAccumulator(request)
-        for event in self.inner.stream(request):
-            if event.type == "delta":
-                timing.note(event.delta, self.inner.arrived())
-            accumulator.push(event)
-        return accumulator.response(), timing
+        timing.sent = self.inner.sent() or timing.sent
+        return response, timing
 
     def _may_retry(self, error: Exception, progress: _Progress) -> bool:
         """Whether another attempt may follow, after whatever wait it needs.

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from urllib.request import getproxies
 
 from dspy._vendor.lm15.providers.openai import OpenAILM, _finish_from_status
-from dspy._vendor.lm15.transports import StdlibTransport
+from dspy._vendor.lm15.transports import StdlibTransport, TransportRequest, TransportResponse
 from dspy.clients.engines import LM15Engine
 from dspy.lm15 import RouterConfig
 
@@ -19,7 +19,7 @@ from dspylab.lm.oneshot import OneShotTransport
 
 
 class TimedTransport(StdlibTransport):  # type: ignore[misc]  # dspy has no types
-    """lm15's HTTP transport, reading the clock whenever bytes arrive, before anything is made of them.
+    """lm15's HTTP transport, reading the clock where bytes leave and arrive.
 
     Deltas that arrived together get one moment, so that how fast they are parsed is not taken for how
     fast they were sent; and no other thread's work stands between an arrival and its moment.
@@ -27,12 +27,12 @@ class TimedTransport(StdlibTransport):  # type: ignore[misc]  # dspy has no type
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._moments = threading.local()
+        self.moments = Moments()
 
-    def arrived(self) -> int:
-        """When the bytes that this thread read last arrived, in nanoseconds of `perf_counter_ns`."""
-        moment: int = self._moments.arrived
-        return moment
+    def stream(self, request: TransportRequest) -> TransportResponse:
+        """As lm15's transport."""
+        self.moments.sent = None
+        return super().stream(request)
 
     def close(self) -> None:
         """Closes all connections; calls in flight fail at once."""
@@ -43,9 +43,27 @@ class TimedTransport(StdlibTransport):  # type: ignore[misc]  # dspy has no type
         super().close()
 
     def _open(self, *arguments: Any, **settings: Any) -> Any:
+        self.moments.note_sending()
         connection = super()._open(*arguments, **settings)
-        connection.sock = _TimedSocket(connection.sock, self._moments)
+        connection.sock = _TimedSocket(connection.sock, self.moments)
         return connection
+
+
+class Moments(threading.local):
+    """What a thread's last request did when, in nanoseconds of `perf_counter_ns`.
+
+    Attributes:
+        sent: When it began to connect or, over a connection that was there, to send.
+        arrived: When the bytes that were read last arrived.
+    """
+
+    sent: int | None = None
+    arrived: int = 0
+
+    def note_sending(self) -> None:
+        """Notes the present moment, unless the request has begun before."""
+        if self.sent is None:
+            self.sent = time.perf_counter_ns()
 
 
 class TimedOneShotTransport(TimedTransport, OneShotTransport):
@@ -53,11 +71,15 @@ class TimedOneShotTransport(TimedTransport, OneShotTransport):
 
 
 class _TimedSocket:
-    """A socket, plain or of TLS, that notes for the reading thread when its bytes arrived."""
+    """A socket, plain or of TLS, that notes moments for the thread that uses it."""
 
-    def __init__(self, inner: socket.socket, moments: threading.local) -> None:
+    def __init__(self, inner: socket.socket, moments: Moments) -> None:
         self._inner = inner
         self._moments = moments
+
+    def sendall(self, data: bytes) -> None:
+        self._moments.note_sending()
+        self._inner.sendall(data)
 
     def recv(self, size: int) -> bytes:
         data = self._inner.recv(size)
@@ -132,9 +154,13 @@ class NativeEngine(LM15Engine):  # type: ignore[misc]  # dspy has no types
             where = {"base_url": url} if url else {}
             self._providers[provider] = ResponsesDialect(api_key=key, transport=self._transport, **where)
 
+    def sent(self) -> int | None:
+        """When this thread's last request was sent, in nanoseconds of `perf_counter_ns`."""
+        return self._transport.moments.sent
+
     def arrived(self) -> int:
         """When what was last yielded to this thread arrived, in nanoseconds of `perf_counter_ns`."""
-        return self._transport.arrived()
+        return self._transport.moments.arrived
 
     def close(self) -> None:
         """Closes all connections; calls in flight fail at once."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import dspy
 
 from dspylab.config.models import Metric
-from dspylab.errors import BudgetExhausted, Interrupted, ProgramError
+from dspylab.errors import ProgramError
 from dspylab.jsonable import to_json
 from dspylab.metrics.builtin import COMPARISONS, WITHOUT_LABEL, Comparison, comparison
 from dspylab.metrics.calling import MetricCall, metric_call
@@ -22,9 +22,6 @@ from dspylab.metrics.fields import answer_of, label_of
 from dspylab.metrics.judge import judge_scorer
 from dspylab.metrics.numbers import Score, score_of
 from dspylab.records import JSON
-
-#: What ends the run, not the metric.
-_NOT_THE_METRICS = (BudgetExhausted, Interrupted)
 
 
 class Scorer(Protocol):
@@ -91,8 +88,8 @@ def score_all(
         Numbers, errors and details of all metrics.
 
     Raises:
-        BudgetExhausted, Interrupted: What ends the run is no failure of a metric.
         Exception: What `passes` says so of.
+        Stopped: If the run was stopped; as a `BaseException` it is no failure of a metric.
     """
     values: dict[str, float] = {}
     errors: dict[str, str] = {}
@@ -100,8 +97,6 @@ def score_all(
     for scorer in scorers:
         try:
             score = scorer.score(example, prediction)
-        except _NOT_THE_METRICS:
-            raise
         except Exception as error:  # the user's code may raise anything
             if passes(error):
                 raise

@@ -140,7 +140,10 @@ def save_experiment(root: Path, prefix: str, paths: Iterable[Path]) -> SavedExpe
             # The copy keeps what git knows about unchanged files, so it does not read them again.
             shutil.copy2(own_index, index["GIT_INDEX_FILE"])
         present = [os.path.relpath(path, root) for path in paths if path.exists()]
-        for arguments in (["add", "--update", ":/"], ["add", "--force", "--", *present]):
+        # What git ignores stays out: it may be private, or a data file that DVC keeps.
+        hidden = set(ignored(root, present))
+        named = [name for name in present if name not in hidden]
+        for arguments in (["add", "--update", ":/"], ["add", "--", *named]):
             answer = _git(root, *arguments, env=index)
             if answer.returncode != 0:
                 return NotSaved(f"git says: {answer.stderr.strip()}")

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 #: What stands for a figure that does not exist.
 NOTHING = "–"  # noqa: RUF001 - a dash is meant
+#: Sizes of an estimate between which it is written without an exponent, and its most decimals.
+_LEAST_FIXED, _MOST_FIXED = 1e-3, 1e9
+_MOST_DECIMALS = 6
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
@@ -33,28 +36,21 @@ def count(value: float | None) -> str:
     return NOTHING if value is None else f"{value:,.0f}"
 
 
-def percent(share: float | None) -> str:
-    """A share of 0 to 1 as a percentage with at most one decimal: 4.2%."""
-    return NOTHING if share is None else f"{100 * share:.1f}".removesuffix(".0") + "%"
-
-
-def interval(ends: Sequence[float] | None) -> str:
-    """An interval, as many decimals as tell its ends apart: [0.72, 0.88]."""
-    if ends is None:
-        return NOTHING
-    low, high = ends
-    width = high - low
-    decimals = 2
-    while decimals < 6 and width > 0 and width * 10**decimals < 10:
-        decimals += 1
-    if max(abs(low), abs(high)) >= 100:
-        return f"[{number(low)}, {number(high)}]"
-    return f"[{low:.{decimals}f}, {high:.{decimals}f}]"
-
-
 def estimate(mean: float | None, ends: Sequence[float] | None) -> str:
-    """A mean and its interval: 0.812 [0.72, 0.88]."""
-    return number(mean) if ends is None else f"{number(mean)} {interval(ends)}"
+    """A mean and its interval, if it has one, all with the same decimals: 0.812 [0.720, 0.880]."""
+    if mean is None:
+        return NOTHING
+    low, high = (mean, mean) if ends is None else ends
+    size = max(abs(mean), abs(low), abs(high))
+    if 0 < size < _LEAST_FIXED or size >= _MOST_FIXED:
+        return number(mean) if ends is None else f"{number(mean)} [{number(low)}, {number(high)}]"
+    decimals = max(0, 4 - len(f"{size:.0f}"))
+    # As many as tell the ends apart, or, without ends, as show two digits.
+    width = size if ends is None else high - low
+    while decimals < _MOST_DECIMALS and 0 < width * 10**decimals < 10:
+        decimals += 1
+    shown = [f"{value:,.{decimals}f}" for value in (mean, low, high)]
+    return shown[0] if ends is None else f"{shown[0]} [{shown[1]}, {shown[2]}]"
 
 
 def duration(seconds: float | None) -> str:

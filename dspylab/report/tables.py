@@ -9,7 +9,7 @@ from typing import Any
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -23,6 +23,8 @@ _NAME_WIDTH = 18
 _GAP = 2
 #: Rank of the column of the first metric that is not the primary one.
 _OTHER_METRICS = 8
+#: Runs whose failures are described below the table.
+_NAMED_FAILURES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Column:
         rank: Columns of a higher rank go first when the terminal is too narrow; 0 always stays.
         text: True for names and reasons, which are folded; False for figures, which are not.
         style: From a row to a style; None for none.
+        legend: What it means, said below the table when it is shown.
     """
 
     title: str
@@ -42,6 +45,7 @@ class Column:
     rank: int = 0
     text: bool = False
     style: Callable[[Any], str] | None = None
+    legend: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +71,23 @@ class FittingTable:
             if self._least_width(columns) <= options.max_width:
                 break
         yield self._table(columns)
-        left_out = [column.title.replace("\n", " ") for column in self.columns if column not in columns]
+        legend = self._legend(columns)
+        if legend:
+            yield Text(legend, style="dim")
         for note in self.notes:
             yield Text(printable(note), style="dim")
+        left_out = [column.title.replace("\n", " ") for column in self.columns if column not in columns]
         if left_out:
             yield Text(f"Left out in this width: {', '.join(left_out)}.", style="dim")
+
+    def _legend(self, columns: Sequence[Column]) -> str:
+        """What the columns mean, and the dash if there is one; nothing for a table that explains itself."""
+        meanings = [column.legend for column in columns if column.legend]
+        if not meanings or not self.rows:
+            return ""
+        if any(column.cell(row) == NOTHING for column in columns for row in self.rows):
+            meanings.append(f"{NOTHING}: no such figure.")
+        return " ".join(meanings)
 
     def _choices(self) -> Iterator[list[Column]]:
         for rank in range(max(column.rank for column in self.columns), -1, -1):
@@ -138,6 +154,8 @@ class PlanRow:
 def results_table(summary: Summary | Mapping[str, Any]) -> RenderableType:
     """The results of an experiment, one row a run: the best first, incomplete ones last.
 
+    Below it, if runs differ in their seed alone, their metrics over all seeds.
+
     Args:
         summary: The summary, or the content of `summary.json`.
 
@@ -146,27 +164,11 @@ def results_table(summary: Summary | Mapping[str, Any]) -> RenderableType:
         neither markup nor control characters in them act.
     """
     document: Mapping[str, Any] = to_json(summary)
-    primary = document["primary_metric"] or ""
-    rows = sorted(
-        ({"key": key, **run} for key, run in document["runs"].items()),
-        # A mean over part of the examples is no match for one over all of them.
-        key=lambda run: (not run["complete"], _mean(run, primary) is None, -(_mean(run, primary) or 0.0)),
-    )
-    columns = (
-        Column("run", lambda run: run["key"] + ("" if run["complete"] else "*"), text=True),
-        Column(
-            printable(primary) or "metric", lambda run: estimate(_mean(run, primary), _ends(run, primary))
-        ),
-        Column("scored", _scored, rank=1),
-        Column("failed", lambda run: count(run["examples"]["failed"]), rank=4, style=_alarm),
-        Column("latency\np50", lambda run: duration(run["latency_s"]["p50"]), rank=2),
-        Column("latency\np95", lambda run: duration(run["latency_s"]["p95"]), rank=5),
-        Column("TTFT\np50", lambda run: duration(run["ttft_s"]["p50"]), rank=6),
-        Column("tok/s", lambda run: number(run["throughput_tokens_per_s"]), rank=7),
-        Column("cost", lambda run: cost(run["cost_usd"]["total"]), rank=3),
-        *_other_metrics(rows, primary),
-    )
-    return FittingTable(_title(document), columns, rows, _notes(rows, primary))
+    primary = document["primary_metric"]
+    table = _runs_table(document, primary)
+    if not document["over_seeds"]:
+        return table
+    return Group(table, Text(), _seeds_table(document, primary))
 
 
 def plan_table(rows: Sequence[PlanRow], title: str = "Plan") -> RenderableType:
@@ -190,6 +192,75 @@ def plan_table(rows: Sequence[PlanRow], title: str = "Plan") -> RenderableType:
     return FittingTable(title, columns, rows)
 
 
+def _runs_table(document: Mapping[str, Any], primary: str) -> FittingTable:
+    rows = _ranked([{"key": key, **run} for key, run in document["runs"].items()], primary)
+    columns = (
+        Column("run", _name, text=True),
+        _primary_column(rows, primary),
+        Column("scored", _scored, rank=1, legend="scored: of those attempted."),
+        Column("failed", lambda run: count(run["examples"]["failed"]), rank=4, style=_alarm),
+        Column(
+            "latency\np50",
+            lambda run: duration(run["latency_s"]["p50"]),
+            rank=2,
+            legend="latency: a call from sending it to its last token.",
+        ),
+        Column("latency\np95", lambda run: duration(run["latency_s"]["p95"]), rank=5),
+        Column("TTFT\np50", lambda run: duration(run["ttft_s"]["p50"]), rank=6),
+        Column("tok/s", lambda run: number(run["throughput_tokens_per_s"]), rank=7),
+        Column("cost", lambda run: cost(run["cost_usd"]["total"]), rank=3),
+        *_other_metrics(rows, primary),
+    )
+    return FittingTable(_title(document), columns, rows, _notes(rows, primary))
+
+
+def _seeds_table(document: Mapping[str, Any], primary: str) -> FittingTable:
+    """The metrics of runs that differ in their seed alone, one row for all seeds."""
+    runs = document["runs"]
+    groups = [
+        {
+            "key": key,
+            "complete": all(runs[run]["complete"] for run in group["runs"]),
+            "run_metrics": {},
+            **group,
+        }
+        for key, group in document["over_seeds"].items()
+    ]
+    rows = _ranked(groups, primary)
+    columns = (
+        Column("runs", _name, text=True),
+        _primary_column(rows, primary),
+        Column("seeds", lambda group: count(len(group["runs"])), rank=1),
+        Column(
+            "examples",
+            lambda group: count(_metric(group, primary).get("examples")),
+            rank=2,
+            legend="examples: distinct; each is one unit of the interval, whatever the number of seeds.",
+        ),
+        *_other_metrics(rows, primary),
+    )
+    return FittingTable("over seeds", columns, rows)
+
+
+def _ranked(rows: Sequence[Mapping[str, Any]], primary: str) -> list[Mapping[str, Any]]:
+    """The best first. A mean over part of the examples is no match for one over all of them."""
+
+    def place(row: Mapping[str, Any]) -> tuple[bool, bool, float]:
+        mean = _metric(row, primary).get("mean")
+        return not row["complete"], mean is None, -(mean or 0.0)
+
+    return sorted(rows, key=place)
+
+
+def _primary_column(rows: Sequence[Mapping[str, Any]], primary: str) -> Column:
+    has_interval = any(_metric(row, primary).get("ci95") for row in rows)
+    return Column(
+        printable(primary),
+        partial(_estimate, name=primary),
+        legend="[…]: 95% interval." if has_interval else "",
+    )
+
+
 def _other_metrics(rows: Sequence[Mapping[str, Any]], primary: str) -> list[Column]:
     """The means of the other metrics; they are the first to go when it gets narrow."""
     names = dict.fromkeys(name for run in rows for name in (*run["metrics"], *run["run_metrics"]))
@@ -200,8 +271,22 @@ def _other_metrics(rows: Sequence[Mapping[str, Any]], primary: str) -> list[Colu
     ]
 
 
-def _shown_mean(run: Mapping[str, Any], name: str) -> str:
-    return number(_mean(run, name))
+def _metric(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    metric: Mapping[str, Any] = row["metrics"].get(name, {})
+    return metric
+
+
+def _estimate(row: Mapping[str, Any], name: str) -> str:
+    metric = _metric(row, name)
+    return estimate(metric.get("mean"), metric.get("ci95"))
+
+
+def _shown_mean(row: Mapping[str, Any], name: str) -> str:
+    return estimate(_metric(row, name).get("mean", row["run_metrics"].get(name)), None)
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return str(row["key"]) + ("" if row["complete"] else "*")
 
 
 def _title(document: Mapping[str, Any]) -> str:
@@ -210,30 +295,30 @@ def _title(document: Mapping[str, Any]) -> str:
 
 
 def _notes(rows: Sequence[Mapping[str, Any]], primary: str) -> list[str]:
-    legend = (
-        "[…]: 95% interval. scored: of those attempted. latency: a call from sending it to its last token."
-    )
-    notes = [f"{legend} {NOTHING}: no such figure."]
+    notes = []
     if any(not run["complete"] for run in rows):
         notes.append("* not complete: run it again to go on. Its figures are over what is done.")
+    notes += _failures([run for run in rows if run["examples"]["failed"]])
     if any(run["cost_usd"]["total"] is None for run in rows):
         notes.append("A cost is missing where a model has no known price: give it pricing: in the file.")
     several = sorted({name for run in rows for name in run["metrics"] if name.startswith(f"{primary}.")})
-    if several and all(_mean(run, primary) is None for run in rows):
+    if several and all(_metric(run, primary).get("mean") is None for run in rows):
         notes.append(f"{primary} gives several numbers; rank by one of them: {', '.join(several)}.")
     return notes
 
 
-def _mean(run: Mapping[str, Any], primary: str) -> float | None:
-    metric = run["metrics"].get(primary)
-    value: float | None = metric["mean"] if metric is not None else run["run_metrics"].get(primary)
-    return value
-
-
-def _ends(run: Mapping[str, Any], primary: str) -> Sequence[float] | None:
-    metric = run["metrics"].get(primary)
-    ends: Sequence[float] | None = metric["ci95"] if metric is not None else None
-    return ends
+def _failures(failed: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What most often failed the examples of each run, of the first few runs."""
+    lines = []
+    for run in failed[:_NAMED_FAILURES]:
+        kind, often = max(run["errors"].items(), key=lambda entry: entry[1])
+        number_failed = run["examples"]["failed"]
+        of_them = "" if often == number_failed else f" ({count(often)} of them)"
+        lines.append(f"{run['key']}: {count(number_failed)} failed: {kind}{of_them}")
+    more = len(failed) - len(lines)
+    if more:
+        lines.append(f"{count(more)} more {'run has' if more == 1 else 'runs have'} failed examples.")
+    return lines
 
 
 def _scored(run: Mapping[str, Any]) -> str:

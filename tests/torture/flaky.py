@@ -2,9 +2,9 @@
 
     python tests/torture/flaky.py --examples 1000
 
-30% of the requests get status 429, 5% status 500, 2% are cut in the middle of the reply, 1% get broken JSON and
-1% are never answered. What still fails after all attempts must be a recorded failure, and the next run must
-try those examples again and no others.
+30% of the requests get status 429, 5% status 500, 2% are cut in the middle of the reply, 1% get broken JSON
+and 1% are never answered. What still fails after all attempts must be a recorded failure, and the next run
+must try those examples again and no others.
 """
 
 from __future__ import annotations

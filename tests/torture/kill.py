@@ -96,10 +96,10 @@ class Torture:
         return self.figures
 
     def _phase(self, killed: int) -> Phase:
-        """Mostly while calls are made; a tenth at start-up, and the last fifth after the last call."""
+        """Mostly while calls are made, some at start-up; the last fifth after the last call."""
         if killed >= self.figures.kills * 4 // 5:
             return "after"
-        return "start" if self.random.random() < 0.1 else "calls"
+        return "start" if self.random.random() < 0.2 else "calls"
 
     def _session(self, phase: Phase, killed: int) -> bool:
         """Starts a session and kills it; says whether it was alive to be killed."""
@@ -123,7 +123,7 @@ class Torture:
                 count(self.figures.signals, number.name)
                 send(process, number)
                 if number != signal.SIGKILL and self.random.random() < 0.3:
-                    time.sleep(self.random.uniform(0.05, 0.5))
+                    time.sleep(self.random.uniform(0.05, 1.0))
                     send(process, number)
             code = self._end(process)
         # Whoever the signal did not reach must not go on by himself.
