@@ -223,6 +223,7 @@ def test_options_come_from_the_machine_unless_given() -> None:
     chosen = local.serve_options()
 
     assert 1 <= chosen.n_threads <= (os.cpu_count() or 1)
+    assert local.default_concurrency() == chosen.n_parallel
     assert local.serve_options(n_ctx=512, n_parallel=1, n_threads=3) == local.ServeOptions(
         n_ctx=512, n_parallel=1, n_threads=3
     )

@@ -47,13 +47,21 @@ _SPIN_COUNT = "GOMP_SPINCOUNT"
 #: Slots; the context window is divided among them.
 _N_PARALLEL = 4
 _N_CTX = 8192
-#: More threads than this do not make small models faster, they only wait for each other.
+#: With more, the threads of a small model wait for each other longer than they compute.
 _MAX_THREADS = 8
 
 
-def default_concurrency() -> int:
-    """Calls in flight at once when the model's entry does not say."""
-    return 1
+def default_concurrency(n_parallel: int | None = None) -> int:
+    """Calls in flight at once when the model's entry does not say: one a slot, so that none queues.
+
+    With four slots, two idle cores answer 10 to 20 percent more examples per second than with one call
+    at a time, but each call takes three times as long: who wants the latency of a lone call sets
+    ``max_concurrency: 1``.
+
+    Args:
+        n_parallel: Slots that the model is served with; None for the default.
+    """
+    return n_parallel or _N_PARALLEL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,10 +202,9 @@ def _prove(server: Any, path: Path) -> None:
 
 
 def _import_engine(path: Path) -> Any:
-    # libgomp reads its settings once, when it is loaded. By default a thread that waits for the others
-    # spins for milliseconds: when another process wants that core, two threads are ten times slower than
-    # one. Spinning for microseconds costs nothing on an idle machine and stays as fast as one thread on
-    # a busy one.
+    # libgomp reads its settings once, when it is loaded. Left alone, a thread that waits for the others
+    # spins for milliseconds: as soon as another process wants the core, two threads get slower than one,
+    # up to tenfold. Spinning for microseconds is as fast on idle cores and does no harm on busy ones.
     before = os.environ.get(_SPIN_COUNT)
     os.environ.setdefault(_SPIN_COUNT, "300")
     try:
