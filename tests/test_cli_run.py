@@ -275,7 +275,7 @@ def test_ctrl_c_keeps_everything_and_says_how_to_go_on(
         assert process.returncode == 130, err
         assert "Traceback" not in err
         assert "finished and kept" in err
-        assert "run the same command again" in err
+        assert "goes on where it stopped" in err
         done = cli("run", "-c", lab.config, cwd=lab.root)
         assert done.code == 0, done.err
         assert len(server.requests) <= 24 + 2

@@ -390,7 +390,8 @@ def test_a_reply_too_long_to_stream_is_paid_for_once_and_the_remedy_works(
         )
         streamed = cli_inside("run-one", "model=fake", cwd=lab.root)
 
-        assert streamed.code == 0, streamed.err
+        assert streamed.code == 1
+        assert streamed.err.count("set stream: false") == 1
         assert len(server.requests) == 2
         for row in rows(lab):
             assert row["error"]["kind"] == "program"

@@ -306,7 +306,7 @@ from dspylab.lm import gguf, local
 
 assert not {{"xllamacpp", "dspy", "litellm"}} & set(sys.modules), "importing the module loads a heavy library"
 server = local.serve(gguf.locate({MODEL!r}, base=Path()))
-body = {{"messages": [{{"role": "user", "content": "Tell a story."}}], "stream": True, "max_tokens": 1500}}
+body = {{"messages": [{{"role": "user", "content": "Tell a story."}}], "stream": True, "max_tokens": 400}}
 request = urllib.request.Request(
     server.url + "/chat/completions",
     data=json.dumps({{**body, "ignore_eos": True}}).encode(),
@@ -343,7 +343,7 @@ def test_a_process_ends_by_itself_with_a_call_in_flight(ending: str, code: int) 
         [sys.executable, "-c", SERVE_AND_CALL + ending],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
     )
 
@@ -366,7 +366,7 @@ def test_ctrl_c_reaches_python_and_ends_the_process() -> None:
     assert child.stdout.readline() == "answering\n"
 
     child.send_signal(signal.SIGINT)
-    _, errors = child.communicate(timeout=60)
+    _, errors = child.communicate(timeout=150)
 
     assert child.returncode == -signal.SIGINT
     assert errors.splitlines()[-1] == "KeyboardInterrupt"

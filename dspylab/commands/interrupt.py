@@ -17,6 +17,7 @@ from dspylab.execute.pool import Stop
 GRACE_S = 5.0
 #: A launcher may pass on the signal that the terminal has sent already; nobody presses twice this fast.
 _SAME_PRESS_S = 0.1
+_SHOW_CURSOR = b"\x1b[?25h\n"
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def stopping_on_signals() -> Iterator[Stop]:
     def handle(_number: int, _frame: FrameType | None) -> None:
         if stop.requested_at is not None:
             if time.monotonic() - stop.requested_at > _SAME_PRESS_S:
-                os._exit(Interrupted.exit_code)
+                _leave()
             return
         stop.request()
         if not stop.is_heeded:
@@ -44,6 +45,13 @@ def stopping_on_signals() -> Iterator[Stop]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _leave() -> None:
+    if sys.stdout.isatty():
+        # The live view has hidden the cursor. Not print(): the signal may have come in the middle of one.
+        os.write(sys.stdout.fileno(), _SHOW_CURSOR)
+    os._exit(Interrupted.exit_code)
 
 
 def _tell() -> None:

@@ -27,7 +27,7 @@ from dspylab.lm.metered import AsyncMeteredEngine, Endpoint, InnerEngine, Metere
 from dspylab.lm.native import NativeEngine
 from dspylab.lm.pricing import cost_usd, rates_for
 from dspylab.lm.routing import Engine, engine_for, native_provider, native_route, wire_model
-from dspylab.lm.threads import make_safe_for_threads
+from dspylab.lm.threads import prepare_for_threads
 from dspylab.lm.timing import Tokens, reported_tokens
 from dspylab.plan.identity import resolved_model
 from dspylab.records import JSON, LMCall, Rates
@@ -83,7 +83,7 @@ class Models:
             engine = self._engine(model_id, model, keys[model_id])
             self.engines[model_id] = engine
             self._async_engines[model_id] = AsyncMeteredEngine(engine, self.width(model_id))
-        make_safe_for_threads()
+        prepare_for_threads()
 
     def __enter__(self) -> Self:
         return self

@@ -28,6 +28,10 @@ def laboratory(folder: Path, server: FakeServer, init_repository: InitRepository
     return lab
 
 
+def assert_cursor_is_shown(terminal: Terminal) -> None:
+    assert terminal.text.rfind("\x1b[?25h") > terminal.text.rfind("\x1b[?25l")
+
+
 def test_ctrl_c_waits_for_calls_in_flight_and_says_how_to_go_on(
     tmp_path: Path, cli: Cli, init_repository: InitRepository
 ) -> None:
@@ -45,7 +49,7 @@ def test_ctrl_c_waits_for_calls_in_flight_and_says_how_to_go_on(
         assert f"stopped: {asked} of 20 examples are finished and kept" in terminal.text
         assert "goes on where it stopped" in terminal.text
         assert "Traceback" not in terminal.text
-        assert terminal.text.rfind("\x1b[?25h") > terminal.text.rfind("\x1b[?25l"), "the cursor is hidden"
+        assert_cursor_is_shown(terminal)
 
         done = cli("run", cwd=lab.root)
 
@@ -72,6 +76,7 @@ def test_a_second_ctrl_c_leaves_at_once_also_below_dvc_repro(
         assert "exited with 130" in terminal.text, terminal.text
         # It did not wait for the grace to end, after which it would have said what is kept.
         assert "finished and kept" not in terminal.text
+        assert_cursor_is_shown(terminal)
         hanging["now"] = False
 
         done = cli("repro", cwd=lab.root, program="dvc")
