@@ -291,7 +291,9 @@ def _with_savings(call: LMCall, counts: Sequence[Tokens], rates: Rates | None) -
 def width_of(experiment: Experiment, model_id: str) -> int:
     """Calls of a model that may be in flight at once, as the file or the default says."""
     model = experiment.models[model_id]
-    default = local.default_concurrency() if is_local(model.model) else experiment.execution.max_concurrency
+    slots = model.local.n_parallel if model.local is not None else None
+    embedded = is_local(model.model)
+    default = local.default_concurrency(slots) if embedded else experiment.execution.max_concurrency
     return model.max_concurrency or default
 
 
