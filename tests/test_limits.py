@@ -19,7 +19,7 @@ from metered_calls import KEY, in_a_thread, models_of, said
 
 from dspylab.lm import metered
 from dspylab.lm.build import Models
-from dspylab.lm.faults import describe
+from dspylab.lm.faults import FATAL, RETRYABLE, canonical, describe
 from dspylab.lm.limits import Bucket, Gate, Stopped
 from dspylab.lm.recorder import Recorder
 from dspylab.records import LMCall
@@ -612,3 +612,19 @@ def test_closing_ends_calls_in_flight() -> None:
                 time.sleep(0.001)
             models.__exit__()
             assert isinstance(outcome.result(timeout=10)[0], dspy.LMTransportError)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        lm15.TransportError("SSE line exceeds limit (70000 > 65536)"),
+        lm15.UnsupportedFeatureError(
+            "LiteLLM streaming fields have no implemented lm15 event mapping: ['x']"
+        ),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_cannot_be_streamed_is_not_tried_again_and_says_what_to_do(told: lm15.LM15Error) -> None:
+    error = canonical(told, 600.0)
+    assert not isinstance(error, (*RETRYABLE, *FATAL))
+    assert describe(error).endswith("set stream: false")

@@ -83,6 +83,11 @@ def half_executed_elsewhere(lab: Laboratory) -> None:
     (folder / ".raw.jsonl.99999999-1.tmp").write_text("left by a killed process")
 
 
+def list_of_files_in_use_cut_by_a_kill(lab: Laboratory) -> None:
+    (lab.root / ".dvc" / "tmp").mkdir(exist_ok=True)
+    (lab.root / ".dvc" / "tmp" / "rwlock").write_text("")
+
+
 class Workable(NamedTuple):
     make: Callable[[Laboratory], None]
     said: str = ""
@@ -100,6 +105,7 @@ WORKABLE = [
     Workable(dirty, "saved as the DVC experiment", "changed"),
     Workable(own_keys_and_stages, "saved as the DVC experiment", "1 stage,"),
     Workable(half_executed_elsewhere, "saved as the DVC experiment"),
+    Workable(list_of_files_in_use_cut_by_a_kill, "saved as the DVC experiment"),
 ]
 
 
@@ -171,6 +177,11 @@ def broken_dvc_config(lab: Laboratory) -> None:
     (lab.root / ".dvc" / "config").write_text("[core\n")
 
 
+def lock_file_cut_by_a_kill(lab: Laboratory) -> None:
+    text = (lab.root / "dvc.lock").read_text()
+    (lab.root / "dvc.lock").write_text(text[: text.index("outs:")])
+
+
 class Broken(NamedTuple):
     make: Callable[[Laboratory], None]
     said: tuple[str, ...]
@@ -205,6 +216,11 @@ BROKEN = [
     ),
     Broken(name_is_taken, ("dvc.yaml:2: `triage` is yours", "rename it there"), "git checkout dvc.yaml"),
     Broken(params_no_mapping, ("params.yaml:1: is no mapping",), "git checkout params.yaml"),
+    Broken(
+        lock_file_cut_by_a_kill,
+        ("dvc.lock: is not what DVC expects", "or delete it: `dspylab run` brings the results back"),
+        "rm dvc.lock",
+    ),
     Broken(broken_dvc_config, ("DVC says:",), "git checkout .dvc/config"),
 ]
 

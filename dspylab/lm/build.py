@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -263,7 +262,6 @@ class MeteredLM(dspy.LM):  # type: ignore[misc]  # dspy has no types
             predictor=watch.predictor(),
             adapter=adapter,
             fallback=fallback,
-            started_at=time.time(),
             cost_usd=0.0,
             cached=True,
             finish_reason=replies[-1].finish_reason if replies else None,

@@ -25,6 +25,8 @@ FATAL: tuple[type[lm15.LM15Error], ...] = (
 
 #: What lm15 says of an event of more than 64 KiB.
 _TOO_LONG = "exceeds limit"
+#: What DSPy says when LiteLLM streams something that it cannot assemble.
+_UNKNOWN_PIECE = "streaming fields"
 #: Longest description of an error, in characters.
 _LONGEST = 500
 
@@ -51,6 +53,8 @@ def canonical(error: Exception, timeout_s: float) -> Exception:
     elif isinstance(error, lm15.TransportError) and _TOO_LONG in str(error):
         # Another attempt would be paid for and given up at the same place.
         error = lm15.ProviderError(f"{error}: its pieces are too long to stream: set stream: false")
+    elif isinstance(error, lm15.UnsupportedFeatureError) and _UNKNOWN_PIECE in str(error):
+        error = lm15.UnsupportedFeatureError(f"{error}: set stream: false")
     error.__cause__ = error.__context__ = None
     error.args = tuple(redact(part) if isinstance(part, str) else part for part in error.args)
     if isinstance(error, lm15.LM15Error):

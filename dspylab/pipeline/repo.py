@@ -8,6 +8,7 @@ do.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -22,7 +23,7 @@ from dvc.dvcfile import ProjectFile
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
-from dvc.rwlock import rwlock
+from dvc.rwlock import RWLOCK_FILE, rwlock
 from dvc.scm import SCMError
 from dvc.stage.cache import _can_hash, _get_cache_hash, _get_stage_hash
 from dvc.stage.loader import StageLoader
@@ -201,6 +202,7 @@ class Repository:
                     if attempt == LOCK_ATTEMPTS:
                         raise
                     logger.info("another DVC holds the lock, waiting")
+            _drop_damaged(Path(self._dvc.tmp_dir, RWLOCK_FILE))
             yield
 
     def _load(self, entry: PipelineEntry, *, pristine: bool) -> _Loaded:
@@ -363,6 +365,20 @@ def _put_back(out: Any) -> bool:
     return True
 
 
+def _drop_damaged(rwlock_file: Path) -> None:
+    """Removes DVC's list of files in use when a kill has cut it: DVC itself would never work again.
+
+    Only who holds DVC's lock writes it, so nobody is writing it now.
+    """
+    try:
+        json.loads(rwlock_file.read_bytes())
+    except FileNotFoundError:
+        return
+    except ValueError:
+        logger.warning("%s was damaged when DVC was killed: removed", rwlock_file)
+        rwlock_file.unlink(missing_ok=True)
+
+
 def _nothing() -> None:
     """Stands in for a question that was answered for all files at once."""
 
@@ -392,6 +408,8 @@ def _explained(root: Path) -> Iterator[None]:
         mark = getattr(getattr(getattr(error, "exc", None), "__cause__", None), "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark else name
         remedy = f"mend it, or go back to the last commit: `git checkout -- {name}`"
+        if name == LOCK_FILE:
+            remedy += ", or delete it: `dspylab run` brings the results back from DVC's cache"
         raise RepositoryError("is not what DVC expects", where=where, remedy=remedy) from error
     except SCMError as error:
         raise RepositoryError(
