@@ -179,7 +179,7 @@ def broken_dvc_config(lab: Laboratory) -> None:
 
 def lock_file_cut_by_a_kill(lab: Laboratory) -> None:
     text = (lab.root / "dvc.lock").read_text()
-    (lab.root / "dvc.lock").write_text(text[: text.index("outs:")])
+    (lab.root / "dvc.lock").write_text(text[: text.index("triage") + 3])
 
 
 class Broken(NamedTuple):
