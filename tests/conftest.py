@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
+import hypothesis
 import pytest
 
 # Before anything imports dspy or litellm: both would fetch a price list.
@@ -20,6 +23,17 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from dspylab.cli import execute_command_line
 from dspylab.testing import FakeServer, Laboratory
+
+# A machine that is busy makes no example wrong.
+hypothesis.settings.register_profile("without deadline", deadline=None)
+hypothesis.settings.load_profile("without deadline")
+
+# Shells start jobs in the background with Ctrl-C ignored, and so would be every process of a test.
+if (
+    signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    and threading.current_thread() is threading.main_thread()
+):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 API_KEY = "canary-key-0123456789"
 

@@ -159,13 +159,13 @@ class Torture:
             return process.wait()
 
     def _complete(self) -> None:
-        done = self._run("run", "--config", str(self.lab.config))
+        done = self._run("dspylab", "run", "--config", str(self.lab.config))
         if done.returncode != 0:
             self.figures.wrong.append(f"the last run exited with {done.returncode}: {done.stderr[-2000:]}")
 
-    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def _run(self, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "dspylab", *arguments],
+            [sys.executable, "-m", module, *arguments],
             cwd=self.lab.root, env=environment(), capture_output=True, text=True, check=False,
         )  # fmt: skip
 
@@ -187,9 +187,10 @@ class Torture:
             yield f"{self.figures.requests} requests, {self.figures.allowed} are allowed"
 
     def _wrong_state(self) -> Iterator[str]:
-        if "up to date" not in self.lab.dvc("status"):
-            yield f"dvc status: {self.lab.dvc('status')}"
-        again = self._run("run", "--config", str(self.lab.config))
+        status = self._run("dvc", "status")
+        if "up to date" not in status.stdout:
+            yield f"dvc status: {status.stdout}{status.stderr}"
+        again = self._run("dspylab", "run", "--config", str(self.lab.config))
         if "nothing to do" not in again.stdout:
             yield f"a further run had something to do: {again.stdout}{again.stderr}"
         if (asked := self._asked()) > self.figures.requests:
