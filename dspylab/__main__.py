@@ -1,5 +1,15 @@
-"""`python -m dspylab` is the same as `dspylab`."""
+"""The way in, of `dspylab` and `python -m dspylab`. Ctrl-C is no traceback while modules are imported."""
 
-from dspylab.cli import main
+from __future__ import annotations
 
-main()
+import sys
+
+try:
+    from dspylab.cli import main
+except KeyboardInterrupt:
+    sys.exit(130)
+
+__all__ = ["main"]
+
+if __name__ == "__main__":
+    main()

@@ -304,19 +304,17 @@ def test_the_doctor_names_who_holds_the_lock_of_dvc(
         assert holder.stdout is not None
         holder.stdout.readline()
         looked = cli_inside("doctor", cwd=lab.root)
-        done = cli_inside("run", cwd=lab.root)
         holder.communicate("")
-    assert looked.code == done.code == 3
-    for said in (looked.out, done.err):
-        assert f"is locked by process {holder.pid}" in said
-        assert "wait for it to end" in said
-    assert cli_inside("run", cwd=lab.root).code == 0
+    assert looked.code == 3
+    assert f"is locked by process {holder.pid}" in looked.out
+    assert "wait for it to end" in looked.out
+    assert cli_inside("doctor", cwd=lab.root).code == 0
 
 
-def test_without_git_on_this_machine(lab: Laboratory, cli: Cli, tmp_path: Path) -> None:
+def test_without_git_on_this_machine(lab: Laboratory, cli_inside: Cli, tmp_path: Path) -> None:
     nothing = tmp_path / "bin"
     nothing.mkdir()
-    done = cli("run", cwd=lab.root, PATH=str(nothing))
+    done = cli_inside("run", cwd=lab.root, PATH=str(nothing))
     assert done.code == 3
     assert "git is not installed" in done.err
 

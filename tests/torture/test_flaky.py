@@ -10,7 +10,7 @@ from flaky import torture
 
 @pytest.mark.torture
 def test_a_flaky_endpoint_loses_nothing_and_is_not_asked_too_often(tmp_path: Path) -> None:
-    figures = torture(tmp_path, examples=100)
+    figures = torture(tmp_path, examples=60)
 
     assert figures.wrong == []
     assert figures.faults

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -33,7 +32,7 @@ def assert_cursor_is_shown(terminal: Terminal) -> None:
 
 
 def test_ctrl_c_waits_for_calls_in_flight_and_says_how_to_go_on(
-    tmp_path: Path, cli: Cli, init_repository: InitRepository
+    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository
 ) -> None:
     with FakeServer(ttft_s=0.4) as server:
         lab = laboratory(tmp_path, server, init_repository)
@@ -51,7 +50,7 @@ def test_ctrl_c_waits_for_calls_in_flight_and_says_how_to_go_on(
         assert "Traceback" not in terminal.text
         assert_cursor_is_shown(terminal)
 
-        done = cli("run", cwd=lab.root)
+        done = cli_inside("run", cwd=lab.root)
 
         assert done.code == 0, done.err
         assert f"{asked} kept from before" in done.out
@@ -59,12 +58,12 @@ def test_ctrl_c_waits_for_calls_in_flight_and_says_how_to_go_on(
 
 
 def test_a_second_ctrl_c_leaves_at_once_also_below_dvc_repro(
-    tmp_path: Path, cli: Cli, init_repository: InitRepository
+    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository
 ) -> None:
     hanging = {"now": True}
     with FakeServer(fail=lambda _: Fault("hang") if hanging["now"] else None) as server:
         lab = laboratory(tmp_path, server, init_repository)
-        assert cli("sync", cwd=lab.root).code == 0
+        assert cli_inside("sync", cwd=lab.root).code == 0
         command = [str(BINARIES / "dvc"), "repro"]
         with Terminal(command, lab.root, environment() | ON_TERMINAL) as terminal:
             terminal.wait_for(lambda: len(server.requests) == 2)
@@ -73,21 +72,20 @@ def test_a_second_ctrl_c_leaves_at_once_also_below_dvc_repro(
             time.sleep(0.2)  # sooner it would count as the same press
             terminal.press_ctrl_c()
             assert terminal.end() != 0
-        assert "exited with 130" in terminal.text, terminal.text
+        # Below a shell that dies of Ctrl-C itself, such as dash, DVC sees the signal in place of our 130.
+        assert "exited with 130" in terminal.text or "exited with -2" in terminal.text, terminal.text
         # It did not wait for the grace to end, after which it would have said what is kept.
         assert "finished and kept" not in terminal.text
         assert_cursor_is_shown(terminal)
         hanging["now"] = False
 
-        done = cli("repro", cwd=lab.root, program="dvc")
+        done = cli_inside("run", cwd=lab.root)
 
         assert done.code == 0, done.out + done.err
         assert len(server.requests) == 22
 
 
-def test_sigterm_does_not_wait_for_calls_that_hang(
-    tmp_path: Path, cli: Cli, init_repository: InitRepository
-) -> None:
+def test_sigterm_does_not_wait_for_calls_that_hang(tmp_path: Path, init_repository: InitRepository) -> None:
     with FakeServer(fail=lambda request: Fault("hang") if request.number >= 4 else None) as server:
         lab = laboratory(tmp_path, server, init_repository)
         process = subprocess.Popen(
@@ -96,7 +94,7 @@ def test_sigterm_does_not_wait_for_calls_that_hang(
         )  # fmt: skip
         with process:
             while len(server.requests) < 6 and process.poll() is None:
-                os.sched_yield()
+                time.sleep(0.02)
             process.send_signal(signal.SIGTERM)
             _, err = process.communicate(timeout=60)
 
