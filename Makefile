@@ -12,6 +12,8 @@ export DVC_NO_ANALYTICS := 1
 export LITELLM_LOCAL_MODEL_COST_MAP := True
 # A virtual environment of somebody else must not be the one that is filled.
 unexport VIRTUAL_ENV CONDA_PREFIX
+# Each command starts Python anew, which is much slower where every module is compiled again.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The name of the stamp is the content of what setup reads: nothing to do unless that changed, whatever
 # the clock or a checkout did to the files' times.
@@ -32,7 +34,7 @@ $(STAMP):
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || $(PYTHON) -m venv --clear .venv
 	@$(UV) --version >/dev/null 2>&1 || \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -o '^uv==[^ ]*' requirements.lock)"
-	$(UV) pip sync --python $(BIN)/python --require-hashes requirements.lock
+	$(UV) pip sync --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@rm -f .venv/.dspylab-setup-* && touch $@
 
