@@ -156,6 +156,11 @@ class Model(Section):
     supports: Supports | None = None
     local: LocalOptions | None = None
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is an embedded model, served in this process."""
+        return self.model.startswith(("local/", "local:"))
+
 
 class Optimizer(Section):
     """A DSPy optimizer, its parameters, its metric and the models of its roles."""
@@ -256,9 +261,6 @@ class Execution(Section):
 
 class Experiment(Section):
     """A whole experiment file."""
-
-    #: Keys that change no result: editing them re-runs nothing.
-    NEUTRAL: ClassVar[tuple[str, ...]] = ("name", "description", "execution", "budget", "primary_metric")
 
     name: Id = Field(description="Name of the experiment; also of its DVC stages.")
     description: str = ""

@@ -69,11 +69,6 @@ BUNDLED: Mapping[str, BundledModel] = MappingProxyType(
 )
 
 
-def is_local(model: str) -> bool:
-    """Whether a model string names an embedded model (``local/…`` or ``local:…``)."""
-    return model.startswith((_NAMED, _FILE))
-
-
 def locate(model: str, *, base: Path) -> Path:
     """The GGUF file of an embedded model, fetched first when this machine does not have it.
 

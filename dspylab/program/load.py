@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from dspylab.config.axes import ADAPTERS
 from dspylab.config.models import Program
 from dspylab.config.wording import near_miss, plain, printable
 from dspylab.errors import ProgramError
@@ -28,7 +29,6 @@ from dspylab.program.modules import ModuleSpace, modules_under, own_frame, own_p
 if TYPE_CHECKING:
     import dspy
 
-ADAPTERS = ("chat", "json", "xml")
 #: Longest message of the user's exceptions that ours repeat, in characters.
 _MAX_REASON = 500
 
