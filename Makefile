@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 STAMP := .venv/.dspylab-setup-$(shell cat requirements.lock pyproject.toml | cksum | tr -s ' \t' '--')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage lint format lock build clean
+.PHONY: help setup demo test coverage lint format lock docs build clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -59,11 +59,14 @@ format: setup ## Mend what ruff can mend by itself
 
 lock: setup ## Resolve requirements.lock anew (UV_ARGS=--upgrade for the newest versions)
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-		--extra local --extra parquet --extra text --group dev --group demo $(UV_ARGS) pyproject.toml --output-file requirements.lock
+		--extra local --extra parquet --extra text --group dev --group docs --group demo $(UV_ARGS) pyproject.toml --output-file requirements.lock
+
+docs: setup ## Build the documentation into site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 build: setup ## Build the wheel and the source archive into dist/
 	$(BIN)/hatchling build
 
 clean: ## Remove the virtual environment, caches and builds (results and DVC's cache stay)
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist site
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
