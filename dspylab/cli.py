@@ -75,6 +75,28 @@ def _root(
         ) from error
 
 
+@app.command(epilog=_example("dspylab init lab && cd lab && dspylab run"))
+def init(
+    folder: Annotated[
+        Path, typer.Argument(metavar="[DIR]", help="Folder of the laboratory; made if need be.")
+    ] = Path(),
+    program: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Python file with your program: write a first experiment for it. It is imported.",
+            show_default=False,
+        ),
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Make a laboratory: git, DVC and an example to run at once. Adds what is missing, overwrites nothing."""
+    from dspylab.commands.init import init_laboratory
+
+    _log(verbose)
+    init_laboratory(folder, program)
+
+
 @app.command(epilog=_example("dspylab run -c experiments/triage/experiment.yaml"))
 def run(
     config: Config = None,
