@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import signal
@@ -14,9 +13,10 @@ from typing import Annotated
 import typer
 
 import dspylab
-from dspylab.errors import DspylabError, EnvironmentProblem, Interrupted, RunsIncomplete, UsageError
+from dspylab.errors import DspylabError, EnvironmentProblem, Interrupted, UsageError
 from dspylab.redact import RedactingFormatter, redact
 from dspylab.report.numbers import printable
+from dspylab.streams import make_streams_safe
 
 app = typer.Typer(
     name="dspylab",
@@ -222,7 +222,7 @@ def main() -> None:
     """The console script: run the command, print its error, exit with its code."""
     # Until the first call there is nothing to wait for: SIGTERM ends the process as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    _make_streams_safe()
+    make_streams_safe(_go_on_unread)
     code = execute_command_line()
     if code == Interrupted.exit_code:
         # Calls in flight sit in threads that Python would wait for; what finished is on disk already.
@@ -232,7 +232,7 @@ def main() -> None:
 
 #: typer has a click of its own, which it does not export as a whole.
 _CommandLineError = typer.BadParameter.__mro__[2]
-#: Commands whose output says how far they are: a reader that goes away ends them before they are complete.
+#: Commands that call models: a reader of their output that goes away stops no work that is paid for.
 _LONG_COMMANDS = frozenset({"run", "run-one"})
 _BROKEN = 70
 
@@ -247,10 +247,6 @@ def execute_command_line() -> int:
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         result = Interrupted.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has seen enough, such as `head`.
-        _discard_output()
-        return RunsIncomplete.exit_code if _LONG_COMMANDS.intersection(sys.argv[1:2]) else 0
     except Exception as error:  # noqa: BLE001 - a bug of ours must not end in a traceback either
         if isinstance(error, _CommandLineError):
             error.show()  # type: ignore[attr-defined]  # mypy does not see which class this is
@@ -272,15 +268,10 @@ def execute_command_line() -> int:
     return result if isinstance(result, int) else 0
 
 
-def _make_streams_safe() -> None:
-    """A closed stream swallows what is printed; one that is not UTF-8 shows a `?` for what it has not."""
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - open to the end
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - open to the end
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+def _go_on_unread() -> None:
+    """Whoever read our output has seen enough, such as `head`; a run that is under way goes on."""
+    if _LONG_COMMANDS.intersection(sys.argv[1:2]):
+        _say("nobody reads the output any more: going on without it; Ctrl-C stops")
 
 
 def _discard_output() -> None:

@@ -68,7 +68,7 @@ class FoundProgram:
     Attributes:
         path: The file.
         factory: Name of the function, class or module that the runs are built with.
-        others: Further names that would do.
+        others: Further names that would do as well.
         arguments: Arguments of the factory whose defaults are plain values, with these.
         inputs: Fields that the program is called with.
         outputs: Fields that it answers with, and what they hold; a guess for a module of several predictors.
@@ -102,7 +102,7 @@ def discover(path: Path, root: Path) -> FoundProgram:
 
     source = path.name
     module = Code(Program(path=source), path.parent, root).module(source)
-    factories = list(_factories(module))
+    factories = _factories(module)
     if not factories:
         raise ProgramError(
             "has no program: nothing in it gives a dspy.Module without arguments, and nothing is one",
@@ -126,33 +126,29 @@ def discover(path: Path, root: Path) -> FoundProgram:
     )
 
 
-def _factories(module: ModuleType) -> Iterator[str]:
-    """Names of what gives a `dspy.Module` without arguments: functions, then instances, then classes.
+def _factories(module: ModuleType) -> list[str]:
+    """Names of what gives a `dspy.Module` without arguments: functions, or else instances, or else classes.
 
     Classes come in the reverse order of their definition: what stands last usually uses what stands first.
     """
     import dspy
 
-    own = [(name, value) for name, value in vars(module).items() if not name.startswith("_")]
-    for name, value in own:
-        if (
-            inspect.isfunction(value)
-            and value.__module__ == module.__name__
-            and _needs_nothing(value)
-            and (_returns_module(value) or name in _FACTORY_NAMES)
-        ):
-            yield name
-    for name, value in own:
-        if isinstance(value, dspy.Module):
-            yield name
-    for name, value in reversed(own):
-        if (
-            isinstance(value, type)
-            and issubclass(value, dspy.Module)
-            and value.__module__ == module.__name__
-            and _needs_nothing(value)
-        ):
-            yield name
+    public = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    own = {name: value for name, value in public.items() if _is_of(value, module) and _needs_nothing(value)}
+    functions = [
+        name
+        for name, value in own.items()
+        if inspect.isfunction(value) and (_returns_module(value) or name in _FACTORY_NAMES)
+    ]
+    instances = [name for name, value in public.items() if isinstance(value, dspy.Module)]
+    classes = [
+        name for name, value in own.items() if isinstance(value, type) and issubclass(value, dspy.Module)
+    ]
+    return functions or instances or classes[::-1]
+
+
+def _is_of(value: Any, module: ModuleType) -> bool:
+    return getattr(value, "__module__", None) == module.__name__
 
 
 def _arguments(factory: Any) -> dict[str, str | int | float | bool]:
