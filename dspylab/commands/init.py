@@ -14,7 +14,9 @@ from dspylab.lm.gguf import BUNDLED, is_local, is_present
 from dspylab.lm.keys import find_keys
 from dspylab.pipeline import git
 from dspylab.places import shown_path
+from dspylab.program.discover import discover
 from dspylab.record.layout import find_root
+from dspylab.scaffold.draft import draft, experiment_name
 from dspylab.scaffold.editors import SCHEMA_FILE, refresh_schema, schema_line_path, schema_text
 from dspylab.scaffold.folder import Change, add_lines, copy_missing, template, write_missing
 
@@ -120,10 +122,6 @@ def _add_example(made: _Made, root: Path) -> Path | None:
 
 
 def _add_first_experiment(made: _Made, root: Path, source: Path) -> Path:
-    # Heavy: it imports the program, and with it dspy.
-    from dspylab.program.discover import discover
-    from dspylab.scaffold.draft import draft, experiment_name
-
     beside = source.parent.parent == root / "experiments"
     folder = source.parent if beside else root / "experiments" / experiment_name(source)
     config = folder / "experiment.yaml"
