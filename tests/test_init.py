@@ -21,6 +21,7 @@ SOMEBODY = {
     "GIT_COMMITTER_NAME": "A", "GIT_COMMITTER_EMAIL": "a@example.org",
 }  # fmt: skip
 
+NOTHING = ["broken.py", "empty.py", "notes.txt"]
 PROGRAM = """
 import dspy
 
@@ -262,7 +263,7 @@ def test_a_program_below_experiments_gets_its_experiment_beside_it(tmp_path: Pat
 
     assert first.code == again.code == 0, first.err + again.err
     assert "path: program.py" in written
-    assert "kept   experiments/mine/experiment.yaml" in again.out
+    assert "kept    experiments/mine/experiment.yaml" in again.out
     assert experiment_of(tmp_path, "mine") == written
 
 
@@ -288,3 +289,13 @@ def test_what_cannot_be_done_is_said(
 
     assert done.code == code
     assert said in done.err
+    assert sorted(path.name for path in tmp_path.iterdir()) in (NOTHING, [*NOTHING[:2], "lab", "notes.txt"])
+
+
+def test_a_second_experiment_is_named_in_the_next_command(tmp_path: Path, cli_inside: Cli) -> None:
+    cli_inside("init", cwd=tmp_path)
+    (tmp_path / "qa.py").write_text(PROGRAM)
+
+    done = cli_inside("init", "--from", "qa.py", cwd=tmp_path)
+
+    assert "  dspylab run -c experiments/qa/experiment.yaml\n" in done.out

@@ -43,11 +43,6 @@ def coordinates(config: Path | None, given: Collection[str], typed: str) -> list
     return [word for word in offered if word.startswith(typed)]
 
 
-def run_keys(config: Path | None, typed: str) -> list[str]:
-    """The keys of the runs, such as `smollm2-cot`."""
-    return [run.key for run in _runs(config) if run.key.startswith(typed)]
-
-
 def _runs(config: Path | None) -> tuple[RunSpec, ...]:
     try:
         return plan_runs(load(find_config(config)))

@@ -10,11 +10,11 @@ from pathlib import Path
 from dspylab.commands.find import configs_in_sight
 from dspylab.errors import DspylabError, EnvironmentProblem, UsageError
 from dspylab.laboratory import open_laboratory
-from dspylab.lm.gguf import BUNDLED, is_local, is_present
+from dspylab.lm.gguf import BUNDLED, is_present
 from dspylab.lm.keys import find_keys
 from dspylab.pipeline import git
 from dspylab.places import shown_path
-from dspylab.program.discover import discover
+from dspylab.program.discover import FoundProgram, discover
 from dspylab.record.layout import find_root
 from dspylab.scaffold.draft import draft, experiment_name
 from dspylab.scaffold.editors import SCHEMA_FILE, refresh_schema, schema_line_path, schema_text
@@ -52,13 +52,21 @@ def init_laboratory(folder: Path, program: Path | None) -> None:
     """
     root = _made_folder(folder)
     source = None if program is None else _checked_program(program, root)
+    target = None if source is None else _place_for(source, root)
+    # Before anything is written: a program that cannot be used leaves the folder as it was.
+    found = None if source is None or target is None or target.exists() else discover(source, find_root(root))
     made = _Made()
     _add_repository(made, root)
-    config = _add_example(made, root) if source is None else _add_first_experiment(made, root, source)
+    if target is None:
+        target = _add_example(made, root)
+    elif found is None:
+        made.changes.append(Change(target, "kept"))
+    else:
+        _add_first_experiment(made, root, target, found)
     for change in made.changes:
-        print(f"{change.did:6} {shown_path(change.path)}")
+        print(f"{change.did:7} {shown_path(change.path)}")
     _commit(made, root)
-    _tell_next(made, root, config)
+    _tell_next(made, root, target)
 
 
 def _made_folder(folder: Path) -> Path:
@@ -114,28 +122,28 @@ def _add_example(made: _Made, root: Path) -> Path | None:
         for config in present:
             made.changes.append(Change(config, "kept"))
             if (schema := refresh_schema(config, root)) is not None:
-                made.changes.append(Change(schema, "added"))
+                made.changes.append(Change(schema, "updated"))
         return present[0] if len(present) == 1 else None
     folder = root / "experiments" / _EXAMPLE
     made.changes += copy_missing(template("example"), folder)
     return folder / "experiment.yaml"
 
 
-def _add_first_experiment(made: _Made, root: Path, source: Path) -> Path:
-    beside = source.parent.parent == root / "experiments"
-    folder = source.parent if beside else root / "experiments" / experiment_name(source)
-    config = folder / "experiment.yaml"
-    if config.exists():
-        made.changes.append(Change(config, "kept"))
-        return config
-    found = discover(source, find_root(root))
-    drafted = draft(found, folder, schema_line_path(config, root))
+def _place_for(source: Path, root: Path) -> Path:
+    """The experiment file of a program: beside it, when it lies below experiments/ already."""
+    experiments = root / "experiments"
+    beside = source.parent.parent == experiments
+    return (source.parent if beside else experiments / experiment_name(source)) / "experiment.yaml"
+
+
+def _add_first_experiment(made: _Made, root: Path, config: Path, found: FoundProgram) -> None:
+    drafted = draft(found, config.parent, schema_line_path(config, root))
     for name, text in drafted.files.items():
-        made.changes.append(write_missing(folder / name, text))
-        made.todo.append(f"{shown_path(folder / name)}: put in your own rows")
+        path = config.parent / name
+        made.changes.append(write_missing(path, text))
+        made.todo.append(f"{shown_path(path)}: put in your own rows")
     made.changes.append(write_missing(config, drafted.text))
     made.todo += [f"{shown_path(config)}:{line}: {text}" for line, text in drafted.todos()]
-    return config
 
 
 def _commit(made: _Made, root: Path) -> None:
@@ -163,7 +171,8 @@ def _tell_next(made: _Made, root: Path, config: Path | None) -> None:
     print("\nNext:")
     if root != Path.cwd():
         print(f"  cd {shown_path(root)}")
-    print("  dspylab run")
+    several = config is not None and len(configs_in_sight(root)) > 1
+    print(f"  dspylab run -c {config.relative_to(root)}" if config and several else "  dspylab run")
     if config is None:
         return
     try:
@@ -177,7 +186,7 @@ def _tell_next(made: _Made, root: Path, config: Path | None) -> None:
     except DspylabError as error:
         print(f"But first: {error}")
         return
-    local = [name for name in names if is_local(name)]
+    local = [model.model for model in models.values() if model.is_local]
     if local and importlib.util.find_spec("xllamacpp") is None:
         print("The embedded model needs a package that is not installed: pip install 'dspylab[local]'")
     missing = [model for model in local if not is_present(model, base=config.parent)]

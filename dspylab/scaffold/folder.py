@@ -21,11 +21,11 @@ class Change:
 
     Attributes:
         path: The file.
-        did: `wrote` it anew, `added` lines to it or brought it up to date, or `kept` it as it was.
+        did: `wrote` it anew, `added` lines to it, `updated` what is ours, or `kept` it as it was.
     """
 
     path: Path
-    did: Literal["wrote", "added", "kept"]
+    did: Literal["wrote", "added", "updated", "kept"]
 
 
 def template(name: str) -> Traversable:
