@@ -227,6 +227,42 @@ def test_from_a_bare_program(tmp_path: Path, cli_inside: Cli) -> None:
     assert cli_inside("validate", cwd=tmp_path).code == 0
 
 
+def test_a_program_in_a_package_is_named_as_a_module(tmp_path: Path, cli_inside: Cli) -> None:
+    package = tmp_path / "answering_app"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "parts.py").write_text(PROGRAM)
+    (package / "program.py").write_text(
+        "from .parts import Answering\n"
+        "def build():\n    return Answering()\n"
+        "def f1(gold, pred):\n    return 1\n"
+    )
+
+    done = cli_inside("init", "--from", "answering_app/program.py", cwd=tmp_path)
+
+    assert done.code == 0, done.err
+    experiment = load(tmp_path / "experiments" / "answering_app" / "experiment.yaml").experiment
+    assert (experiment.program.module, experiment.program.path) == ("answering_app.program", None)
+    assert experiment.metrics["f1"].ref == "answering_app.program:f1"
+
+
+def test_an_agent_and_a_typed_program(tmp_path: Path, cli_inside: Cli) -> None:
+    """ReAct has predictors of its own, whose fields are not the program's."""
+    (tmp_path / "agent.py").write_text(
+        "import dspy\ndef search(query: str) -> str:\n    return query\n"
+        "def build():\n"
+        "    return dspy.ReAct('question, n: int -> answer: list[str], ok: bool', tools=[search])\n"
+    )
+
+    done = cli_inside("init", "--from", "agent.py", cwd=tmp_path)
+
+    assert done.code == 0, done.err
+    experiment = load(tmp_path / "experiments" / "agent" / "experiment.yaml").experiment
+    assert experiment.dataset.inputs == ["question", "n"]
+    assert '"TODO: ok of row 1"' in (tmp_path / "experiments" / "agent" / "examples.jsonl").read_text()
+    assert list(experiment.metrics) == ["accuracy"]
+
+
 @pytest.mark.parametrize(
     ("source", "factory"),
     [

@@ -151,7 +151,7 @@ def _commit(made: _Made, root: Path) -> None:
     if not made.written:
         print("nothing to add: everything is there")
     elif not made.new_repository:
-        print("not committed: look at what was added, then: git add --all && git commit")
+        print(f"not committed: look at what was added, then: git add {shown_path(root)} && git commit")
     elif not git.has_identity(root):
         print(
             "not committed: git does not know who you are: git config user.name NAME && "

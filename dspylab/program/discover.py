@@ -67,6 +67,7 @@ class FoundProgram:
 
     Attributes:
         path: The file.
+        module: Its name as a module of a package; None for a file that stands by itself.
         factory: Name of the function, class or module that the runs are built with.
         others: Further names that would do as well.
         arguments: Arguments of the factory whose defaults are plain values, with these.
@@ -78,6 +79,7 @@ class FoundProgram:
     """
 
     path: Path
+    module: str | None
     factory: str
     others: tuple[str, ...]
     arguments: Mapping[str, str | int | float | bool]
@@ -100,8 +102,10 @@ def discover(path: Path, root: Path) -> FoundProgram:
     """
     import dspy
 
-    source = path.name
-    module = Code(Program(path=source), path.parent, root).module(source)
+    name = _module_name(path)
+    source = name or path.name
+    code = Code(Program(module=source), path.parent, root)
+    module = code.module(source)
     factories = _factories(module)
     if not factories:
         raise ProgramError(
@@ -110,11 +114,14 @@ def discover(path: Path, root: Path) -> FoundProgram:
             remedy="add a function: def build() -> dspy.Module: return ...",
         )
     factory, *others = factories
-    built = Code(Program(path=source, factory=factory), path.parent, root).build({})
+    # The same `Code`, so that the file is not imported a second time.
+    code.program = Program(module=source, factory=factory)
+    built = code.build({})
     inputs = _inputs(built)
     configured = dspy.settings.lm
     return FoundProgram(
         path=path,
+        module=name,
         factory=factory,
         others=tuple(others),
         arguments=_arguments(getattr(module, factory)),
@@ -124,6 +131,16 @@ def discover(path: Path, root: Path) -> FoundProgram:
         dataset=_dataset(module, path.parent, inputs),
         model=_model(configured) if isinstance(configured, dspy.LM) else None,
     )
+
+
+def _module_name(path: Path) -> str | None:
+    """Dotted name of a file in a package, which may import its neighbours by `from .`; None for others."""
+    parts = [path.stem]
+    folder = path.parent
+    while (folder / "__init__.py").is_file():
+        parts.append(folder.name)
+        folder = folder.parent
+    return ".".join(reversed(parts)) if len(parts) > 1 else None
 
 
 def _factories(module: ModuleType) -> list[str]:

@@ -59,7 +59,7 @@ def draft(found: FoundProgram, folder: Path, schema: str) -> Draft:
         folder: Folder that the experiment file will lie in.
         schema: What its schema line names.
     """
-    program = _relative(found.path, folder)
+    program = found.module or _relative(found.path, folder)
     settings = _model_settings(found)
     metrics, primary = _metrics(found, program)
     dataset, files = _dataset(found, folder, program)
@@ -67,7 +67,7 @@ def draft(found: FoundProgram, folder: Path, schema: str) -> Draft:
         "schema": schema,
         "program": found.path.name,
         "name": experiment_name(found.path),
-        "path": _yaml(program),
+        "place": f"{'module' if found.module else 'path'}: {_yaml(program)}",
         "factory": f"{found.factory}{_choice(found.others)}",
         "adapter": "" if settings else filled("existing/adapter_json.yaml", {}),
         "dataset": dataset,
