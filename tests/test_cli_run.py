@@ -43,6 +43,26 @@ def lab(tmp_path: Path, server: FakeServer, init_repository: InitRepository) -> 
     return made
 
 
+def test_a_changed_file_of_the_program_makes_its_runs_stale(
+    tmp_path: Path, server: FakeServer, init_repository: InitRepository, cli_inside: Cli
+) -> None:
+    program = {"path": "program.py", "files": ["corpus.txt"]}
+    lab = experiment(
+        tmp_path,
+        server_url=server.url,
+        config={"program": program, "matrix": {"model": ["fake"]}},
+        files={"experiments/triage/corpus.txt": "one passage"},
+    )
+    init_repository(lab)
+    assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
+    assert "nothing to do" in cli_inside("run", "-c", lab.config, cwd=lab.root).out
+    (lab.folder / "corpus.txt").write_text("another passage")
+
+    assert "corpus.txt" in cli_inside("plan", "-c", lab.config, cwd=lab.root).out
+    assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
+    assert len(server.requests) == 16
+
+
 def test_run_leaves_rows_summary_and_a_clean_pipeline(lab: Laboratory, server: FakeServer, cli: Cli) -> None:
     done = cli("run", "-c", lab.config, cwd=lab.root)
 
