@@ -44,7 +44,7 @@ class Program(Section):
     )
     files: list[str] = Field(
         default_factory=list,
-        description="Files beside the dataset that the code reads, such as a corpus: a change makes runs stale.",
+        description="Further files that the code reads, such as a corpus: a change makes runs stale.",
     )
     adapter: str | None = Field(
         None,
