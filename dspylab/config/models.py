@@ -225,15 +225,20 @@ class Metric(Section):
 
     type: Literal[
         "exact_match", "contains", "token_f1", "numeric", "regex", "json_schema",
-        "rouge_l", "bleu", "semantic_f1", "llm_judge", "path", "run",
-    ]  # fmt: skip
+        "rouge_l", "bleu", "semantic_f1", "llm_judge", "path", "program", "run",
+    ] = Field(
+        description="program: the metric of this name that metrics() of the program returns; path: any other "
+        "callable; run: over all rows; else a metric of dspylab's."
+    )  # fmt: skip
     field: str | None = Field(None, description="Output field to score; also the label to compare it with.")
     label: str | None = Field(None, description="Label to compare with, when it is not called like `field`.")
     ref: Ref | None = Field(None, description="path:name or module:name of a callable (type: path or run).")
     params: dict[str, Any] = Field(
         default_factory=dict, description="Settings of the metric, such as a tolerance."
     )
-    model: Id | None = Field(None, description="Id of the model that judges (llm_judge, semantic_f1).")
+    model: Id | None = Field(
+        None, description="Id of the model that judges (llm_judge, semantic_f1, path, program)."
+    )
 
 
 class Budget(Section):

@@ -181,7 +181,9 @@ def _job(laboratory: Laboratory, spec: RunSpec, models: Models) -> Job:
         lm=models.lm(spec.model, spec.lm_settings, spec.seed if "seed" in spec.coordinates else None),
         engines=tuple(models.engines[model_id] for model_id in (spec.model, *_judges(laboratory))),
         adapter=laboratory.code.adapter(spec.adapter),
-        scorers=build_scorers(experiment.metrics, laboratory.code.attribute, judge),
+        scorers=build_scorers(
+            experiment.metrics, laboratory.code.attribute, judge, exported=laboratory.code.metric
+        ),
         rows=laboratory.splits.test,
         max_errors=experiment.execution.max_errors,
         ledger=models.ledger,
