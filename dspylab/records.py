@@ -156,6 +156,9 @@ class ExampleResult:
         inputs: What the program was called with.
         labels: What the metrics compared with.
         prediction: Output field name to value.
+        exact_prediction: Whether the prediction can be had back from its JSON, and so be scored again.
+        rescored: Whether the answer is an earlier session's and only the metrics are new. Then ``calls`` of
+            the role task, ``parse_failures``, ``example_s`` and ``started_at`` are of that session.
         metrics: Metric name to number.
         metric_errors: Metric name to ``Type: message`` for metrics that raised.
         metric_details: Metric name to what it says beside its number (a judge's reason, feedback).
@@ -172,6 +175,8 @@ class ExampleResult:
     inputs: Mapping[str, JSON]
     labels: Mapping[str, JSON]
     prediction: Mapping[str, JSON]
+    exact_prediction: bool = False
+    rescored: bool = False
     metrics: Mapping[str, float]
     metric_errors: Mapping[str, str] = field(default_factory=dict)
     metric_details: Mapping[str, JSON] = field(default_factory=dict)
@@ -185,7 +190,13 @@ class ExampleResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExampleFailure:
-    """An example that has no result. It is never scored; fields as in ExampleResult."""
+    """An example that has no result. It is never scored; fields as in ExampleResult.
+
+    Attributes:
+        error: Why it has none.
+        prediction: What the program answered, when it did and only the scoring could not be done.
+        rescored: Whether the answer, or the failure of the program, is an earlier session's.
+    """
 
     run: str
     index: int
@@ -197,7 +208,9 @@ class ExampleFailure:
     example_s: float
     started_at: float
     calls: tuple[LMCall, ...] = ()
-    prediction: None = None
+    prediction: Mapping[str, JSON] | None = None
+    exact_prediction: bool = False
+    rescored: bool = False
     metrics: Mapping[str, float] = field(default_factory=dict)
     metric_errors: Mapping[str, str] = field(default_factory=dict)
     metric_details: Mapping[str, JSON] = field(default_factory=dict)
@@ -229,6 +242,8 @@ class RunInfo:
         coordinates: Axis name to value.
         total: Examples of the test split.
         config_hash: Digest of everything that decides the run's results.
+        answers_hash: Digest of what decides the answers of its program: all but the metrics, their code and
+            their judges. None in results of a version that did not record it.
         model: Resolved settings of the model that reach the endpoint (no keys).
         engine: ``native`` or ``litellm``, for the model that answered.
         rates: Model id to the price rates used, None where no price is known.
@@ -244,6 +259,7 @@ class RunInfo:
     engine: str
     rates: Mapping[str, Rates | None]
     versions: Mapping[str, str]
+    answers_hash: str | None = None
     torn_lines: int = 0
     schema_version: int = RAW_SCHEMA_VERSION
 

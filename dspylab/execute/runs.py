@@ -15,6 +15,7 @@ from dspylab.errors import EnvironmentProblem
 from dspylab.execute.active import NOT_BEGUN, ActiveRun, Observer, RunReport, recorded_in
 from dspylab.execute.example import Job
 from dspylab.execute.pool import Stop, work_off
+from dspylab.execute.rescore import output_types
 from dspylab.execute.spending import refuse_unpriced, spent_before
 from dspylab.laboratory import REPORTED_PACKAGES, Laboratory, versions
 from dspylab.lm.budget import Spending
@@ -91,6 +92,7 @@ def execute_runs(
                 observer,
                 is_recorded=recorded,
                 chosen=chosen,
+                fresh=fresh,
             )
             for spec in specs
         ]
@@ -187,6 +189,7 @@ def _job(laboratory: Laboratory, spec: RunSpec, models: Models) -> Job:
         rows=laboratory.splits.test,
         max_errors=experiment.execution.max_errors,
         ledger=models.ledger,
+        types=output_types(program),
     )
 
 
@@ -197,6 +200,7 @@ def _info(laboratory: Laboratory, spec: RunSpec, models: Models) -> RunInfo:
         coordinates=spec.coordinates,
         total=len(laboratory.splits.test),
         config_hash=laboratory.config_hash(spec),
+        answers_hash=laboratory.answers_hash(spec),
         model=resolved_model(laboratory.experiment, spec.model, spec.lm_settings),
         engine=engines[spec.model].endpoint.engine,
         rates={model_id: models.rates(model_id) for model_id in engines},
