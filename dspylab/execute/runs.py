@@ -74,6 +74,8 @@ def execute_runs(
     _log_as_we_do()
     laboratory.layout.make_private()
     specs = [laboratory.run(key) for key in keys]
+    # Before metrics are imported: whatever is imported then counts as the program's.
+    _ = laboratory.code_files
     experiment = laboratory.experiment
     for name, value in laboratory.environment.items():
         # LiteLLM reads the variables of providers that need several, such as Azure and Bedrock, by itself.
