@@ -227,10 +227,12 @@ class AbandonedExample:
     Attributes:
         abandoned: 0-based position in the test split.
         calls: The calls that had finished.
+        answer: The answer of the program, when only its scoring is missing, as a row that was not scored.
     """
 
     abandoned: int
     calls: tuple[LMCall, ...]
+    answer: ExampleFailure | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

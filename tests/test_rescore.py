@@ -229,6 +229,28 @@ def test_the_budget_counts_what_was_paid_once(
     assert json.loads(lab.summary.read_text())["runs"]["fake"]["calls"]["by_role"] == {"task": 8, "judge": 8}
 
 
+def test_an_answer_that_the_budget_left_unscored_is_kept(
+    tmp_path: Path, server: FakeServer, cli_inside: Cli
+) -> None:
+    lab = make(
+        tmp_path,
+        server,
+        models={"judge": {"model": "openai/judge", "api_base": server.url, "api_key_env": "FAKE_API_KEY"}},
+        matrix={"model": ["fake"]},
+        metrics={"helpful": JUDGE},
+        budget={"max_calls": 5},
+        execution={"max_concurrency": 1},
+    )
+    assert cli_inside("run-one", cwd=lab.folder).code == 4
+    assert [request.model for request in server.requests] == ["fake", "judge", "fake", "judge", "fake"]
+    assert len(rows(lab)) == 2, "it is no result yet"
+    lab.change({"budget": {"max_calls": 17}})
+    done = cli_inside("run-one", cwd=lab.folder)
+    assert done.code == 0, done.err
+    assert [request.model for request in server.requests[5:]] == ["judge", *["fake", "judge"] * 5]
+    assert "1 scored again without calling the program" in done.out
+
+
 TYPED = """
 from enum import Enum
 

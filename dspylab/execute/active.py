@@ -191,6 +191,7 @@ class ActiveRun:
         finally:
             journal.__exit__()
             self._journal = None
+            self.job = replace(self.job, earlier=EarlierRows(()))
         self._observer.ended(self.report)
 
     def _begin(self) -> None:
@@ -227,10 +228,9 @@ class ActiveRun:
             is_recorded = self._answers.are_recorded(self._is_recorded)
         if self._fresh or is_recorded:
             journal.begin_anew()
-        # A failure of this session's may have an answer that could not be scored.
-        own = [journal.path] if journal.retryable else []
+        # Its own failed and abandoned examples may have answers that could not be scored.
         others = [] if journal.is_anew else self._answers.sources()
-        self.job = replace(self.job, earlier=EarlierRows([*own, *others]))
+        self.job = replace(self.job, earlier=EarlierRows([journal.path, *others]))
         self._answers.follow(journal.path)
 
     def _count(self, outcome: ExampleOutcome) -> None:

@@ -16,6 +16,7 @@ from dspylab.execute.rescore import Answer, OutputTypes, answered_before, failed
 from dspylab.jsonable import to_json
 from dspylab.lm.budget import Ledger
 from dspylab.lm.faults import first_words
+from dspylab.lm.limits import Stopped
 from dspylab.lm.metered import FATAL, RETRYABLE, MeteredEngine
 from dspylab.lm.recorder import Recorder
 from dspylab.metrics.adapt import Scorer, score_all
@@ -96,33 +97,9 @@ def execute_example(job: Job, row: DataRow) -> ExampleOutcome | AbandonedExample
     try:
         with recorder.context(lm=job.lm, adapter=job.adapter, trace=[], disable_history=True):
             if answer is None:
-                answer = _ask(job, row, started_at, started)
-            started_metrics = time.perf_counter()
-            example = dspy.Example(**{**row.labels, **row.inputs}).with_inputs(*row.inputs)
-            with recorder.as_role("judge").context():
-                scores = score_all(job.scorers, example, answer.prediction, passes=_is_endpoint_problem)
-        if recorder.was_stopped.is_set():
-            return _abandoned(row, recorder)
-        if job.refusal is not None and any(call.error for call in recorder.calls):
-            # The program made up for the missing reply itself. With a good key it need not.
-            raise EndpointError(str(job.refusal))
-        return ExampleResult(
-            **_identity(job, row),
-            prediction=answer.recorded,
-            exact_prediction=answer.is_exact,
-            rescored=answer.is_earlier,
-            metrics=scores.values,
-            metric_errors={name: redact(text)[:_MAX_MESSAGE] for name, text in scores.errors.items()},
-            metric_details=scores.details,
-            parse_failures=answer.parse_failures + len(recorder.parse_failures),
-            example_s=answer.example_s,
-            metric_s=time.perf_counter() - started_metrics,
-            started_at=answer.started_at,
-            calls=(*answer.calls, *recorder.calls),
-        )
+                answer = _ask(job, row, recorder, started_at)
+            return _score(job, row, answer, recorder)
     except BaseException as error:  # noqa: BLE001 - whatever the user's program raises, sys.exit() included
-        if recorder.was_stopped.is_set():
-            return _abandoned(row, recorder)
         failed = ExampleFailure(
             **_identity(job, row),
             error=_described(error, refused=job.refusal is not None),
@@ -131,7 +108,8 @@ def execute_example(job: Job, row: DataRow) -> ExampleOutcome | AbandonedExample
             started_at=started_at,
             calls=tuple(recorder.calls),
         )
-        return failed if answer is None else _with_answer(failed, answer)
+        outcome = failed if answer is None else _with_answer(failed, answer)
+        return _abandoned(outcome, recorder) if recorder.was_stopped.is_set() else outcome
 
 
 def _with_answer(failed: ExampleFailure, answer: Answer) -> ExampleFailure:
@@ -153,13 +131,53 @@ def _with_answer(failed: ExampleFailure, answer: Answer) -> ExampleFailure:
     )
 
 
-def _ask(job: Job, row: DataRow, started_at: float, started: float) -> Answer:
-    """Calls the program."""
+def _ask(job: Job, row: DataRow, recorder: Recorder, started_at: float) -> Answer:
+    """Calls the program.
+
+    Raises:
+        Stopped: If a call was not made any more. What the program returned all the same is no answer.
+    """
+    started = time.perf_counter()
     prediction = _prediction(job.program(**row.inputs))
     example_s = time.perf_counter() - started
+    if recorder.was_stopped.is_set():
+        raise Stopped
     recorded = _fields(prediction)
     is_known = is_exact(prediction, recorded, job.types)
     return Answer(prediction, recorded, is_known, example_s, started_at)
+
+
+def _score(job: Job, row: DataRow, answer: Answer, recorder: Recorder) -> ExampleResult:
+    """Scores an answer.
+
+    Raises:
+        Stopped: If a call was not made any more.
+        EndpointError: If a model refuses every call, and the program or a metric made up for that.
+        Exception: If a judge could not be reached.
+    """
+    started = time.perf_counter()
+    example = dspy.Example(**{**row.labels, **row.inputs}).with_inputs(*row.inputs)
+    with recorder.as_role("judge").context():
+        scores = score_all(job.scorers, example, answer.prediction, passes=_is_endpoint_problem)
+    if recorder.was_stopped.is_set():
+        raise Stopped
+    if job.refusal is not None and any(call.error for call in recorder.calls):
+        # With a good key nobody would have to make up for the missing reply.
+        raise EndpointError(str(job.refusal))
+    return ExampleResult(
+        **_identity(job, row),
+        prediction=answer.recorded,
+        exact_prediction=answer.is_exact,
+        rescored=answer.is_earlier,
+        metrics=scores.values,
+        metric_errors={name: redact(text)[:_MAX_MESSAGE] for name, text in scores.errors.items()},
+        metric_details=scores.details,
+        parse_failures=answer.parse_failures + len(recorder.parse_failures),
+        example_s=answer.example_s,
+        metric_s=time.perf_counter() - started,
+        started_at=answer.started_at,
+        calls=(*answer.calls, *recorder.calls),
+    )
 
 
 def _identity(job: Job, row: DataRow) -> dict[str, Any]:
@@ -172,8 +190,14 @@ def _identity(job: Job, row: DataRow) -> dict[str, Any]:
     }
 
 
-def _abandoned(row: DataRow, recorder: Recorder) -> AbandonedExample | None:
-    return AbandonedExample(abandoned=row.index, calls=tuple(recorder.calls)) if recorder.calls else None
+def _abandoned(failed: ExampleFailure, recorder: Recorder) -> AbandonedExample | None:
+    """What is left of an example that was stopped: the calls that it made, and an answer without a score."""
+    if not recorder.calls:
+        return None
+    reason = ExampleError(type="Stopped", message="it was not scored any more", kind="endpoint")
+    is_new = failed.exact_prediction and not failed.rescored
+    answer = replace(failed, error=reason) if is_new else None
+    return AbandonedExample(abandoned=failed.index, calls=tuple(recorder.calls), answer=answer)
 
 
 def _prediction(value: Any) -> dspy.Prediction:

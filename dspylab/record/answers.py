@@ -99,10 +99,13 @@ class EarlierRows:
                 handle = os.open(path, os.O_RDONLY)
             except OSError:
                 continue
-            # A thread may still be reading when the run has ended: closed when nobody can any more.
-            weakref.finalize(self, os.close, handle)
             with os.fdopen(os.dup(handle), "rb") as file:
                 found = {index: (handle, offset, length) for index, offset, length in _usable(file)}
+            if not found:
+                os.close(handle)
+                continue
+            # A thread may still be reading when the run has ended: closed when nobody can any more.
+            weakref.finalize(self, os.close, handle)
             self._places = {**found, **self._places}
 
     @property
@@ -116,10 +119,10 @@ class EarlierRows:
             return None
         handle, offset, length = self._places[index]
         try:
-            row = json.loads(os.pread(handle, length, offset))
-        except (OSError, ValueError, RecursionError):  # somebody has changed the file
+            row = _with_answer(json.loads(os.pread(handle, length, offset)))
+        except (OSError, ValueError, AttributeError, RecursionError):  # somebody has changed the file
             return None
-        return row if isinstance(row, dict) and row.get("index") == index else None
+        return row if row.get("index") == index else None
 
 
 def _usable(file: Iterable[bytes]) -> Iterator[tuple[int, int, int]]:
@@ -127,12 +130,17 @@ def _usable(file: Iterable[bytes]) -> Iterator[tuple[int, int, int]]:
     offset = 0
     for line in file:
         try:
-            row = json.loads(line)
-            if isinstance(row, dict) and _saves_the_call(row):
+            row = _with_answer(json.loads(line))
+            if _saves_the_call(row):
                 yield int(row["index"]), offset, len(line)
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass  # a line that was cut or damaged
         offset += len(line)
+
+
+def _with_answer(line: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row of a line; of an example that was abandoned, its answer, which was not scored yet."""
+    return line.get("answer") or line
 
 
 def _saves_the_call(row: Mapping[str, Any]) -> bool:
