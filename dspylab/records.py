@@ -77,14 +77,16 @@ class LMCall:
         adapter: Class name of the adapter that formatted the prompt; None for a bare ``lm(...)`` call.
         fallback: True when an adapter made this call because its first reply could not be parsed.
         started_at: Wall-clock time when the attempt was sent, seconds since the epoch.
-        ttft_s: First non-empty content, reasoning or tool-call delta.
-        ttfot_s: First non-reasoning delta.
-        latency_s: Last non-empty delta; the return of the call when it was not streamed.
-        itl_s: (last delta - first delta) / (completion_tokens - 1).
+        ttft_s: First content, reasoning or tool-call delta that is not empty.
+        ttfot_s: First such delta that is not reasoning.
+        latency_s: Last delta that is not empty; the return of the call when it was not streamed.
+        itl_s: (last delta - first delta) / (tokens streamed - 1). Tokens streamed: ``completion_tokens``,
+            less ``reasoning_tokens`` when no reasoning was streamed.
         decode_tokens_per_s: 1 / itl_s.
         output_tokens_per_s: completion_tokens / latency_s.
-        queue_s: Time spent waiting for our own limits before it was sent.
-        retry_wait_s: Time spent waiting between attempts.
+        queue_s: Wait for our own limits before the first attempt.
+        retry_wait_s: All waiting after that, from the failure of an attempt to the next one: the backoff or
+            the pause that a 429 imposes, and again our own limits.
         attempts: How often it was sent.
         prompt_tokens: Tokens of the prompt, cached ones included.
         cached_tokens: Tokens of the prompt that the provider read from its cache.

@@ -345,6 +345,7 @@ def test_numbers_of_every_kind_become_plain_floats(result: Any, values: dict[str
         (None, "TypeError: returned None"),
         (math.nan, "ValueError: returned nan"),
         (np.float64("inf"), "ValueError: returned inf"),
+        (-1e308, "ValueError: returned -1e+308, which is too large to be averaged"),
         ("good", "TypeError: returned the text 'good'"),
         ("nan", "ValueError: returned nan"),
         ([1.0], "TypeError: returned list"),

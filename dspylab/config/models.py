@@ -19,6 +19,8 @@ Id = Annotated[str, StringConstraints(pattern=ID_PATTERN, max_length=60)]
 Ref = Annotated[str, StringConstraints(pattern=REF_PATTERN)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+#: Above any price there will be, and small enough that no sum of costs is infinite.
+Price = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 PositiveInt = Annotated[int, Field(gt=0)]
 
 
@@ -81,10 +83,10 @@ class Dataset(Section):
 class Pricing(Section):
     """Prices in US dollars per million tokens."""
 
-    input: NonNegative
-    output: NonNegative
-    cached_input: NonNegative | None = None
-    cache_write: NonNegative | None = None
+    input: Price
+    output: Price
+    cached_input: Price | None = None
+    cache_write: Price | None = None
 
 
 class Supports(Section):
