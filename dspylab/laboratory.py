@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from dspylab.config.load import LoadedExperiment, load
 from dspylab.config.models import Experiment
 from dspylab.errors import EnvironmentProblem, UsageError
-from dspylab.lm.keys import read_environment
+from dspylab.lm.keys import ambient_base, read_environment, without_login
 from dspylab.plan.answers import answers_hash
 from dspylab.plan.identity import config_hash
 from dspylab.plan.runs import plan_runs
@@ -101,6 +101,25 @@ class Laboratory:
         """The environment over the `.env` files."""
         return read_environment(self.layout.folder, self.layout.root)
 
+    @functools.cached_property
+    def endpoints(self) -> dict[str, str]:
+        """Model id to its endpoint, for those whose endpoint only the environment names; without logins."""
+        named = {
+            model_id: ambient_base(model, self.environment)
+            for model_id, model in self.experiment.models.items()
+        }
+        return {model_id: without_login(url) for model_id, url in named.items() if url is not None}
+
+    @functools.cached_property
+    def resolved(self) -> Experiment:
+        """The experiment with the endpoints that only the environment names: for digests and records."""
+        update = {
+            model_id: model.model_copy(update={"api_base": self.endpoints[model_id]})
+            for model_id, model in self.experiment.models.items()
+            if model_id in self.endpoints
+        }
+        return self.experiment.model_copy(update={"models": {**self.experiment.models, **update}})
+
     def config_hash(self, run: RunSpec, made_with: Mapping[str, str] | None = None) -> str:
         """Digest of everything that decides the results of a run.
 
@@ -109,7 +128,7 @@ class Laboratory:
             made_with: Package versions that its results were made with; default: those installed.
         """
         files = self._relative({**self.code_files, **self.data_files})
-        return config_hash(self.experiment, run, files, _decisive(made_with))
+        return config_hash(self.resolved, run, files, _decisive(made_with))
 
     def answers_hash(self, run: RunSpec) -> str:
         """Digest of what decides the answers of a run's program: all but the metrics and what they need.
@@ -120,7 +139,7 @@ class Laboratory:
         if run.optimizer != "none":
             return self.config_hash(run)
         files = self._relative({**self._answer_files, **self.data_files})
-        return answers_hash(self.experiment, run, files, _decisive(None))
+        return answers_hash(self.resolved, run, files, _decisive(None))
 
     def earlier_rows(self, run: RunSpec) -> EarlierRows:
         """Rows of earlier sessions whose answers are those of the run, for what its journal has not."""

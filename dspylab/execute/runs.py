@@ -203,7 +203,7 @@ def _info(laboratory: Laboratory, spec: RunSpec, models: Models) -> RunInfo:
         total=len(laboratory.splits.test),
         config_hash=laboratory.config_hash(spec),
         answers_hash=laboratory.answers_hash(spec),
-        model=resolved_model(laboratory.experiment, spec.model, spec.lm_settings),
+        model=resolved_model(laboratory.resolved, spec.model, spec.lm_settings),
         engine=engines[spec.model].endpoint.engine,
         rates={model_id: models.rates(model_id) for model_id in engines},
         versions=versions(REPORTED_PACKAGES),
