@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: Between two plain lines about a run, and between two pictures of the live view, in seconds.
 _LINE_EVERY_S = 10.0
-_REFRESH_S = 0.25
+_REFRESH_S = 0.5
 #: Per model, the calls that are allowed at once now and at most.
 Limits = Callable[[], Mapping[str, tuple[int, int]]]
 #: Runs that the live view shows at once; finished ones scroll away above it.

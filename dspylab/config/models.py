@@ -36,7 +36,9 @@ class Program(Section):
     path: str | None = Field(None, description="Python file, relative to the experiment file.")
     module: str | None = Field(None, description="Importable module, instead of `path`.")
     factory: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = Field(
-        "build", description="Callable in that module: factory(**args) returns a dspy.Module."
+        "build",
+        description="Callable in that module: factory(**args) returns a dspy.Module. "
+        "Or a dspy.Module itself: each run gets a copy.",
     )
     args: dict[str, Any] = Field(
         default_factory=dict,
@@ -62,7 +64,8 @@ class Dataset(Section):
 
     path: str | None = Field(
         None,
-        description="jsonl, json, csv, tsv or parquet file, or `program.py:load`, which returns rows.",
+        description="jsonl, json, csv, tsv or parquet file, or `program.py:load`: a function that returns "
+        "rows, or a list of them.",
     )
     train: str | None = Field(None, description="Separate training file or loader; instead of `path`.")
     test: str | None = Field(None, description="Separate test file or loader; instead of `path`.")
@@ -157,6 +160,11 @@ class Model(Section):
     )
     supports: Supports | None = None
     local: LocalOptions | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is an embedded model, served in this process."""
+        return self.model.startswith(("local/", "local:"))
 
 
 class Optimizer(Section):
@@ -263,9 +271,6 @@ class Execution(Section):
 
 class Experiment(Section):
     """A whole experiment file."""
-
-    #: Keys that change no result: editing them re-runs nothing.
-    NEUTRAL: ClassVar[tuple[str, ...]] = ("name", "description", "execution", "budget", "primary_metric")
 
     name: Id = Field(description="Name of the experiment; also of its DVC stages.")
     description: str = ""

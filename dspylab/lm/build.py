@@ -18,7 +18,7 @@ from dspylab.config.models import Experiment, Model
 from dspylab.errors import UsageError
 from dspylab.lm import local, recorder
 from dspylab.lm.budget import Ledger, Spending
-from dspylab.lm.gguf import is_local, locate
+from dspylab.lm.gguf import locate
 from dspylab.lm.keys import ambient_base, find_keys
 from dspylab.lm.limits import Gate
 from dspylab.lm.litellm_engine import litellm_engine
@@ -186,7 +186,7 @@ class Models:
         return MeteredEngine(inner, endpoint, _capabilities(model, chosen, address), self.ledger)
 
     def _address(self, model: Model, key: str | None) -> _Address:
-        if not is_local(model.model):
+        if not model.is_local:
             return _Address(model.api_base or ambient_base(model, self._environment), key)
         options = model.local.model_dump() if model.local is not None else {}
         server = local.serve(locate(model.model, base=self._folder), local.serve_options(**options))
@@ -210,7 +210,7 @@ class Models:
             model_type=model.model_type,
             timeout_s=endpoint.timeout_s,
             width=width,
-            one_shot=is_local(model.model),
+            one_shot=model.is_local,
         )
 
 
@@ -285,14 +285,14 @@ def width_of(experiment: Experiment, model_id: str) -> int:
     """Calls of a model that may be in flight at once, as the file or the default says."""
     model = experiment.models[model_id]
     slots = model.local.n_parallel if model.local is not None else None
-    embedded = is_local(model.model)
+    embedded = model.is_local
     default = local.default_concurrency(slots) if embedded else experiment.execution.max_concurrency
     return model.max_concurrency or default
 
 
 def _capabilities(model: Model, chosen: Engine, address: _Address) -> Capabilities:
     """What the model supports: the file's word, else what DSPy knows about it."""
-    if is_local(model.model):
+    if model.is_local:
         known = Capabilities(response_schema=local.SUPPORTS_RESPONSE_SCHEMA, params=local.SUPPORTED_PARAMS)
     else:
         engine = "lm15" if chosen == "native" else "litellm"

@@ -12,7 +12,6 @@ from dotenv import dotenv_values
 
 from dspylab.config.models import Model
 from dspylab.errors import EnvironmentProblem
-from dspylab.lm.gguf import is_local
 from dspylab.lm.routing import native_route
 from dspylab.places import shown_path
 from dspylab.redact import redact, remember
@@ -90,7 +89,7 @@ def usual_variables(model: Model) -> tuple[str, ...]:
     Empty for providers that need none, and for LiteLLM's: which of its many variables a provider needs is
     asked of LiteLLM itself when it is loaded.
     """
-    route = None if is_local(model.model) or model.engine == "litellm" else native_route(model)
+    route = None if model.is_local or model.engine == "litellm" else native_route(model)
     return route.variables if route is not None else ()
 
 
@@ -101,7 +100,7 @@ def ambient_base(model: Model, environment: Mapping[str, str]) -> str | None:
         model: The model.
         environment: As `read_environment` gives it.
     """
-    if model.api_base is not None or is_local(model.model):
+    if model.api_base is not None or model.is_local:
         return None
     prefix = model.model.partition("/")[0].upper()
     return environment.get(f"{prefix}_API_BASE") or environment.get(f"{prefix}_BASE_URL")

@@ -10,11 +10,12 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
+from dspylab.config.axes import ADAPTERS
 from dspylab.config.models import Experiment
 from dspylab.config.references import is_loader
 from dspylab.errors import DspylabError, EnvironmentProblem
 from dspylab.program.dataset import file_digest
-from dspylab.program.load import ADAPTERS, Code
+from dspylab.program.load import Code
 from dspylab.record.publish import write_json
 from dspylab.records import RunSpec
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from dspylab.config.axes import ADAPTERS
 from dspylab.config.models import Program
 from dspylab.config.wording import near_miss, plain, printable
 from dspylab.errors import ProgramError
@@ -30,7 +31,6 @@ from dspylab.program.modules import ModuleSpace, modules_under, own_frame, own_p
 if TYPE_CHECKING:
     import dspy
 
-ADAPTERS = ("chat", "json", "xml")
 #: Longest message of the user's exceptions that ours repeat, in characters.
 _MAX_REASON = 500
 
@@ -104,7 +104,7 @@ class Code:
         return str(self.program.path or self.program.module)
 
     def build(self, args: Mapping[str, Any]) -> dspy.Module:
-        """Calls the factory.
+        """Calls the factory, or copies the module that stands in its place.
 
         Args:
             args: Arguments of the run.
@@ -117,6 +117,14 @@ class Code:
 
         factory = self.attribute(f"{self.source}:{self.program.factory}")
         where = f"{self._definition(factory, self.source)}: {self.program.factory}()"
+        if isinstance(factory, dspy.Module):
+            if args:
+                raise ProgramError(
+                    f"is a module, not a function, and takes no arguments: {_arguments(args)}",
+                    where=where.removesuffix("()"),
+                    remedy="make program.factory name a function or a class, or vary no program.* axis",
+                )
+            return factory.deepcopy()
         if not callable(factory):
             raise ProgramError("is not callable", where=where, remedy="make program.factory name a function")
         self._check_arguments(factory, args, where)
