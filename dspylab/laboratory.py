@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from dspylab.config.axes import NO_OPTIMIZER
 from dspylab.config.load import LoadedExperiment, load
 from dspylab.config.models import Experiment
 from dspylab.errors import EnvironmentProblem, UsageError
@@ -136,7 +137,7 @@ class Laboratory:
         What an optimizer made of the program depends on metrics. So for a run that has one it is the digest
         of everything.
         """
-        if run.optimizer != "none":
+        if run.optimizer != NO_OPTIMIZER:
             return self.config_hash(run)
         files = self._relative({**self._answer_files, **self.data_files})
         return answers_hash(self.resolved, run, files, _decisive(None))
