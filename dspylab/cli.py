@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -279,8 +280,11 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     make_streams_safe(_go_on_unread)
     code = execute_command_line()
-    if code == Interrupted.exit_code:
+    if code:
         # Calls in flight sit in threads that Python would wait for; what finished is on disk already.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
         os._exit(code)
     sys.exit(code)
 

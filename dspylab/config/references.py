@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from typing import Final
+from urllib.parse import urlsplit
 
 from dspylab.config.axes import NO_OPTIMIZER, check_adapter, check_matrix, check_settings, optimizers_used
 from dspylab.config.models import Dataset, Metric, Model, Optimizer, Program
@@ -117,9 +118,17 @@ def _check_model(model: Model, address: Address) -> Iterator[Defect]:
             yield Defect((*address, "engine"), "an embedded model is called natively", "take it out")
     elif model.local is not None:
         yield Defect((*address, "local"), f"{shown(model.model)} is no embedded model", "take it out")
-    if model.api_base is not None and not model.api_base.startswith(("http://", "https://")):
+    if model.api_base is not None and not _is_url(model.api_base):
         remedy = "write http://… or https://…"
         yield Defect((*address, "api_base"), f"{shown(model.api_base)} is no URL", remedy)
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:  # such as half of an IPv6 address, or a port that is none
+        return False
 
 
 def _check_optimizer(optimizer: Optimizer, address: Address, sections: Sections) -> Iterator[Defect]:

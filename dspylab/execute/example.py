@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -54,6 +55,7 @@ class Job:
         ledger: The budget that its calls count against.
         types: How to have its predictions back from JSON.
         earlier: Rows whose answers need not be asked for again.
+        has_ended: Set once nothing more of the run is begun.
     """
 
     spec: RunSpec
@@ -68,6 +70,7 @@ class Job:
     ledger: Ledger
     types: OutputTypes = field(default_factory=dict)
     earlier: EarlierRows = field(default_factory=lambda: EarlierRows(()))
+    has_ended: threading.Event = field(default_factory=threading.Event)
 
     @property
     def refusal(self) -> EndpointError | None:
@@ -88,11 +91,13 @@ def execute_example(job: Job, row: DataRow) -> ExampleOutcome | AbandonedExample
         remains of it are the calls that it made, or None.
     """
     stored = job.earlier.row(row.index)
+    if stored is not None and stored.get("example_id") != row.example_id:
+        stored = None
     failure = None if stored is None else failed_before(row, stored, job.spec.key)
     if failure is not None:
         return failure
     answer = None if stored is None else answered_before(row, stored, job.types)
-    recorder = Recorder(names=job.names)
+    recorder = Recorder(names=job.names, has_ended=job.has_ended)
     started_at, started = time.time(), time.perf_counter()
     try:
         with recorder.context(lm=job.lm, adapter=job.adapter, trace=[], disable_history=True):

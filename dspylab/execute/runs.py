@@ -113,12 +113,14 @@ def execute_runs(
 
 @contextlib.contextmanager
 def _threads(width: int, stop: Stop) -> Iterator[ThreadPoolExecutor]:
-    """Threads that are only waited for when nobody asked to stop."""
+    """Threads that are only waited for when all went well: a call that hangs would hold up the message."""
     executor = ThreadPoolExecutor(max_workers=max(width, 1), thread_name_prefix="dspylab-example")
     try:
         yield executor
-    finally:
-        executor.shutdown(wait=not stop.requested, cancel_futures=True)
+    except BaseException:
+        executor.shutdown(wait=False, cancel_futures=True)
+        raise
+    executor.shutdown(wait=not stop.requested, cancel_futures=True)
 
 
 @contextlib.contextmanager

@@ -162,8 +162,12 @@ class MeteredEngine:
         # Copies of a program that holds its model share the connections and the limits.
         return self
 
-    def complete(self, request: lm15.Request) -> lm15.Response:
+    def complete(self, request: lm15.Request, asked_at: float | None = None) -> lm15.Response:
         """One call, with attempts until one succeeds or none may follow.
+
+        Args:
+            request: What DSPy asks.
+            asked_at: Monotonic time since which the call waits, in seconds; None for now.
 
         Raises:
             lm15.LM15Error: The last attempt's failure.
@@ -173,7 +177,7 @@ class MeteredEngine:
             with self._ledger.admit(self._expected(request)) as costs:
                 # A call that fails, or whose reply is lost, counts as a call all the same.
                 costs.append(Spending(calls=1))
-                response, call = self._called(request)
+                response, call = self._called(request, asked_at or time.monotonic())
                 tokens = (call.prompt_tokens or 0) + (call.completion_tokens or 0)
                 costs[:] = [Spending(call.cost_usd or 0.0, tokens, 1)]
                 return response
@@ -187,7 +191,7 @@ class MeteredEngine:
         cost = cost_usd(self.endpoint.rates, prompt, 0, 0, completion)
         return Spending(cost or 0.0, prompt + completion, 1)
 
-    def _called(self, request: lm15.Request) -> tuple[lm15.Response, LMCall]:
+    def _called(self, request: lm15.Request, asked_at: float) -> tuple[lm15.Response, LMCall]:
         recorder.note_asked(self.endpoint.id)
         watch = recorder.current()
         adapter, fallback = recorder.adapter_now()
@@ -199,7 +203,7 @@ class MeteredEngine:
             fallback=fallback,
         )
         wire = replace(request, model=self.endpoint.wire_model)
-        progress = _Progress(time.monotonic())
+        progress = _Progress(asked_at)
         while True:
             try:
                 response, timing, tokens = self._admitted(wire, progress)
@@ -271,7 +275,7 @@ class MeteredEngine:
         if self._is_refusal(error):
             self._refuse(error)
             return False
-        if not isinstance(error, RETRYABLE):
+        if not isinstance(error, RETRYABLE) or recorder.current().has_ended.is_set():
             return False
         limited, retry_after_s = isinstance(error, lm15.RateLimitError), error.retry_after
         if limited:
@@ -287,8 +291,13 @@ class MeteredEngine:
 
     def _is_refusal(self, error: Exception) -> bool:
         """Whether the endpoint would refuse every call like this one."""
-        if isinstance(error, lm15.AuthError) and error.status == 403 and self._has_answered:
-            return False  # the key is good: it is this prompt that was refused, by moderation or policy
+        if self._has_answered and (
+            (isinstance(error, lm15.AuthError) and error.status == 403)
+            or isinstance(error, lm15.UnsupportedModelError)
+        ):
+            # The key and the model are good: it is this prompt that was refused, by moderation or policy, or
+            # one of the servers behind the endpoint that does not know the model yet.
+            return False
         return isinstance(error, FATAL)
 
     def _refuse(self, error: Exception) -> None:
@@ -340,7 +349,7 @@ class AsyncMeteredEngine:
     async def complete(self, request: lm15.Request) -> lm15.Response:
         """As `MeteredEngine.complete`."""
         context = contextvars.copy_context()
-        work = functools.partial(context.run, self.engine.complete, request)
+        work = functools.partial(context.run, self.engine.complete, request, time.monotonic())
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def stream(self, request: lm15.Request) -> Any:

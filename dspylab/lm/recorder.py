@@ -57,6 +57,7 @@ class Recorder:
         calls: Finished calls, in the order in which they ended; shared with recorders made by `as_role`.
         parse_failures: One entry per reply that an adapter could not parse (appending is atomic).
         was_stopped: Set when a call was not made any more, because the run was stopped; shared like `calls`.
+        has_ended: Set by the run once it begins nothing more: a call that fails then is not tried again.
     """
 
     names: Mapping[int, str]
@@ -64,10 +65,13 @@ class Recorder:
     calls: list[LMCall] = field(default_factory=list)
     parse_failures: list[str] = field(default_factory=list)
     was_stopped: threading.Event = field(default_factory=threading.Event)
+    has_ended: threading.Event = field(default_factory=threading.Event)
 
     def as_role(self, role: Role) -> Recorder:
         """A recorder that adds to the same calls under another role."""
-        return Recorder(names={}, role=role, calls=self.calls, was_stopped=self.was_stopped)
+        return Recorder(
+            names={}, role=role, calls=self.calls, was_stopped=self.was_stopped, has_ended=self.has_ended
+        )
 
     def context(self, **settings: Any) -> Any:
         """`dspy.context` in which every call is recorded here."""
