@@ -23,7 +23,7 @@ STAMP := .venv/.dspylab-setup-$(shell cat requirements.lock pyproject.toml | cks
 .PHONY: help setup demo test coverage wheel-test lowest-test editors-test lint format lock docs build clean
 
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP) ## Fill .venv with the locked dependencies and this project (a no-op when nothing changed)
 
