@@ -30,6 +30,7 @@ HEAVY = frozenset(
         "dvc",
         "huggingface_hub",
         "litellm",
+        "numpy",
         "pyarrow",
         "rich",
         "scipy",
