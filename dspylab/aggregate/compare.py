@@ -200,7 +200,8 @@ def needed_examples(
     By the normal approximation, (z_alpha + z_power)² · spread² / difference²; for McNemar's test by Connor's
     (1987) formula, (z_alpha √s + z_power √(s - difference²))² / difference², with s the share of examples
     that differ. With seeds that move all examples at once, the part of the variance that more examples can
-    not take away is subtracted from what the difference allows.
+    not take away is subtracted from what the difference allows; that the interval is widened for a shift
+    that few seeds tell little about is not in it, so with several seeds the number is a lower bound.
 
     Args:
         comparison: Says how much the differences vary, with as many seeds as it has.

@@ -103,12 +103,14 @@ class Uncertainty:
         stderr: Standard error of the mean difference, the shift that seeds cause included.
         widening: What the half-widths of an interval over examples are to be multiplied with for the seeds.
         split: See `VarianceSplit`.
+        step: What one more answer that passes adds to the value of an example, for pass or fail.
     """
 
     spread: float
     stderr: float
     widening: float
     split: VarianceSplit | None
+    step: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,8 @@ def uncertainty(a: Side, b: Side, pairs: Pairs) -> Uncertainty | None:
             doubt += found.residual**2 / ((found.seeds - 1) * (found.examples - 1))
         df = max(1, math.floor(total**2 / doubt))
         widening = max(1.0, math.sqrt(total / of_examples) * t_quantile(df) / t_quantile(n - 1))
-    return Uncertainty(math.sqrt(variance), math.sqrt(total), widening, split)
+    step = 1 / max(len(values) for values in merged(a).values())
+    return Uncertainty(math.sqrt(variance), math.sqrt(total), widening, split, step)
 
 
 def _seed_variance(side: Side, pairs: Pairs) -> _SeedVariance | None:
@@ -181,7 +184,8 @@ def interval(
     """Expanded percentile interval of the paired bootstrap, widened for what the seeds add.
 
     For pass or fail the resamples are drawn from the table of Agresti and Min, half a pair more in each of
-    its four cells: else an experiment in which hardly any example differs would seem certain.
+    its four cells: else an experiment in which hardly any example differs would seem certain. With several
+    seeds a pair more is one answer more, the least by which examples differ.
     """
     import numpy as np
     from scipy.special import ndtr
@@ -192,7 +196,7 @@ def interval(
     values, counts = np.unique(np.asarray(differences), return_counts=True)
     weights = dict(zip(values.tolist(), counts.tolist(), strict=True))
     if pass_fail:
-        for value, extra in ((-1.0, 0.5), (0.0, 1.0), (1.0, 0.5)):
+        for value, extra in ((-error.step, 0.5), (0.0, 1.0), (error.step, 0.5)):
             weights[value] = weights.get(value, 0.0) + extra
     means = _bootstrap_means(weights, n)
     level = float(ndtr(-math.sqrt(n / (n - 1)) * t_quantile(n - 1)))
