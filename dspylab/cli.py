@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -41,6 +41,7 @@ Config = Annotated[
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Log what happens, and show tracebacks of bugs.")
 ]
+ResultFormat = Literal["table", "md", "csv", "json"]
 Coordinates = Annotated[
     list[str] | None,
     typer.Argument(
@@ -155,6 +156,42 @@ def aggregate(config: Config = None, verbose: Verbose = False) -> None:
 
     _log(verbose)
     aggregate_experiment(config)
+
+
+@app.command(
+    epilog=_example("dspylab show model=smollm2 --sort latency_p50_s --columns run,accuracy,cost_usd")
+)
+def show(
+    filters: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Only runs with this coordinate (axis=value) or name (with * for any text).",
+            show_default=False,
+        ),
+    ] = None,
+    config: Config = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            "--columns",
+            help="What to show, with commas: run, verdict, pareto, an axis, a metric, latency_p50_s, cost_usd "
+            "and so on, or the address of a number in summary.json, such as ttft_s.p95.",
+            show_default=False,
+        ),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option("--sort", help="Column to sort by, the best first; -COLUMN: the worst first."),
+    ] = None,
+    output_format: Annotated[ResultFormat, typer.Option("--format", "-f", help="How to print it.")] = "table",
+    verbose: Verbose = False,
+) -> None:
+    """Show the results: the runs ranked, and which of them can not be told from the best. Changes nothing."""
+    from dspylab.commands.show import View, show_results
+
+    _log(verbose)
+    view = View(filters=filters or (), columns=columns, order=sort, format=output_format)
+    show_results(config, view)
 
 
 @app.command(epilog=_example("dspylab doctor -c experiments/triage/experiment.yaml --call"))

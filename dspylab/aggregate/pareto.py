@@ -7,6 +7,7 @@ leave no room for the run to be better in any objective.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -88,6 +89,26 @@ def pareto(points: Sequence[Point], told_better: Collection[tuple[str, str]] = (
             )
         )
     return places
+
+
+def median_interval(ordered: Sequence[float]) -> tuple[float, float] | None:
+    """At least 95% interval of a median, between two order statistics (Conover 1999, section 3.2).
+
+    Args:
+        ordered: Values in ascending order.
+
+    Returns:
+        The ends, which are values of the sample; None for fewer than six values, of which not even the
+        least and the greatest hold the median often enough.
+    """
+    from scipy.special import bdtr
+
+    n = len(ordered)
+    # The interval [x(k), x(n + 1 - k)] misses when fewer than k values lie on one side of the median.
+    k = math.floor((n - 1.96 * math.sqrt(n)) / 2) + 2
+    while k > 0 and float(bdtr(k - 1, n, 0.5)) > 0.025:
+        k -= 1
+    return (ordered[k - 1], ordered[n - k]) if k > 0 else None
 
 
 def _dominates(one: Point, other: Point) -> bool:
