@@ -1,4 +1,4 @@
-"""`dspylab show`: the results in the terminal, and which of them can not be told from the best. Reads only."""
+"""`dspylab show`: the results in the terminal, and which can not be told from the best. Reads only."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def show_results(config: Path | None, view: View) -> None:
         UsageError: If a filter or a column means nothing.
         DataError: If there are no results, or they were damaged.
     """
-    from dspylab.report.plain import csv_text, markdown_table
+    from dspylab.report.plain import csv_text, markdown, markdown_table
     from dspylab.report.ranking import Figures, ranking_table
 
     results = workspace_results(find_layout(config))
@@ -76,7 +76,7 @@ def show_results(config: Path | None, view: View) -> None:
         print(csv_text([figures.flat(row, names) for row in table.rows]), end="")
     elif view.format == "md":
         print(markdown_table(table), end="")
-        print("".join(f"\n{line}\n" for line in _findings(results, decision)), end="")
+        print("".join(f"\n{markdown(line)}\n" for line in _findings(results, decision)), end="")
     else:
         console().print(table)
         for line in _findings(results, decision):
@@ -142,13 +142,12 @@ def _findings(results: Results, decision: Decision) -> list[str]:
         )
     if any(not place.on_front for place in decision.places.values()):
         lines.append(
-            "Pareto, over quality, time and cost of an example: dominated: another run is at least as good in "
-            "all three for sure; dominated?: by the figures alone, which may be chance."
+            "Pareto, over quality, time and cost of an example. dominated: another run is at least as good "
+            "in all three for sure. dominated?: by the figures alone, which may be chance."
         )
     if results.without_rows:
-        lines.append(
-            f"Without a verdict, as their rows are not here: {', '.join(results.without_rows)}: {results.remedy}."
-        )
+        runs = ", ".join(results.without_rows)
+        lines.append(f"Without a verdict, as their rows are not here: {runs}: {results.remedy}.")
     return lines
 
 

@@ -136,7 +136,9 @@ class Figures:
         """The columns with headings of their own; less important ones have a higher rank."""
         columns = {
             "run": Column("run", name_of, text=True),
-            "verdict": Column("verdict", lambda row: row["verdict"] or NOTHING, rank=1, style=_emphasis),
+            "verdict": Column(
+                "verdict", lambda row: row["verdict"] or NOTHING, rank=1, text=True, style=_emphasis
+            ),
             self.primary: Column(self.primary, partial(estimate_of, name=self.primary)),
             "scored": Column("scored", scored, rank=2, legend="scored: of those attempted."),
             "failed": Column("failed", partial(self._cell, name="examples.failed"), rank=5, style=alarm),
@@ -145,7 +147,7 @@ class Figures:
             "ttft_p50_s": self._timing("TTFT\np50", "ttft_s.p50", 7),
             "tokens_per_s": Column("tok/s", lambda row: number(row["throughput_tokens_per_s"]), rank=8),
             "cost_usd": Column("cost", lambda row: cost(row["cost_usd"]["total"]), rank=4),
-            "pareto": Column("Pareto", lambda row: row["pareto"] or NOTHING, rank=5),
+            "pareto": Column("Pareto", lambda row: row["pareto"] or NOTHING, rank=5, text=True),
         }
         return columns.get(name)
 
