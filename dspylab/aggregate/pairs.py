@@ -27,8 +27,8 @@ _RESAMPLES = 4000
 _SEED = 20260214
 #: Differences that are smaller than this share of the values are rounding.
 _ROUNDING = 1e-9
-#: Different differences, up to which a resample is drawn as counts instead of one by one.
-_FEW_VALUES = 64
+#: Values for each different one, from which on counts are drawn instead of one value after another.
+_REPEATED = 8
 #: Numbers that a bootstrap holds in memory at once.
 _CHUNK = 2_000_000
 
@@ -216,9 +216,8 @@ def _bootstrap_means(weights: Mapping[float, float], n: int) -> Any:
     generator = np.random.default_rng(_SEED)
     values = np.array(list(weights))
     shares = np.array(list(weights.values()))
-    shares = shares / shares.sum()
-    if len(values) <= _FEW_VALUES:
-        return generator.multinomial(n, shares, size=_RESAMPLES) @ values / n
+    if shares.sum() != n or len(values) * _REPEATED <= n:
+        return generator.multinomial(n, shares / shares.sum(), size=_RESAMPLES) @ values / n
     repeated = np.repeat(values, [round(weight) for weight in weights.values()])
     rows = max(1, _CHUNK // n)
     parts = [

@@ -105,7 +105,7 @@ def median_interval(ordered: Sequence[float]) -> tuple[float, float] | None:
 
     n = len(ordered)
     # The interval [x(k), x(n + 1 - k)] misses when fewer than k values lie on one side of the median.
-    k = math.floor((n - 1.96 * math.sqrt(n)) / 2) + 2
+    k = min(n, math.floor((n - 1.96 * math.sqrt(n)) / 2) + 2)
     while k > 0 and float(bdtr(k - 1, n, 0.5)) > 0.025:
         k -= 1
     return (ordered[k - 1], ordered[n - k]) if k > 0 else None
