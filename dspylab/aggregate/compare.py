@@ -219,16 +219,19 @@ def needed_examples(
     if comparison.spread is None or delta == 0 or (comparison.spread == 0 and not comparison.pass_fail):
         return None
     z_alpha, z_power = float(ndtri(1 - alpha / 2)), float(ndtri(power))
+    if comparison.pass_fail and delta > 1:
+        return None
+    # For pass or fail a pair that differs is added: that none did so far does not mean that none ever will.
     if comparison.test == "mcnemar":
-        if delta > 1:
-            return None
-        # One of each kind is added: that no example differed so far does not mean that none ever will.
         share = max(delta, (comparison.wins + comparison.losses + 1) / (comparison.n + 2))
         root = z_alpha * math.sqrt(share) + z_power * math.sqrt(share - delta**2)
         return max(2, math.ceil((root / delta) ** 2))
+    variance = comparison.spread**2
+    if comparison.pass_fail:
+        variance = (comparison.n * variance + 1) / (comparison.n + 2)
     seed = comparison.variance.seed if comparison.variance else 0.0
     allowed = (delta / (z_alpha + z_power)) ** 2 - seed
-    return max(2, math.ceil(comparison.spread**2 / allowed)) if allowed > 0 else None
+    return max(2, math.ceil(variance / allowed)) if allowed > 0 else None
 
 
 def _verdict(comparison: Comparison) -> Verdict:

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dspylab.aggregate.compare import ALPHA, adjusted
-from dspylab.aggregate.contrast import Contrast, Flips, SideOf, completed, contrast, flips
+from dspylab.aggregate.contrast import Contrast, Flips, completed, contrast, flips
 from dspylab.commands.console import console
 from dspylab.commands.find import find_layout
 from dspylab.commands.opponents import Opponents, find_opponents
-from dspylab.config.wording import choose
-from dspylab.errors import UsageError
 from dspylab.jsonable import to_json
 
 Format = Literal["table", "md", "json"]
@@ -47,7 +45,6 @@ class _Found:
     """What is printed: the comparisons, and the flips of the only one, or of all if they were asked for."""
 
     opponents: Opponents
-    metric: str
     contrasts: Sequence[Contrast]
     flips: Sequence[Flips | None]
 
@@ -64,8 +61,7 @@ def compare_results(config: Path | None, wish: Wish) -> None:
         DataError: If there are no results, or their rows are elsewhere.
     """
     opponents = find_opponents(find_layout(config), wish.names, wish.metric)
-    metric = _metric(opponents, wish.metric)
-    found = _compare(opponents, metric, wish)
+    found = _compare(opponents, wish)
     if wish.format == "json":
         print(json.dumps(_document(found), ensure_ascii=False, indent=2))
     elif wish.format == "md":
@@ -74,8 +70,8 @@ def compare_results(config: Path | None, wish: Wish) -> None:
         _print_tables(found)
 
 
-def _compare(opponents: Opponents, metric: str, wish: Wish) -> _Found:
-    raw = [contrast(metric, a, b) for a, b in opponents.pairs]
+def _compare(opponents: Opponents, wish: Wish) -> _Found:
+    raw = [contrast(opponents.metric, a, b) for a, b in opponents.pairs]
     total = opponents.total
     comparisons = adjusted([comparison for comparison, _, _ in raw], total)
     # Beside each other as they are shown: a comparison without failures stands in its own place.
@@ -91,29 +87,9 @@ def _compare(opponents: Opponents, metric: str, wish: Wish) -> _Found:
     detailed = len(contrasts) == 1 or wish.flips is not None
     return _Found(
         opponents=opponents,
-        metric=metric,
         contrasts=contrasts,
-        flips=[flips(metric, a, b, limit) if detailed else None for a, b in opponents.pairs],
+        flips=[flips(opponents.metric, a, b, limit) if detailed else None for a, b in opponents.pairs],
     )
-
-
-def _metric(opponents: Opponents, wanted: str | None) -> str:
-    """The metric to compare; one that has a value for each example."""
-    sides: list[SideOf] = [side for pair in opponents.pairs for side in pair]
-    if not sides:
-        return wanted or ""
-    name = wanted or str(sides[-1].results.summary["primary_metric"])
-    entries = [side.results.summary["runs"][run] for side in sides for run in side.runs]
-    known = dict.fromkeys(metric for entry in entries for metric in entry["metrics"])
-    if name in known:
-        return name
-    if any(name in entry["run_metrics"] for entry in entries):
-        raise UsageError(
-            "is a metric over all rows: it has no value for an example, so runs can not be paired by it",
-            where=name,
-            remedy=f"name another one with --metric: {', '.join(known)}",
-        )
-    raise UsageError("there is no such metric", where=name, remedy=choose(name, known))
 
 
 def _print_tables(found: _Found) -> None:
@@ -175,7 +151,7 @@ def _document(found: _Found) -> dict[str, Any]:
         for one, shown in zip(found.contrasts, found.flips, strict=True)
     ]
     return {
-        "metric": found.metric,
+        "metric": found.opponents.metric,
         "comparisons": comparisons,
         "only_in_a": list(found.opponents.only_a),
         "only_in_b": list(found.opponents.only_b),

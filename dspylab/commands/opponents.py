@@ -22,6 +22,7 @@ class Opponents:
 
     Attributes:
         title: Above the table.
+        metric: Name of the metric that they are compared on.
         pairs: The baseline and what is compared with it.
         against: Name of the baseline if it is one for all pairs; None otherwise.
         total: How many comparisons these were chosen from, for Holm's correction; None for just these.
@@ -32,6 +33,7 @@ class Opponents:
     """
 
     title: str
+    metric: str
     pairs: tuple[tuple[SideOf, SideOf], ...]
     against: str | None = None
     total: int | None = None
@@ -50,7 +52,7 @@ def find_opponents(layout: Layout, names: Sequence[str], metric: str | None) -> 
             against it. Two runs: the second against the first. Two revisions: all runs of the second, each
             against the same run of the first. ``workspace`` is a revision too. A run may be named without
             its seed, for all its seeds together. Of a run and a revision of one name, the run is meant.
-        metric: What the best is best on; None for the primary metric.
+        metric: Name of the metric; None for the primary one.
 
     Raises:
         UsageError: If a name means nothing, or there is nothing to compare.
@@ -60,18 +62,19 @@ def find_opponents(layout: Layout, names: Sequence[str], metric: str | None) -> 
     known = _known(workspace)
     if all(name in known for name in names) and workspace is not None:
         if len(names) == 2:
-            return _two_runs(workspace, known, *names)
-        return _all_runs(workspace, known, names[0] if names else None, metric)
+            return _two_runs(workspace, known, (names[0], names[1]), _metric([workspace], metric))
+        chosen = _metric([workspace], metric)
+        return _all_runs(workspace, known, names[0] if names else None, chosen)
     if len(names) == 2 and any(name in known for name in names):
         unknown = next(name for name in names if name not in known)
         raise UsageError(
-            f"is no run, and a run is compared with a run: {choose(unknown, known)}",
+            "is no run of the workspace, and a run is compared with a run",
             where=unknown,
-            remedy="or name two revisions",
+            remedy=f"name two runs or two revisions; {choose(unknown, known)}",
         )
     first, second = names if len(names) == 2 else (names[0], WORKSPACE)
     results = [_at(layout, name, workspace, known) for name in (first, second)]
-    return _two_revisions(results[0], results[1])
+    return _two_revisions(results[0], results[1], _metric(results, metric))
 
 
 def _known(workspace: Results | None) -> dict[str, tuple[str, ...]]:
@@ -80,6 +83,22 @@ def _known(workspace: Results | None) -> dict[str, tuple[str, ...]]:
         return {}
     runs = {run: (run,) for run in workspace.summary["runs"]}
     return runs | side_runs(workspace.summary)
+
+
+def _metric(results: Sequence[Results], wanted: str | None) -> str:
+    """The metric to compare: one that has a value for each example."""
+    name = wanted or str(results[-1].summary["primary_metric"])
+    entries = [entry for found in results for entry in found.summary["runs"].values()]
+    known = dict.fromkeys(metric for entry in entries for metric in entry["metrics"])
+    if name in known:
+        return name
+    if any(name in entry["run_metrics"] for entry in entries):
+        raise UsageError(
+            "is a metric over all rows: it has no value for an example, so runs can not be paired by it",
+            where=name,
+            remedy=f"name another one with --metric: {', '.join(known)}",
+        )
+    raise UsageError("there is no such metric", where=name, remedy=choose(name, known))
 
 
 def _at(layout: Layout, name: str, workspace: Results | None, known: dict[str, tuple[str, ...]]) -> Results:
@@ -102,16 +121,20 @@ def _at(layout: Layout, name: str, workspace: Results | None, known: dict[str, t
     return results_at(layout, revision)
 
 
-def _two_runs(workspace: Results, known: dict[str, tuple[str, ...]], a: str, b: str) -> Opponents:
-    if a == b:
-        raise UsageError("is compared with itself", where=a, remedy="name two runs")
-    sides = [SideOf(name=name, results=workspace, runs=known[name]) for name in (a, b)]
+def _two_runs(
+    workspace: Results, known: dict[str, tuple[str, ...]], names: tuple[str, str], metric: str
+) -> Opponents:
+    if names[0] == names[1]:
+        raise UsageError("is compared with itself", where=names[0], remedy="name two runs")
+    sides = [SideOf(name=name, results=workspace, runs=known[name]) for name in names]
     _require_rows(sides)
-    return Opponents(title="", pairs=((sides[0], sides[1]),), against=a, remarks=tuple(_incomplete(sides)))
+    return Opponents(
+        title="", metric=metric, pairs=((sides[0], sides[1]),), remarks=tuple(_incomplete(sides))
+    )
 
 
 def _all_runs(
-    workspace: Results, known: dict[str, tuple[str, ...]], baseline: str | None, metric: str | None
+    workspace: Results, known: dict[str, tuple[str, ...]], baseline: str | None, metric: str
 ) -> Opponents:
     """All complete sides against one of them, or against the best."""
     if baseline is None:
@@ -145,6 +168,7 @@ def _all_runs(
     )
     return Opponents(
         title=title,
+        metric=metric,
         pairs=tuple((one, rival) for rival in rivals),
         against=best,
         total=total,
@@ -152,7 +176,7 @@ def _all_runs(
     )
 
 
-def _two_revisions(a: Results, b: Results) -> Opponents:
+def _two_revisions(a: Results, b: Results, metric: str) -> Opponents:
     """The runs that both revisions have, each against itself."""
     runs_a, runs_b = side_runs(a.summary), side_runs(b.summary)
     common = [name for name in runs_b if name in runs_a]
@@ -188,6 +212,7 @@ def _two_revisions(a: Results, b: Results) -> Opponents:
         remarks.append(f"{a.name} and {b.name} have no run in common.")
     return Opponents(
         title=f"{b.name} against {a.name}",
+        metric=metric,
         pairs=tuple(pairs),
         only_a=only_a,
         only_b=only_b,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dspylab.aggregate.standing import Decision, decide
 from dspylab.commands.console import console
@@ -17,6 +17,9 @@ from dspylab.config.wording import choose
 from dspylab.errors import UsageError
 from dspylab.pipeline.stages import parse_coordinate
 from dspylab.record.results import Results, workspace_results
+
+if TYPE_CHECKING:
+    from dspylab.report.tables import FittingTable
 
 Format = Literal["table", "md", "csv", "json"]
 
@@ -68,6 +71,7 @@ def show_results(config: Path | None, view: View) -> None:
     figures = Figures(rows, results.summary["primary_metric"])
     columns = [name.strip() for name in view.columns.split(",")] if view.columns else None
     table = ranking_table(results.summary, figures, columns, view.order)
+    over_seeds = _over_seeds(results.summary, runs)
     if view.format == "json":
         print(json.dumps(_document(results, decision, table.rows), ensure_ascii=False, indent=2))
     elif view.format == "csv":
@@ -76,9 +80,14 @@ def show_results(config: Path | None, view: View) -> None:
         print(csv_text([figures.flat(row, names) for row in table.rows]), end="")
     elif view.format == "md":
         print(markdown_table(table), end="")
+        if over_seeds is not None:
+            print(f"\n{markdown_table(over_seeds)}", end="")
         print("".join(f"\n{markdown(line)}\n" for line in _findings(results, decision)), end="")
     else:
         console().print(table)
+        if over_seeds is not None:
+            console().print()
+            console().print(over_seeds)
         for line in _findings(results, decision):
             console().print(line, style="dim", markup=False)
 
@@ -123,6 +132,18 @@ def select_runs(summary: Mapping[str, Any], filters: Sequence[str]) -> list[str]
     if not chosen:
         raise UsageError("no run passes all these filters together", where=" ".join(filters))
     return chosen
+
+
+def _over_seeds(summary: Mapping[str, Any], runs: Sequence[str]) -> FittingTable | None:
+    """The metrics of the groups of seeds that are shown whole; None without any."""
+    from dspylab.report.tables import seeds_table
+
+    groups = {
+        name: group
+        for name, group in summary["over_seeds"].items()
+        if all(run in runs for run in group["runs"])
+    }
+    return seeds_table({**summary, "over_seeds": groups}, summary["primary_metric"]) if groups else None
 
 
 def _findings(results: Results, decision: Decision) -> list[str]:

@@ -23,7 +23,8 @@ class Results:
     Attributes:
         name: ``workspace``, or the name of the revision.
         summary: The content of `summary.json`.
-        files: Run key to the file with its rows, for the runs whose rows are there.
+        files: Run key to the file with its rows, for the runs whose rows are there: those that the summary
+            is of, not what another commit left in their place.
         digests: Run key to the MD5 of its rows, as far as `dvc.lock` says it.
         remedy: What to do to get the rows of the other runs.
     """
@@ -61,10 +62,22 @@ def workspace_results(layout: Layout) -> Results:
     return Results(
         name=WORKSPACE,
         summary=summary,
-        files={run: path for run in summary["runs"] if (path := layout.raw(run)).is_file()},
+        files={
+            run: layout.raw(run)
+            for run, entry in summary["runs"].items()
+            if layout.raw(run).is_file() and _config_hash(layout.info(run)) == entry["config_hash"]
+        },
         digests={},
-        remedy="`dvc pull` gets them, or `dspylab run` executes the runs",
+        remedy="`dvc checkout` or `dvc pull` gets them, or `dspylab run` executes the runs",
     )
+
+
+def _config_hash(info: Path) -> str | None:
+    """What made the rows beside a `run.json`; None without one.
+
+    After `git checkout` the rows of another commit lie beside the summary of this one until `dvc checkout`.
+    """
+    return str(read_json(info).get("config_hash")) if info.is_file() else None
 
 
 def checked_summary(summary: dict[str, Any], where: str) -> dict[str, Any]:
