@@ -49,6 +49,7 @@ class Job:
         rows: The test split.
         max_errors: Failed examples after which the run stops; None for never.
         ledger: The budget that its calls count against.
+        keep_prompts: Whether its rows keep what was said in each call.
     """
 
     spec: RunSpec
@@ -61,6 +62,7 @@ class Job:
     rows: tuple[DataRow, ...]
     max_errors: int | None
     ledger: Ledger
+    keep_prompts: bool
 
     @property
     def refusal(self) -> EndpointError | None:
@@ -80,7 +82,7 @@ def execute_example(job: Job, row: DataRow) -> ExampleOutcome | AbandonedExample
         example is tried again. When the run was stopped meanwhile the example counts as never begun: what
         remains of it are the calls that it made, or None.
     """
-    recorder = Recorder(names=job.names)
+    recorder = Recorder(names=job.names, keep_prompts=job.keep_prompts)
     started_at, started = time.time(), time.perf_counter()
     example_s: float | None = None
     identity: dict[str, Any] = {

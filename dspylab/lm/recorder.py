@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dspy
 from dspy.utils.callback import BaseCallback
 from dspy.utils.exceptions import AdapterParseError
 
+from dspylab.lm.transcript import Transcript
 from dspylab.records import LMCall, Role
 
 _SETTING = "dspylab_recorder"
@@ -57,6 +58,7 @@ class Recorder:
         calls: Finished calls, in the order in which they ended; shared with recorders made by `as_role`.
         parse_failures: One entry per reply that an adapter could not parse (appending is atomic).
         was_stopped: Set when a call was not made any more, because the run was stopped; shared like `calls`.
+        keep_prompts: Whether calls are kept with what was said in them.
     """
 
     names: Mapping[int, str]
@@ -64,10 +66,26 @@ class Recorder:
     calls: list[LMCall] = field(default_factory=list)
     parse_failures: list[str] = field(default_factory=list)
     was_stopped: threading.Event = field(default_factory=threading.Event)
+    keep_prompts: bool = False
 
     def as_role(self, role: Role) -> Recorder:
         """A recorder that adds to the same calls under another role."""
-        return Recorder(names={}, role=role, calls=self.calls, was_stopped=self.was_stopped)
+        return Recorder(
+            names={},
+            role=role,
+            calls=self.calls,
+            was_stopped=self.was_stopped,
+            keep_prompts=self.keep_prompts,
+        )
+
+    def add(self, call: LMCall, said: Callable[[], Transcript]) -> None:
+        """Keeps a call that has ended.
+
+        Args:
+            call: Its figures.
+            said: Gives what was said in it; only called when that is kept.
+        """
+        self.calls.append(replace(call, **said()) if self.keep_prompts else call)
 
     def context(self, **settings: Any) -> Any:
         """`dspy.context` in which every call is recorded here."""
