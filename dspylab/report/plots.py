@@ -1,0 +1,299 @@
+"""The plots of a report as SVG, drawn by Vega-Altair without a browser and without the network. Pure.
+
+Colours are CSS variables of the page, so that one picture serves the light and the dark theme.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dspylab.aggregate.stats import percentile
+from dspylab.errors import EnvironmentProblem
+from dspylab.report.material import Material, RunMaterial
+from dspylab.report.numbers import cost, duration, estimate
+
+if TYPE_CHECKING:
+    import altair
+
+#: What has to be installed, by the names under which it is imported.
+_PACKAGES = ("altair", "vl_convert")
+_WIDTH, _ROW = 400, 24
+_MOST_NAME = 34
+#: Widest name beside an axis, and a wide character, in pixels.
+_NAME_LIMIT, _CHARACTER = 250, 7.4
+#: Ratio of the greatest to the least figure above which an axis is logarithmic.
+_LOGARITHMIC = 30
+_SHARES = {"p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
+_STANDINGS = {
+    "best": "var(--best)",
+    "not told apart from it": "var(--level)",
+    "worse": "var(--worse)",
+    "not compared": "var(--faint)",
+}
+_ROLES = {"task": "var(--task)", "judge": "var(--judge)", "optimizer": "var(--optimizer)"}
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A picture for the page.
+
+    Attributes:
+        title: Heading above it.
+        note: How to read it.
+        svg: The picture.
+    """
+
+    title: str
+    note: str
+    svg: str
+
+
+def require_packages() -> None:
+    """Makes sure that plots can be drawn.
+
+    Raises:
+        EnvironmentProblem: If a package is not installed.
+    """
+    absent = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if absent:
+        raise EnvironmentProblem(
+            f"the plots need {' and '.join(absent)}, not installed here",
+            where="dspylab report",
+            remedy="pip install 'dspylab[report]', or take --format md, which has no plots",
+        )
+
+
+def plots(material: Material) -> list[Plot]:
+    """The plots for which there are figures.
+
+    Args:
+        material: What the report is made from.
+    """
+    drawn = [
+        _quality(material),
+        _tradeoff(material, "latency"),
+        _tradeoff(material, "cost"),
+        _spread(material.runs, "latency_s", "Latency of a call"),
+        _spread(material.runs, "ttft_s", "Time to first token"),
+        _cost_by_role(material),
+    ]
+    return [plot for plot in drawn if plot is not None]
+
+
+def standing_of(material: Material, run: RunMaterial) -> str:
+    """How a run stands to the best: `best`, `not told apart from it`, `worse` or `not compared`."""
+    standing = material.standing
+    if run.side == standing.best:
+        return "best"
+    found = standing.comparisons.get(run.side)
+    if found is None:
+        return "not compared"
+    return "worse" if found.verdict == "worse" else "not told apart from it"
+
+
+def _quality(material: Material) -> Plot | None:
+    import altair as alt
+
+    values: list[dict[str, Any]] = []
+    for run in material.runs:
+        metric = run.figures["metrics"].get(material.primary, {})
+        if metric.get("mean") is None:
+            continue
+        low, high = metric["ci95"] or (metric["mean"], metric["mean"])
+        shown = f"{run.key}: {estimate(metric['mean'], metric['ci95'])}"
+        values.append({
+            "run": run.key, "mean": metric["mean"], "low": low, "high": high,
+            "standing": standing_of(material, run), "shown": shown,
+        })  # fmt: skip
+    if not values:
+        return None
+    base = _chart(values).encode(
+        y=_names(values), color=_colour("standing", _STANDINGS, values), description="shown:N"
+    )
+    x = alt.X("low:Q", title=material.primary, scale=alt.Scale(zero=False, nice=True, padding=6))
+    bars = base.mark_rule(strokeWidth=2.5, opacity=0.55).encode(x=x, x2="high:Q")
+    dots = base.mark_point(filled=True, size=80, opacity=1).encode(x="mean:Q")
+    note = "Mean and 95% interval. Intervals that overlap may still differ: the verdict is from paired tests."
+    return Plot(material.primary, note, _svg(bars + dots, height=_ROW * len(values)))
+
+
+def _tradeoff(material: Material, objective: str) -> Plot | None:
+    """Quality against what is paid for it. The front joins what nothing beats in both."""
+    import altair as alt
+
+    per_example = objective == "cost"
+    values: list[dict[str, Any]] = []
+    for run in material.runs:
+        quality = run.figures["metrics"].get(material.primary, {}).get("mean")
+        total, attempted = run.figures["cost_usd"]["total"], run.figures["examples"]["attempted"]
+        paid = (
+            total / attempted * 1000
+            if per_example and total is not None and attempted
+            else None
+            if per_example
+            else run.figures["latency_s"]["p50"]
+        )
+        if quality is None or paid is None or not run.figures["complete"]:
+            continue
+        text = cost(paid) if per_example else duration(paid)
+        values.append({
+            "run": run.key, "paid": paid, "quality": quality, "standing": standing_of(material, run),
+            "shown": f"{run.key}: {material.primary} {estimate(quality, None)}, {text}",
+        })  # fmt: skip
+    if len(values) < 2 or not any(value["paid"] for value in values):
+        return None
+    for value in values:
+        value["front"] = not any(_beats(other, value) for other in values)
+    front = sorted((value for value in values if value["front"]), key=lambda value: float(value["paid"]))
+    title = "cost of 1,000 examples (USD)" if per_example else "latency p50 of a call (s)"
+    # Room on the right for names.
+    x = alt.X("paid:Q", title=title, scale=_scale([value["paid"] for value in values]))
+    y = alt.Y("quality:Q", title=material.primary, scale=alt.Scale(zero=False, nice=True, padding=14))
+    line = _chart(front).mark_line(
+        interpolate="step-after", color="var(--faint)", strokeDash=[4, 3], strokeWidth=1.5
+    ).encode(x=x, y=y)  # fmt: skip
+    dots = (
+        _chart(values)
+        .mark_point(filled=True, size=90, opacity=1)
+        .encode(x=x, y=y, color=_colour("standing", _STANDINGS, values), description="shown:N")
+    )
+    chart = line + dots
+    for leaning in ("left", "right"):
+        placed = [value for value in _placed(front) if value["align"] == leaning]
+        chart += (
+            _chart(placed)
+            .mark_text(dy=-11, dx=-4 if leaning == "left" else 4, align=leaning, fontSize=10.5, color="currentColor")
+            .encode(x=x, y=y, text="name:N")
+        )
+    what = "Cost" if per_example else "Latency"
+    note = "Up and to the left is better. The dashed front joins the runs that none beats in both."
+    return Plot(f"{what} against {material.primary}", note, _svg(chart, height=230))
+
+
+def _placed(front: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The points of the front with their names, which lean away from the nearer edge."""
+    least, most = front[0]["paid"], front[-1]["paid"]
+    middle = (least * most) ** 0.5 if least > 0 and most / least > _LOGARITHMIC else (least + most) / 2
+    return [
+        {**value, "name": _short(value["run"]), "align": "right" if value["paid"] > middle else "left"}
+        for value in front
+    ]
+
+
+def _beats(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    better = one["quality"] >= other["quality"] and one["paid"] <= other["paid"]
+    return better and (one["quality"] > other["quality"] or one["paid"] < other["paid"])
+
+
+def _spread(runs: Sequence[RunMaterial], figure: str, title: str) -> Plot | None:
+    """A box a run: half of the calls in the box, 90% between the ends."""
+    import altair as alt
+
+    values: list[dict[str, Any]] = []
+    for run in runs:
+        ordered = getattr(run, figure)
+        if ordered:
+            at = {name: percentile(ordered, share) for name, share in _SHARES.items()}
+            said = ", ".join(f"{name} {duration(value)}" for name, value in at.items())
+            values.append({"run": run.key, **at, "shown": f"{run.key}: {said}, {len(ordered)} calls"})
+    if not values:
+        return None
+    scale = _scale([value[name] for value in values for name in _SHARES])
+    base = _chart(values).encode(y=_names(values), description="shown:N")
+    x = alt.X("p5:Q", title="seconds", scale=scale)
+    ends = base.mark_rule(color="var(--box)", strokeWidth=1.5).encode(x=x, x2="p95:Q")
+    box = base.mark_bar(color="var(--box)", height=11, cornerRadius=2, opacity=0.55).encode(
+        x=alt.X("p25:Q", title="seconds", scale=scale), x2="p75:Q"
+    )
+    middle = base.mark_tick(color="currentColor", thickness=2, size=15).encode(x="p50:Q")
+    note = "Half of the calls lie in the box, 90% between the ends; the line is the median."
+    return Plot(title, note, _svg(ends + box + middle, height=_ROW * len(values)))
+
+
+def _cost_by_role(material: Material) -> Plot | None:
+    import altair as alt
+
+    values: list[dict[str, Any]] = [
+        {"run": run.key, "role": role, "usd": usd, "shown": f"{run.key}, {role}: {cost(usd)}"}
+        for run in material.runs
+        for role, usd in run.figures["cost_usd"]["by_role"].items()
+        if usd
+    ]
+    if not values:
+        return None
+    bars = (
+        _chart(values)
+        .mark_bar(height=13)
+        .encode(
+            y=_names(values),
+            x=alt.X("usd:Q", title="US dollars"),
+            color=_colour("role", _ROLES, values),
+            order=alt.Order("role:N", sort="descending"),
+            description="shown:N",
+        )
+    )
+    rows = len({value["run"] for value in values})
+    return Plot("Cost by role", "What the whole run cost, and who asked.", _svg(bars, height=_ROW * rows))
+
+
+def _chart(values: Sequence[Mapping[str, Any]]) -> altair.Chart:
+    import altair as alt
+
+    return alt.Chart(alt.Data(values=[dict(value) for value in values]))
+
+
+def _names(values: Sequence[Mapping[str, Any]]) -> altair.Y:
+    import altair as alt
+
+    order = list(dict.fromkeys(value["run"] for value in values))
+    # The reader's font may be wider than the one that text is measured with here.
+    extent = min(_NAME_LIMIT, round(_CHARACTER * max(map(len, order))))
+    axis = alt.Axis(labelLimit=_NAME_LIMIT, minExtent=extent, maxExtent=_NAME_LIMIT)
+    return alt.Y("run:N", sort=order, title=None, axis=axis)
+
+
+def _colour(field: str, colours: Mapping[str, str], values: Sequence[Mapping[str, Any]]) -> altair.Color:
+    """Colours of the page's theme, with a legend of those that occur."""
+    import altair as alt
+
+    used = [name for name in colours if any(value[field] == name for value in values)]
+    scale = alt.Scale(domain=used, range=[colours[name] for name in used])
+    legend = alt.Legend(title=None, orient="top", symbolType="circle", offset=6) if len(used) > 1 else None
+    return alt.Color(f"{field}:N", scale=scale, legend=legend)
+
+
+def _scale(figures: Sequence[float]) -> altair.Scale:
+    """From 0 where the figures are of one size, logarithmic where they are not."""
+    import altair as alt
+
+    least, most = min(figures), max(figures)
+    if least > 0 and most / least > _LOGARITHMIC:
+        return alt.Scale(type="log", nice=True, padding=10)
+    return alt.Scale(zero=True, nice=True)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _MOST_NAME else f"{name[: _MOST_NAME - 1]}…"
+
+
+def _svg(chart: altair.LayerChart | altair.Chart, height: int) -> str:
+    import vl_convert
+
+    grey = "var(--rule)"
+    dressed = chart.properties(width=_WIDTH, height=height).configure(
+        background="transparent",
+        font="system-ui, sans-serif",
+        padding=4,
+        axis={
+            "labelColor": "currentColor", "titleColor": "currentColor", "labelFontSize": 11.5,
+            "titleFontSize": 11.5, "titleFontWeight": "normal", "domainColor": grey, "tickColor": grey,
+            "gridColor": grey, "gridOpacity": 0.6, "tickCount": 6,
+        },
+        legend={"labelColor": "currentColor", "labelFontSize": 11.5, "symbolOpacity": 1},
+        view={"stroke": None},
+    )  # fmt: skip
+    svg: str = vl_convert.vegalite_to_svg(dressed.to_dict())
+    return svg

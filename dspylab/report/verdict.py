@@ -1,0 +1,149 @@
+"""What the results say, in words. Run names stand in backticks, as in Markdown. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from dspylab.aggregate.compare import Comparison, needed_examples
+from dspylab.report.material import Material
+from dspylab.report.numbers import NOTHING, cost, count, duration, estimate, number
+
+#: Names that a sentence lists before it only counts.
+_MOST_NAMES = 6
+_TESTS = {"mcnemar": "exact McNemar test", "wilcoxon": "Wilcoxon signed-rank test"}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to ship, as far as that can be said.
+
+    Attributes:
+        headline: One sentence.
+        points: What it rests on and what to mind, a sentence or two each.
+    """
+
+    headline: str
+    points: tuple[str, ...]
+
+
+def verdict(material: Material) -> Verdict:
+    """The verdict on an experiment.
+
+    Args:
+        material: What the report is made from.
+    """
+    points = [*_against_next(material), *_choice(material), *_dominated(material), *_cautions(material)]
+    return Verdict(_headline(material), tuple(points))
+
+
+def names(keys: Sequence[str]) -> str:
+    """Names in backticks: `a`, `b` and `c`."""
+    shown = [f"`{key.replace('`', chr(39))}`" for key in keys[:_MOST_NAMES]]
+    if len(keys) > _MOST_NAMES:
+        shown.append(f"{count(len(keys) - _MOST_NAMES)} more")
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _headline(material: Material) -> str:
+    standing, primary = material.standing, material.primary
+    if standing.best is None:
+        return f"No verdict yet: no complete run has a value for {primary} here."
+    best = names([standing.best])
+    score = _score(material, standing.best)
+    if not standing.comparisons:
+        return f"{best} is the only complete run: {primary} {score}. There is nothing to compare it with."
+    level = standing.not_told_apart[1:]
+    if not level:
+        return f"Ship {best}: with {score}, its {primary} is better than that of every other run."
+    if len(level) == len(standing.comparisons):
+        return f"No run is clearly better: {best} has the highest {primary}, {score}, but none can be told from it."
+    return f"{best} has the highest {primary}, {score}, but {names(level)} can not be told from it."
+
+
+def _score(material: Material, side: str) -> str:
+    source = material.summary["over_seeds"].get(side) or material.summary["runs"][side]
+    metric = source["metrics"].get(material.primary, {})
+    return estimate(metric.get("mean"), metric.get("ci95"))
+
+
+def _against_next(material: Material) -> Iterator[str]:
+    """The closest other run, and how far more examples would help."""
+    found = next(iter(material.standing.comparisons.values()), None)
+    if found is None or found.difference is None:
+        return
+    # The comparison is of the other with the best; the sentence is about the best.
+    ends = found.ci95 and (-found.ci95[1], -found.ci95[0])
+    decided = (
+        f"{_TESTS[found.test]}, p = {number(found.p_adjusted, 2)} after Holm's correction"
+        if found.p_adjusted is not None
+        else "too few examples for a test"
+    )
+    yield (
+        f"Against the next, {names([found.b])}: {_signed(-found.difference, ends)} over {count(found.n)} paired "
+        f"examples, better on {count(found.losses)} and worse on {count(found.wins)} ({decided})."
+    )
+    if found.verdict == "cannot tell":
+        yield from _needed(found)
+
+
+def _needed(found: Comparison) -> Iterator[str]:
+    if not found.difference:
+        return
+    needed = needed_examples(found, found.difference)
+    if needed is not None and needed > found.n:
+        yield (
+            f"If they differ by as much as it looks, it takes about {number(needed, 2)} examples to see it; "
+            f"here are {count(found.n)}."
+        )
+
+
+def _choice(material: Material) -> Iterator[str]:
+    """Between runs of one quality, cost and latency decide."""
+    level = material.standing.not_told_apart
+    if len(level) < 2:
+        return
+    for objective, shown, least in (("cost", cost, "cheapest"), ("latency", duration, "fastest")):
+        figures = {side: material.figure(side, objective) for side in level}
+        known = {side: figure for side, figure in figures.items() if figure is not None}
+        if len(known) < len(level) or len(set(known.values())) == 1:
+            continue
+        first = min(known, key=known.__getitem__)
+        last = max(known, key=known.__getitem__)
+        yield (
+            f"Of these {count(len(level))}, {names([first])} is the {least}: {shown(known[first])} "
+            f"against {shown(known[last])} for {names([last])} ({material.MEANING[objective]})."
+        )
+
+
+def _dominated(material: Material) -> Iterator[str]:
+    beaten = [side for side, place in material.places.items() if not place.on_front]
+    if beaten:
+        yield f"Another run is at least as good in quality, cost and latency as {names(beaten)}."
+
+
+def _cautions(material: Material) -> Iterator[str]:
+    for run in material.runs:
+        failed, attempted = run.figures["examples"]["failed"], run.figures["examples"]["attempted"]
+        if failed:
+            kind = max(run.figures["errors"], key=run.figures["errors"].__getitem__, default=NOTHING)
+            yield (
+                f"{names([run.key])} failed on {count(failed)} of {count(attempted)} examples, most often with "
+                f"`{kind}`: they are in no mean."
+            )
+    incomplete = [run.key for run in material.runs if not run.figures["complete"]]
+    if incomplete:
+        yield f"Not complete, so not compared: {names(incomplete)}."
+    if material.without_rows:
+        yield (
+            f"The rows of {names(material.without_rows)} are not on this machine, so they are not compared: "
+            "`dvc pull` fetches them."
+        )
+    unpriced = [run.key for run in material.runs if run.figures["cost_usd"]["total"] is None]
+    if unpriced:
+        yield f"No price is known for a model of {names(unpriced)}: their cost is not known."
+
+
+def _signed(difference: float, ends: tuple[float, float] | None) -> str:
+    sign = "+" if difference > 0 else ""
+    return f"{sign}{estimate(difference, ends)}"
