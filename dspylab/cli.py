@@ -241,6 +241,36 @@ def compare(
     compare_results(config, wish)
 
 
+@app.command(epilog=_example("dspylab report -c experiments/triage/experiment.yaml --output triage.html"))
+def report(
+    config: Config = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write. Default: report.html beside the experiment file; Markdown is printed.",
+            show_default=False,
+        ),
+    ] = None,
+    form: Annotated[
+        Literal["html", "md"],
+        typer.Option("--format", help="html: one page that needs no network; md: for a pull request."),
+    ] = "html",
+    examples: Annotated[
+        int, typer.Option("--examples", min=1, help="Examples in the page at most; failed ones come first.")
+    ] = 5000,
+    verbose: Verbose = False,
+) -> None:
+    """Write the results as one HTML page or as Markdown: verdict, table, plots, every example."""
+    from dspylab.commands.report import write_report
+
+    _log(verbose)
+    write_report(config, output, form, examples)
+
+
+
+
 @app.command(epilog=_example("dspylab doctor -c experiments/triage/experiment.yaml --call"))
 def doctor(
     config: Config = None,

@@ -8,31 +8,29 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dspylab.aggregate.stats import percentile
 from dspylab.errors import EnvironmentProblem
 from dspylab.report.material import Material, RunMaterial
 from dspylab.report.numbers import cost, duration, estimate
+from dspylab.report.standing import WORDS, standing_of
 
 if TYPE_CHECKING:
-    import altair
+    import altair as alt
 
 #: What has to be installed, by the names under which it is imported.
 _PACKAGES = ("altair", "vl_convert")
-_WIDTH, _ROW = 400, 24
+_WIDTH, _ROW = 610, 24
 _MOST_NAME = 34
 #: Widest name beside an axis, and a wide character, in pixels.
 _NAME_LIMIT, _CHARACTER = 250, 7.4
 #: Ratio of the greatest to the least figure above which an axis is logarithmic.
 _LOGARITHMIC = 30
 _SHARES = {"p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
-_STANDINGS = {
-    "best": "var(--best)",
-    "not told apart from it": "var(--level)",
-    "worse": "var(--worse)",
-    "not compared": "var(--faint)",
-}
+_STANDINGS = {words: f"var(--{standing})" for standing, words in WORDS.items()}
+#: Which end of a name stands at its point, and how far it is moved over it, in pixels.
+_LEANINGS: tuple[tuple[Literal["left", "right"], int], ...] = (("left", -4), ("right", 4))
 _ROLES = {"task": "var(--task)", "judge": "var(--judge)", "optimizer": "var(--optimizer)"}
 
 
@@ -83,17 +81,6 @@ def plots(material: Material) -> list[Plot]:
     return [plot for plot in drawn if plot is not None]
 
 
-def standing_of(material: Material, run: RunMaterial) -> str:
-    """How a run stands to the best: `best`, `not told apart from it`, `worse` or `not compared`."""
-    standing = material.standing
-    if run.side == standing.best:
-        return "best"
-    found = standing.comparisons.get(run.side)
-    if found is None:
-        return "not compared"
-    return "worse" if found.verdict == "worse" else "not told apart from it"
-
-
 def _quality(material: Material) -> Plot | None:
     import altair as alt
 
@@ -106,7 +93,7 @@ def _quality(material: Material) -> Plot | None:
         shown = f"{run.key}: {estimate(metric['mean'], metric['ci95'])}"
         values.append({
             "run": run.key, "mean": metric["mean"], "low": low, "high": high,
-            "standing": standing_of(material, run), "shown": shown,
+            "standing": WORDS[standing_of(material, run)], "shown": shown,
         })  # fmt: skip
     if not values:
         return None
@@ -140,7 +127,7 @@ def _tradeoff(material: Material, objective: str) -> Plot | None:
             continue
         text = cost(paid) if per_example else duration(paid)
         values.append({
-            "run": run.key, "paid": paid, "quality": quality, "standing": standing_of(material, run),
+            "run": run.key, "paid": paid, "quality": quality, "standing": WORDS[standing_of(material, run)],
             "shown": f"{run.key}: {material.primary} {estimate(quality, None)}, {text}",
         })  # fmt: skip
     if len(values) < 2 or not any(value["paid"] for value in values):
@@ -161,13 +148,11 @@ def _tradeoff(material: Material, objective: str) -> Plot | None:
         .encode(x=x, y=y, color=_colour("standing", _STANDINGS, values), description="shown:N")
     )
     chart = line + dots
-    for leaning in ("left", "right"):
-        placed = [value for value in _placed(front) if value["align"] == leaning]
-        chart += (
-            _chart(placed)
-            .mark_text(dy=-11, dx=-4 if leaning == "left" else 4, align=leaning, fontSize=10.5, color="currentColor")
-            .encode(x=x, y=y, text="name:N")
+    for leaning, shift in _LEANINGS:
+        text = _chart([value for value in _placed(front) if value["align"] == leaning]).mark_text(
+            dy=-11, dx=shift, align=leaning, fontSize=10.5, color="currentColor"
         )
+        chart += text.encode(x=x, y=y, text="name:N")
     what = "Cost" if per_example else "Latency"
     note = "Up and to the left is better. The dashed front joins the runs that none beats in both."
     return Plot(f"{what} against {material.primary}", note, _svg(chart, height=230))
@@ -184,8 +169,8 @@ def _placed(front: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _beats(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    better = one["quality"] >= other["quality"] and one["paid"] <= other["paid"]
-    return better and (one["quality"] > other["quality"] or one["paid"] < other["paid"])
+    ahead, behind = (-one["quality"], one["paid"]), (-other["quality"], other["paid"])
+    return ahead != behind and all(left <= right for left, right in zip(ahead, behind, strict=True))
 
 
 def _spread(runs: Sequence[RunMaterial], figure: str, title: str) -> Plot | None:
@@ -239,13 +224,13 @@ def _cost_by_role(material: Material) -> Plot | None:
     return Plot("Cost by role", "What the whole run cost, and who asked.", _svg(bars, height=_ROW * rows))
 
 
-def _chart(values: Sequence[Mapping[str, Any]]) -> altair.Chart:
+def _chart(values: Sequence[Mapping[str, Any]]) -> alt.Chart:
     import altair as alt
 
-    return alt.Chart(alt.Data(values=[dict(value) for value in values]))
+    return alt.Chart(alt.InlineData(values=[dict(value) for value in values]))
 
 
-def _names(values: Sequence[Mapping[str, Any]]) -> altair.Y:
+def _names(values: Sequence[Mapping[str, Any]]) -> alt.Y:
     import altair as alt
 
     order = list(dict.fromkeys(value["run"] for value in values))
@@ -255,7 +240,7 @@ def _names(values: Sequence[Mapping[str, Any]]) -> altair.Y:
     return alt.Y("run:N", sort=order, title=None, axis=axis)
 
 
-def _colour(field: str, colours: Mapping[str, str], values: Sequence[Mapping[str, Any]]) -> altair.Color:
+def _colour(field: str, colours: Mapping[str, str], values: Sequence[Mapping[str, Any]]) -> alt.Color:
     """Colours of the page's theme, with a legend of those that occur."""
     import altair as alt
 
@@ -265,7 +250,7 @@ def _colour(field: str, colours: Mapping[str, str], values: Sequence[Mapping[str
     return alt.Color(f"{field}:N", scale=scale, legend=legend)
 
 
-def _scale(figures: Sequence[float]) -> altair.Scale:
+def _scale(figures: Sequence[float]) -> alt.Scale:
     """From 0 where the figures are of one size, logarithmic where they are not."""
     import altair as alt
 
@@ -279,11 +264,12 @@ def _short(name: str) -> str:
     return name if len(name) <= _MOST_NAME else f"{name[: _MOST_NAME - 1]}…"
 
 
-def _svg(chart: altair.LayerChart | altair.Chart, height: int) -> str:
+def _svg(chart: alt.LayerChart | alt.Chart, height: int) -> str:
     import vl_convert
 
     grey = "var(--rule)"
-    dressed = chart.properties(width=_WIDTH, height=height).configure(
+    fitted = {"type": "fit-x", "contains": "padding"}
+    dressed = chart.properties(width=_WIDTH, height=height, autosize=fitted).configure(
         background="transparent",
         font="system-ui, sans-serif",
         padding=4,

@@ -57,7 +57,7 @@ def _headline(material: Material) -> str:
     if not level:
         return f"Ship {best}: with {score}, its {primary} is better than that of every other run."
     if len(level) == len(standing.comparisons):
-        return f"No run is clearly better: {best} has the highest {primary}, {score}, but none can be told from it."
+        return f"No clear winner: {best} has the highest {primary}, {score}, but no run can be told from it."
     return f"{best} has the highest {primary}, {score}, but {names(level)} can not be told from it."
 
 
@@ -80,8 +80,8 @@ def _against_next(material: Material) -> Iterator[str]:
         else "too few examples for a test"
     )
     yield (
-        f"Against the next, {names([found.b])}: {_signed(-found.difference, ends)} over {count(found.n)} paired "
-        f"examples, better on {count(found.losses)} and worse on {count(found.wins)} ({decided})."
+        f"Against the next, {names([found.b])}: {_signed(-found.difference, ends)} over {count(found.n)} "
+        f"paired examples, better on {count(found.losses)} and worse on {count(found.wins)} ({decided})."
     )
     if found.verdict == "cannot tell":
         yield from _needed(found)
@@ -119,7 +119,10 @@ def _choice(material: Material) -> Iterator[str]:
 def _dominated(material: Material) -> Iterator[str]:
     beaten = [side for side, place in material.places.items() if not place.on_front]
     if beaten:
-        yield f"Another run is at least as good in quality, cost and latency as {names(beaten)}."
+        yield (
+            f"Dominated, as another run is at least as good in {material.primary}, cost and latency: "
+            f"{names(beaten)}."
+        )
 
 
 def _cautions(material: Material) -> Iterator[str]:
@@ -128,8 +131,8 @@ def _cautions(material: Material) -> Iterator[str]:
         if failed:
             kind = max(run.figures["errors"], key=run.figures["errors"].__getitem__, default=NOTHING)
             yield (
-                f"{names([run.key])} failed on {count(failed)} of {count(attempted)} examples, most often with "
-                f"`{kind}`: they are in no mean."
+                f"{names([run.key])} failed on {count(failed)} of {count(attempted)} examples, most often "
+                f"with `{kind}`: they are in no mean."
             )
     incomplete = [run.key for run in material.runs if not run.figures["complete"]]
     if incomplete:

@@ -1,0 +1,99 @@
+"""`dspylab report`: the results as a page or as Markdown."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from dspylab.commands.find import find_config
+from dspylab.config.load import load
+from dspylab.errors import DataError
+from dspylab.places import shown_path
+from dspylab.record.layout import Layout, find_root
+from dspylab.record.publish import read_json, read_rows, write_atomically
+from dspylab.report.html import Page, render_html
+from dspylab.report.markdown import render_markdown
+from dspylab.report.material import Material, Rows, gather
+from dspylab.report.plots import plots, require_packages
+from dspylab.report.programs import CompiledProgram, compiled_program
+from dspylab.report.verdict import verdict
+
+Format = Literal["html", "md"]
+
+
+def write_report(config: Path | None, output: Path | None, form: Format, most_examples: int) -> None:
+    """Writes the report of an experiment from the results that are there.
+
+    Args:
+        config: What `--config` says.
+        output: Where it goes; default: `report.html` beside the experiment file, or standard output for
+            Markdown.
+        form: What it is.
+        most_examples: How many examples a page has at most.
+
+    Raises:
+        EnvironmentProblem: If what draws the plots is not installed.
+        DataError: If there are no results, or rows of other results than those summed up.
+    """
+    if form == "html":
+        require_packages()
+    loaded = load(find_config(config))
+    layout = Layout(folder=loaded.folder, root=find_root(loaded.folder))
+    summary = read_json(layout.summary)
+    material = gather(summary, _rows(layout, summary))
+    if form == "md":
+        text = render_markdown(material, verdict(material))
+        if output is None:
+            print(text, end="")
+            return
+    else:
+        text = render_html(_page(material, layout, most_examples))
+    path = output or layout.folder / "report.html"
+    content = text.encode("utf-8", "backslashreplace")
+    write_atomically(path, [content])
+    print(f"{shown_path(path)}: {len(summary['runs'])} runs, {len(content) / 1e6:.1f} MB")
+
+
+def _page(material: Material, layout: Layout, most_examples: int) -> Page:
+    return Page(
+        material=material,
+        verdict=verdict(material),
+        plots=plots(material),
+        programs=_programs(layout, [run.key for run in material.runs]),
+        most_examples=most_examples,
+    )
+
+
+def _rows(layout: Layout, summary: Mapping[str, Any]) -> dict[str, Rows]:
+    """Opens the rows of each run that are on this machine.
+
+    Raises:
+        DataError: If a run was executed again since the summary was made.
+    """
+    found: dict[str, Rows] = {}
+    for key, run in summary["runs"].items():
+        if not layout.raw(key).is_file() or not layout.info(key).is_file():
+            continue
+        if read_json(layout.info(key)).get("config_hash") != run["config_hash"]:
+            raise DataError(
+                f"the rows of {key} are not those that it sums up",
+                where=shown_path(layout.summary),
+                remedy="make it anew: dspylab aggregate",
+            )
+        found[key] = functools.partial(read_rows, layout.raw(key))
+    return found
+
+
+def _programs(layout: Layout, keys: list[str]) -> dict[str, CompiledProgram]:
+    """The compiled programs that are there."""
+    found = {}
+    for key in keys:
+        state, record = (
+            layout.folder / "programs" / f"{key}.json",
+            layout.folder / "programs" / f"{key}.record.json",
+        )
+        if state.is_file():
+            found[key] = compiled_program(read_json(state), read_json(record) if record.is_file() else None)
+    return found
