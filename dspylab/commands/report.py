@@ -13,14 +13,17 @@ from dspylab.errors import DataError
 from dspylab.places import shown_path
 from dspylab.record.layout import Layout, find_root
 from dspylab.record.publish import read_json, read_rows, write_atomically
+from dspylab.report.compiled import CompiledProgram, compiled_program
 from dspylab.report.html import Page, render_html
 from dspylab.report.markdown import render_markdown
 from dspylab.report.material import Material, Rows, gather
 from dspylab.report.plots import plots, require_packages
-from dspylab.report.programs import CompiledProgram, compiled_program
 from dspylab.report.verdict import verdict
 
 Format = Literal["html", "md"]
+
+#: How the name of what is noted of a compiled program ends.
+_RECORD = ".record.json"
 
 
 def write_report(config: Path | None, output: Path | None, form: Format, most_examples: int) -> None:
@@ -61,7 +64,7 @@ def _page(material: Material, layout: Layout, most_examples: int) -> Page:
         material=material,
         verdict=verdict(material),
         plots=plots(material),
-        programs=_programs(layout, [run.key for run in material.runs]),
+        programs=_programs(layout.folder / "programs"),
         most_examples=most_examples,
     )
 
@@ -86,14 +89,12 @@ def _rows(layout: Layout, summary: Mapping[str, Any]) -> dict[str, Rows]:
     return found
 
 
-def _programs(layout: Layout, keys: list[str]) -> dict[str, CompiledProgram]:
-    """The compiled programs that are there."""
+def _programs(folder: Path) -> dict[str, CompiledProgram]:
+    """The compiled programs that lie in a folder, by their keys; none when there is no such folder."""
     found = {}
-    for key in keys:
-        state, record = (
-            layout.folder / "programs" / f"{key}.json",
-            layout.folder / "programs" / f"{key}.record.json",
-        )
-        if state.is_file():
-            found[key] = compiled_program(read_json(state), read_json(record) if record.is_file() else None)
+    for path in sorted(folder.glob("*.json")):
+        if not path.name.endswith(_RECORD):
+            record = path.with_name(path.stem + _RECORD)
+            said = read_json(record) if record.is_file() else None
+            found[path.stem] = compiled_program(read_json(path), said)
     return found

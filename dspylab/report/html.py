@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from dspylab.redact import redact
+from dspylab.report.compiled import CompiledProgram
 from dspylab.report.explorer import Explorer, explorer, packed
 from dspylab.report.material import Material
 from dspylab.report.numbers import count, printable
 from dspylab.report.plots import Plot
-from dspylab.report.programs import CompiledProgram
 from dspylab.report.runs_table import runs_table
 from dspylab.report.verdict import Verdict
 
@@ -36,7 +36,7 @@ class Page:
         material: The figures.
         verdict: In words.
         plots: Pictures.
-        programs: Run key to its compiled program.
+        programs: Key to compiled program.
         most_examples: How many examples the page has at most.
     """
 
@@ -134,14 +134,14 @@ def _block(name: str, content: str) -> str:
 def _programs(programs: Mapping[str, CompiledProgram]) -> str:
     if not programs:
         return ""
-    shown = "".join(_program(run, program) for run, program in programs.items())
+    shown = "".join(_program(key, program) for key, program in programs.items())
     return (
         '<section aria-labelledby="programs-title"><h2 id="programs-title">Compiled programs</h2>'
         f"{shown}</section>"
     )
 
 
-def _program(run: str, program: CompiledProgram) -> str:
+def _program(key: str, program: CompiledProgram) -> str:
     facts = "".join(f"<dt>{_escaped(name)}</dt><dd>{_escaped(text)}</dd>" for name, text in program.facts)
     parts = []
     for predictor in program.predictors:
@@ -157,7 +157,7 @@ def _program(run: str, program: CompiledProgram) -> str:
             + (f"<details><summary>{len(predictor.demos)} {noun}</summary>{demos}</details>" if demos else "")
         )
     return (
-        f'<details class="program"><summary><code>{_escaped(run)}</code></summary>'
+        f'<details class="program"><summary><code>{_escaped(key)}</code></summary>'
         f'<dl class="facts">{facts}</dl>{"".join(parts)}</details>'
     )
 

@@ -14,8 +14,8 @@ from dspylab.aggregate.sides import side_runs, side_values
 
 Rows = Callable[[], Iterable[Mapping[str, Any]]]
 
-#: Share of the examples of a run above whose duration an example counts as slow, and how many it takes.
-_SLOW_SHARE, _SLOW_LEAST = 0.95, 20
+#: Share of the examples of a run that count as slow, and how many examples it takes to say so.
+_SLOW_SHARE, _SLOW_LEAST = 0.02, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,8 @@ class _Reader:
         durations = sorted(outcome.example_s for outcome in self.outcomes.values())
         if len(durations) < _SLOW_LEAST:
             return math.inf
-        return durations[math.ceil(_SLOW_SHARE * len(durations)) - 1]
+        slow = math.ceil(_SLOW_SHARE * len(durations))
+        return durations[-slow - 1]
 
     def _time(self, call: Mapping[str, Any]) -> None:
         if call["latency_s"] is not None:

@@ -6,6 +6,7 @@ Colours are CSS variables of the page, so that one picture serves the light and 
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,8 +22,13 @@ if TYPE_CHECKING:
 
 #: What has to be installed, by the names under which it is imported.
 _PACKAGES = ("altair", "vl_convert")
-_WIDTH, _ROW = 610, 24
+#: Width of a picture, and height of a row for a run where there are many and where there are few, in pixels.
+_WIDTH, _ROW, _WIDE_ROW = 610, 24, 44
+#: Height of a plane, in pixels: at least, and what a list of runs has less than it for titles.
+_LEAST_HEIGHT, _TITLES = 240, 24
 _MOST_NAME = 34
+#: Height of a name as a share of a plane.
+_NAME_HEIGHT = 0.07
 #: Widest name beside an axis, and a wide character, in pixels.
 _NAME_LIMIT, _CHARACTER = 250, 7.4
 #: Ratio of the greatest to the least figure above which an axis is logarithmic.
@@ -74,9 +80,9 @@ def plots(material: Material) -> list[Plot]:
         _quality(material),
         _tradeoff(material, "latency"),
         _tradeoff(material, "cost"),
+        _cost_by_role(material),
         _spread(material.runs, "latency_s", "Latency of a call"),
         _spread(material.runs, "ttft_s", "Time to first token"),
-        _cost_by_role(material),
     ]
     return [plot for plot in drawn if plot is not None]
 
@@ -104,7 +110,7 @@ def _quality(material: Material) -> Plot | None:
     bars = base.mark_rule(strokeWidth=2.5, opacity=0.55).encode(x=x, x2="high:Q")
     dots = base.mark_point(filled=True, size=80, opacity=1).encode(x="mean:Q")
     note = "Mean and 95% interval. Intervals that overlap may still differ: the verdict is from paired tests."
-    return Plot(material.primary, note, _svg(bars + dots, height=_ROW * len(values)))
+    return Plot(material.primary, note, _svg(bars + dots, height=_height(len(values))))
 
 
 def _tradeoff(material: Material, objective: str) -> Plot | None:
@@ -148,24 +154,44 @@ def _tradeoff(material: Material, objective: str) -> Plot | None:
         .encode(x=x, y=y, color=_colour("standing", _STANDINGS, values), description="shown:N")
     )
     chart = line + dots
+    placed = _placed(front, logarithmic=_is_wide([value["paid"] for value in values]))
     for leaning, shift in _LEANINGS:
-        text = _chart([value for value in _placed(front) if value["align"] == leaning]).mark_text(
+        text = _chart([value for value in placed if value["align"] == leaning]).mark_text(
             dy=-11, dx=shift, align=leaning, fontSize=10.5, color="currentColor"
         )
         chart += text.encode(x=x, y=y, text="name:N")
     what = "Cost" if per_example else "Latency"
     note = "Up and to the left is better. The dashed front joins the runs that none beats in both."
-    return Plot(f"{what} against {material.primary}", note, _svg(chart, height=230))
+    return Plot(
+        f"{what} against {material.primary}",
+        note,
+        _svg(chart, height=max(_LEAST_HEIGHT, _height(len(values)) - _TITLES)),
+    )
 
 
-def _placed(front: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The points of the front with their names, which lean away from the nearer edge."""
-    least, most = front[0]["paid"], front[-1]["paid"]
-    middle = (least * most) ** 0.5 if least > 0 and most / least > _LOGARITHMIC else (least + most) / 2
-    return [
-        {**value, "name": _short(value["run"]), "align": "right" if value["paid"] > middle else "left"}
-        for value in front
-    ]
+def _placed(front: Sequence[Mapping[str, Any]], *, logarithmic: bool) -> list[dict[str, Any]]:
+    """The points of the front that have room for their names, which lean away from the nearer edge."""
+    across = [math.log(value["paid"]) if logarithmic else float(value["paid"]) for value in front]
+    up = [float(value["quality"]) for value in front]
+    boxes: list[tuple[float, float, float]] = []
+    placed = []
+    # The best first, so that it has its name in any case.
+    for value, x, y in sorted(
+        zip(front, _stretched(across), _stretched(up), strict=True), key=lambda e: -e[2]
+    ):
+        name, align = _short(value["run"]), "right" if x > 0.5 else "left"
+        width = _CHARACTER * len(name) / _WIDTH
+        left = x - width if align == "right" else x
+        if all(left > end or left + width < start or abs(y - at) > _NAME_HEIGHT for start, end, at in boxes):
+            boxes.append((left, left + width, y))
+            placed.append({**value, "name": name, "align": align})
+    return placed
+
+
+def _stretched(figures: Sequence[float]) -> list[float]:
+    """Figures moved and scaled to lie between 0 and 1."""
+    least, most = min(figures), max(figures)
+    return [(figure - least) / (most - least) if most > least else 0.0 for figure in figures]
 
 
 def _beats(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -195,7 +221,7 @@ def _spread(runs: Sequence[RunMaterial], figure: str, title: str) -> Plot | None
     )
     middle = base.mark_tick(color="currentColor", thickness=2, size=15).encode(x="p50:Q")
     note = "Half of the calls lie in the box, 90% between the ends; the line is the median."
-    return Plot(title, note, _svg(ends + box + middle, height=_ROW * len(values)))
+    return Plot(title, note, _svg(ends + box + middle, height=_height(len(values))))
 
 
 def _cost_by_role(material: Material) -> Plot | None:
@@ -221,7 +247,7 @@ def _cost_by_role(material: Material) -> Plot | None:
         )
     )
     rows = len({value["run"] for value in values})
-    return Plot("Cost by role", "What the whole run cost, and who asked.", _svg(bars, height=_ROW * rows))
+    return Plot("Cost by role", "What the whole run cost, and who asked.", _svg(bars, height=_height(rows)))
 
 
 def _chart(values: Sequence[Mapping[str, Any]]) -> alt.Chart:
@@ -254,10 +280,19 @@ def _scale(figures: Sequence[float]) -> alt.Scale:
     """From 0 where the figures are of one size, logarithmic where they are not."""
     import altair as alt
 
-    least, most = min(figures), max(figures)
-    if least > 0 and most / least > _LOGARITHMIC:
-        return alt.Scale(type="log", nice=True, padding=10)
-    return alt.Scale(zero=True, nice=True)
+    return (
+        alt.Scale(type="log", nice=True, padding=10) if _is_wide(figures) else alt.Scale(zero=True, nice=True)
+    )
+
+
+def _is_wide(figures: Sequence[float]) -> bool:
+    """Whether figures are of so different sizes that only a logarithmic axis shows them all."""
+    return min(figures) > 0 and max(figures) / min(figures) > _LOGARITHMIC
+
+
+def _height(rows: int) -> int:
+    """Height of a plot with a row for each run, in pixels; few runs have more room."""
+    return max(_ROW * rows, min(_LEAST_HEIGHT, _WIDE_ROW * rows))
 
 
 def _short(name: str) -> str:
@@ -278,6 +313,7 @@ def _svg(chart: alt.LayerChart | alt.Chart, height: int) -> str:
             "titleFontSize": 11.5, "titleFontWeight": "normal", "domainColor": grey, "tickColor": grey,
             "gridColor": grey, "gridOpacity": 0.6, "tickCount": 6,
         },
+        axisY={"titlePadding": 14},
         legend={"labelColor": "currentColor", "labelFontSize": 11.5, "symbolOpacity": 1},
         view={"stroke": None},
     )  # fmt: skip

@@ -12,9 +12,17 @@
   function make(tag, className, ...children) {
     const element = document.createElement(tag);
     if (className) element.className = className;
-    element.append(...children.filter((child) => child !== null && child !== undefined));
+    const given = children.filter((child) => child !== null && child !== undefined);
+    element.append(...given.map((child) => (typeof child === "string" ? visible(child) : child)));
     return element;
   }
+
+  /* Control and direction characters, which could hide or reorder text, or act where it is pasted. */
+  const INVISIBLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]/g;
+  const visible = (text) => text.replace(INVISIBLE, (character) => {
+    const code = character.charCodeAt(0);
+    return code < 256 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u${code.toString(16)}`;
+  });
 
   function button(text, onClick) {
     const element = make("button", "", text);
@@ -74,7 +82,7 @@
     flipped: { text: "flipped", title: "the runs shown differ in their score", has: differ },
     slow: {
       text: "slow",
-      title: "slower than 95% of the same run's examples",
+      title: "among the slowest 2% of the same run's examples",
       has: (at) => shownRuns.some((run) => index.runs[run].state[at] & SLOW),
     },
     wrong: { text: "all wrong", passFail: true, has: (at) => scores(at).length > 0 && !scores(at).some(right) },
@@ -114,6 +122,7 @@
       const ranks = new Map(order.map((at) => [at, rank(at)]));
       order.sort((one, other) => ranks.get(one) - ranks.get(other) || one - other);
     }
+    byId("explorer").classList.toggle("many", shownRuns.length > 10);
     byId("sizer").style.height = `${order.length * ROW}px`;
     byId("shown").textContent = `${order.length.toLocaleString("en")} of ${count().toLocaleString("en")} examples`;
     drawHead();
@@ -453,6 +462,8 @@
     byId("order").addEventListener("change", refresh);
     byId("list").addEventListener("scroll", () => requestAnimationFrame(draw));
     new ResizeObserver(draw).observe(byId("list"));
+    const digits = String(1 + Math.max(...index.indexes)).length;
+    byId("explorer").style.setProperty("--digits", String(Math.max(2, digits)));
     byId("controls").hidden = byId("explorer").hidden = false;
   }
 

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dspylab.aggregate.compare import Comparison, needed_examples
-from dspylab.report.material import Material
+from dspylab.report.material import Material, RunMaterial
 from dspylab.report.numbers import NOTHING, cost, count, duration, estimate, number
 
 #: Names that a sentence lists before it only counts.
 _MOST_NAMES = 6
+#: Runs whose failures are described: those with the most.
+_MOST_FAILURES = 3
 _TESTS = {"mcnemar": "exact McNemar test", "wilcoxon": "Wilcoxon signed-rank test"}
 
 
@@ -126,14 +128,11 @@ def _dominated(material: Material) -> Iterator[str]:
 
 
 def _cautions(material: Material) -> Iterator[str]:
-    for run in material.runs:
-        failed, attempted = run.figures["examples"]["failed"], run.figures["examples"]["attempted"]
-        if failed:
-            kind = max(run.figures["errors"], key=run.figures["errors"].__getitem__, default=NOTHING)
-            yield (
-                f"{names([run.key])} failed on {count(failed)} of {count(attempted)} examples, most often "
-                f"with `{kind}`: they are in no mean."
-            )
+    failed = [run for run in material.runs if run.figures["examples"]["failed"]]
+    failed.sort(key=lambda run: -run.figures["examples"]["failed"])
+    yield from map(_failures, failed[:_MOST_FAILURES])
+    if len(failed) > _MOST_FAILURES:
+        yield f"Runs with fewer failures: {names([run.key for run in failed[_MOST_FAILURES:]])}."
     incomplete = [run.key for run in material.runs if not run.figures["complete"]]
     if incomplete:
         yield f"Not complete, so not compared: {names(incomplete)}."
@@ -145,6 +144,15 @@ def _cautions(material: Material) -> Iterator[str]:
     unpriced = [run.key for run in material.runs if run.figures["cost_usd"]["total"] is None]
     if unpriced:
         yield f"No price is known for a model of {names(unpriced)}: their cost is not known."
+
+
+def _failures(run: RunMaterial) -> str:
+    failed, attempted = run.figures["examples"]["failed"], run.figures["examples"]["attempted"]
+    kind = max(run.figures["errors"], key=run.figures["errors"].__getitem__, default=NOTHING)
+    return (
+        f"{names([run.key])} failed on {count(failed)} of {count(attempted)} examples, most often with "
+        f"`{kind}`: they are in no mean."
+    )
 
 
 def _signed(difference: float, ends: tuple[float, float] | None) -> str:
