@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dspylab.aggregate.stats import percentile
 from dspylab.errors import EnvironmentProblem
+from dspylab.redact import redact
 from dspylab.report.material import Material, RunMaterial
-from dspylab.report.numbers import cost, duration, estimate
+from dspylab.report.numbers import cost, duration, estimate, printable
 from dspylab.report.standing import WORDS, standing_of
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def _quality(material: Material) -> Plot | None:
     base = _chart(values).encode(
         y=_names(values), color=_colour("standing", _STANDINGS, values), description="shown:N"
     )
-    x = alt.X("low:Q", title=material.primary, scale=alt.Scale(zero=False, nice=True, padding=6))
+    x = alt.X("low:Q", title=_tame(material.primary), scale=alt.Scale(zero=False, nice=True, padding=6))
     bars = base.mark_rule(strokeWidth=2.5, opacity=0.55).encode(x=x, x2="high:Q")
     dots = base.mark_point(filled=True, size=80, opacity=1).encode(x="mean:Q")
     note = "Mean and 95% interval. Intervals that overlap may still differ: the verdict is from paired tests."
@@ -144,7 +145,7 @@ def _tradeoff(material: Material, objective: str) -> Plot | None:
     title = "cost of 1,000 examples (USD)" if per_example else "latency p50 of a call (s)"
     # Room on the right for names.
     x = alt.X("paid:Q", title=title, scale=_scale([value["paid"] for value in values]))
-    y = alt.Y("quality:Q", title=material.primary, scale=alt.Scale(zero=False, nice=True, padding=14))
+    y = alt.Y("quality:Q", title=_tame(material.primary), scale=alt.Scale(zero=False, nice=True, padding=14))
     line = _chart(front).mark_line(
         interpolate="step-after", color="var(--faint)", strokeDash=[4, 3], strokeWidth=1.5
     ).encode(x=x, y=y)  # fmt: skip
@@ -253,13 +254,22 @@ def _cost_by_role(material: Material) -> Plot | None:
 def _chart(values: Sequence[Mapping[str, Any]]) -> alt.Chart:
     import altair as alt
 
-    return alt.Chart(alt.InlineData(values=[dict(value) for value in values]))
+    tame = [
+        {name: _tame(item) if isinstance(item, str) else item for name, item in value.items()}
+        for value in values
+    ]
+    return alt.Chart(alt.InlineData(values=tame))
+
+
+def _tame(text: str) -> str:
+    """Text without secrets and control characters: at those the renderer ends the whole process."""
+    return printable(redact(text))
 
 
 def _names(values: Sequence[Mapping[str, Any]]) -> alt.Y:
     import altair as alt
 
-    order = list(dict.fromkeys(value["run"] for value in values))
+    order = list(dict.fromkeys(_tame(value["run"]) for value in values))
     # The reader's font may be wider than the one that text is measured with here.
     extent = min(_NAME_LIMIT, round(_CHARACTER * max(map(len, order))))
     axis = alt.Axis(labelLimit=_NAME_LIMIT, minExtent=extent, maxExtent=_NAME_LIMIT)
