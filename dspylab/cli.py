@@ -269,8 +269,6 @@ def report(
     write_report(config, output, form, examples)
 
 
-
-
 @app.command(epilog=_example("dspylab doctor -c experiments/triage/experiment.yaml --call"))
 def doctor(
     config: Config = None,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from dspylab.config.models import Experiment
 from dspylab.jsonable import to_json
 from dspylab.record.journal import encode
 from dspylab.record.publish import write_atomically, write_json
+from dspylab.record.results import Results
 from dspylab.records import (
     ExampleError,
     ExampleFailure,
@@ -110,9 +111,25 @@ def info(key: str, total: int) -> RunInfo:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class KeptResults(Results):
+    """Results whose rows are in memory."""
+
+    kept: Mapping[str, Sequence[Row]]
+
+    def rows(self, run: str) -> Iterator[Row]:
+        return iter(self.kept[run])
+
+
+def results_of(summary: Row, rows: Mapping[str, Sequence[Row]]) -> Results:
+    files = {key: Path(key) for key in rows}
+    return KeptResults(
+        name="workspace", summary=summary, files=files, digests={}, remedy="`dvc pull`", kept=rows
+    )
+
+
 def material_of(runs: Mapping[str, Sequence[Row]], **settings: Any) -> Material:
-    rows = {key: functools.partial(iter, list(found)) for key, found in runs.items()}
-    return gather(summary_of(runs, **settings), rows)
+    return gather(results_of(summary_of(runs, **settings), runs))
 
 
 def page_of(material: Material, most_examples: int = 5000, **fields: Any) -> str:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from dspylab.commands.find import find_config
-from dspylab.config.load import load
-from dspylab.errors import DataError
+from dspylab.commands.find import find_layout
 from dspylab.places import shown_path
-from dspylab.record.layout import Layout, find_root
-from dspylab.record.publish import read_json, read_rows, write_atomically
+from dspylab.record.layout import Layout
+from dspylab.record.publish import read_json, write_atomically
+from dspylab.record.results import workspace_results
 from dspylab.report.compiled import CompiledProgram, compiled_program
 from dspylab.report.html import Page, render_html
 from dspylab.report.markdown import render_markdown
-from dspylab.report.material import Material, Rows, gather
+from dspylab.report.material import Material, gather
 from dspylab.report.plots import plots, require_packages
 from dspylab.report.verdict import verdict
 
@@ -38,14 +35,12 @@ def write_report(config: Path | None, output: Path | None, form: Format, most_ex
 
     Raises:
         EnvironmentProblem: If what draws the plots is not installed.
-        DataError: If there are no results, or rows of other results than those summed up.
+        DataError: If there are no results, or they were damaged.
     """
     if form == "html":
         require_packages()
-    loaded = load(find_config(config))
-    layout = Layout(folder=loaded.folder, root=find_root(loaded.folder))
-    summary = read_json(layout.summary)
-    material = gather(summary, _rows(layout, summary))
+    layout = find_layout(config)
+    material = gather(workspace_results(layout))
     if form == "md":
         text = render_markdown(material, verdict(material))
         if output is None:
@@ -56,7 +51,7 @@ def write_report(config: Path | None, output: Path | None, form: Format, most_ex
     path = output or layout.folder / "report.html"
     content = text.encode("utf-8", "backslashreplace")
     write_atomically(path, [content])
-    print(f"{shown_path(path)}: {len(summary['runs'])} runs, {len(content) / 1e6:.1f} MB")
+    print(f"{shown_path(path)}: {len(material.runs)} runs, {len(content) / 1e6:.1f} MB")
 
 
 def _page(material: Material, layout: Layout, most_examples: int) -> Page:
@@ -67,26 +62,6 @@ def _page(material: Material, layout: Layout, most_examples: int) -> Page:
         programs=_programs(layout.folder / "programs"),
         most_examples=most_examples,
     )
-
-
-def _rows(layout: Layout, summary: Mapping[str, Any]) -> dict[str, Rows]:
-    """Opens the rows of each run that are on this machine.
-
-    Raises:
-        DataError: If a run was executed again since the summary was made.
-    """
-    found: dict[str, Rows] = {}
-    for key, run in summary["runs"].items():
-        if not layout.raw(key).is_file() or not layout.info(key).is_file():
-            continue
-        if read_json(layout.info(key)).get("config_hash") != run["config_hash"]:
-            raise DataError(
-                f"the rows of {key} are not those that it sums up",
-                where=shown_path(layout.summary),
-                remedy="make it anew: dspylab aggregate",
-            )
-        found[key] = functools.partial(read_rows, layout.raw(key))
-    return found
 
 
 def _programs(folder: Path) -> dict[str, CompiledProgram]:

@@ -109,7 +109,7 @@ def _plot(plot: Plot) -> str:
 
 def _examples_note(data: Explorer) -> str:
     if not data.index["runs"]:
-        return "No rows are on this machine: `dvc pull` fetches them."
+        return "The rows are not on this machine."
     shown, total = len(data.index["indexes"]), data.index["total"]
     if shown == total:
         return ""

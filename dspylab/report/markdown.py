@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from dspylab.redact import redact
 from dspylab.report.material import Material, RunMaterial
-from dspylab.report.numbers import cost, count, duration, estimate, printable
+from dspylab.report.numbers import cost, count, difference, duration, estimate, printable
 from dspylab.report.standing import WORDS, standing_of
 from dspylab.report.verdict import Verdict
 
@@ -55,7 +55,7 @@ def _cells(material: Material, run: RunMaterial) -> list[str]:
     found = material.standing.comparisons.get(run.side)
     against = WORDS[standing]
     if found is not None and found.difference is not None:
-        against += f", {estimate(found.difference, found.ci95)}"
+        against += f", {difference(found.difference, found.ci95)}"
     name = _code(run.key) + ("" if figures["complete"] else " (incomplete)")
     return [
         f"**{name}**" if standing == "best" else name,

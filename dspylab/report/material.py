@@ -1,17 +1,19 @@
-"""What a report is made from: the summary, and what one pass over the rows of each run adds to it. Pure."""
+"""What a report is made from: the summary, how the runs stand, and what the rows add to it."""
 
 from __future__ import annotations
 
+import functools
 import math
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, Literal
 
-from dspylab.aggregate.compare import Standing, against_best
-from dspylab.aggregate.pareto import Figure, Place, Point, pareto
-from dspylab.aggregate.sides import side_runs, side_values
+from dspylab.aggregate.compare import Standing
+from dspylab.aggregate.standing import Decision, decide
+from dspylab.record.results import Results
 
+Objective = Literal["cost", "time"]
 Rows = Callable[[], Iterable[Mapping[str, Any]]]
 
 #: Share of the examples of a run that count as slow, and how many examples it takes to say so.
@@ -64,74 +66,65 @@ class Material:
     """All that a report says.
 
     Attributes:
-        summary: The content of `summary.json`.
+        results: The results that it is about.
         runs: The best first, incomplete ones last.
-        sides: Name of each side of the comparison to the keys of its runs.
-        standing: The best side, and which of the others can be told from it.
-        places: Name of each complete side to its place between quality, cost and latency.
+        decision: How they stand.
     """
 
-    summary: Mapping[str, Any]
+    results: Results
     runs: Sequence[RunMaterial]
-    sides: Mapping[str, Sequence[str]]
-    standing: Standing
-    places: Mapping[str, Place]
+    decision: Decision
 
-    #: Objective to what its figure is, in words.
-    MEANING: ClassVar[Mapping[str, str]] = {"cost": "for the whole run", "latency": "median of a call"}
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """The content of `summary.json`."""
+        return self.results.summary
 
-    def figure(self, side: str, objective: str) -> float | None:
-        """`cost` in US dollars or `latency` in seconds of a side, as the mean over its runs."""
-        found = _objectives(self.summary, self.sides[side])[objective]
-        return None if found is None else found.value
+    @property
+    def standing(self) -> Standing:
+        """The best side, and which of the others can be told from it."""
+        return self.decision.standing
 
     @property
     def primary(self) -> str:
         """Name of the metric that ranks the runs."""
         return str(self.summary["primary_metric"])
 
-    @property
-    def without_rows(self) -> tuple[str, ...]:
-        """Runs whose rows are not on this machine."""
-        return tuple(run.key for run in self.runs if run.rows is None)
+    def figure(self, side: str, objective: Objective) -> float | None:
+        """What an example costs a side, in US dollars, or how long it takes, in seconds (median)."""
+        return _objectives(self.summary, self.decision.sides[side])[objective]
 
 
-def gather(summary: Mapping[str, Any], rows: Mapping[str, Rows]) -> Material:
-    """Reads the rows of each run once.
+def gather(results: Results) -> Material:
+    """Reads the rows of each run and compares the runs.
 
     Args:
-        summary: The content of `summary.json`.
-        rows: Run key to what opens its `raw.jsonl`; a run that is absent has no rows on this machine.
+        results: The results of an experiment.
+
+    Raises:
+        DataError: If a file of rows was damaged.
     """
-    sides = side_runs(summary)
-    side_of = {run: side for side, runs in sides.items() for run in runs}
-    values: dict[str, dict[str, list[float]]] = {}
+    decision = decide(results)
+    side_of = {run: side for side, runs in decision.sides.items() for run in runs}
     runs = []
-    for key in _ranked(summary):
-        reader = _Reader(summary["primary_metric"])
-        if key in rows:
-            reader.read(rows[key]())
-            values[key] = reader.values
+    for key in _ranked(results.summary):
+        rows = functools.partial(results.rows, key) if key in results.files else None
+        reader = _Reader(results.summary["primary_metric"])
+        if rows is not None:
+            reader.read(rows())
         runs.append(
             RunMaterial(
                 key=key,
-                figures=summary["runs"][key],
+                figures=results.summary["runs"][key],
                 side=side_of[key],
-                rows=rows.get(key),
+                rows=rows,
                 outcomes=reader.outcomes,
                 latency_s=sorted(reader.latency_s),
                 ttft_s=sorted(reader.ttft_s),
                 slow_s=reader.slow_s(),
             )
         )
-    standing = against_best(summary["primary_metric"], side_values(summary, values))
-    return Material(
-        summary=summary,
-        runs=runs,
-        sides=sides,
-        standing=standing,
-        places={place.name: place for place in _places(summary, sides, standing)},
-    )
+    return Material(results=results, runs=runs, decision=decision)
 
 
 class _Reader:
@@ -140,7 +133,6 @@ class _Reader:
     def __init__(self, primary: str) -> None:
         self._primary = primary
         self.outcomes: dict[int, Outcome] = {}
-        self.values: dict[str, list[float]] = {}
         self.latency_s = array("d")
         self.ttft_s = array("d")
 
@@ -148,8 +140,6 @@ class _Reader:
         for row in rows:
             score = row["metrics"].get(self._primary)
             self.outcomes[row["index"]] = Outcome(score, row["error"] is not None, row["example_s"])
-            if score is not None:
-                self.values.setdefault(row["example_id"], []).append(float(score))
             for call in row["calls"]:
                 if call["role"] == "task" and not call["cached"] and call["error"] is None:
                     self._time(call)
@@ -179,37 +169,12 @@ def _ranked(summary: Mapping[str, Any]) -> list[str]:
     return sorted(runs, key=place)
 
 
-def _places(
-    summary: Mapping[str, Any], sides: Mapping[str, Sequence[str]], standing: Standing
-) -> list[Place]:
-    runs = summary["runs"]
-    points = [
-        Point(
-            name=side,
-            quality=_quality(summary, side),
-            costs=_objectives(summary, keys),
-        )
-        for side, keys in sides.items()
-        if all(runs[key]["complete"] for key in keys)
-    ]
-    worse = [name for name, found in standing.comparisons.items() if found.verdict == "worse"]
-    return pareto(points, [(str(standing.best), name) for name in worse])
-
-
-def _objectives(summary: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Figure | None]:
-    runs = summary["runs"]
+def _objectives(summary: Mapping[str, Any], keys: Sequence[str]) -> dict[Objective, float | None]:
+    runs = [summary["runs"][key] for key in keys]
+    costs = [run["cost_usd"]["total"] for run in runs]
+    medians = [run["example_s"]["p50"] for run in runs]
+    attempted = sum(run["examples"]["attempted"] for run in runs)
     return {
-        "cost": _mean([runs[key]["cost_usd"]["total"] for key in keys]),
-        "latency": _mean([runs[key]["latency_s"]["p50"] for key in keys]),
+        "cost": None if None in costs or not attempted else math.fsum(costs) / attempted,
+        "time": None if None in medians else math.fsum(medians) / len(medians),
     }
-
-
-def _quality(summary: Mapping[str, Any], side: str) -> Figure | None:
-    source = summary["over_seeds"].get(side) or summary["runs"][side]
-    metric = source["metrics"].get(summary["primary_metric"], {})
-    return None if metric.get("mean") is None else Figure(value=metric["mean"], ci95=metric["ci95"])
-
-
-def _mean(values: Sequence[float | None]) -> Figure | None:
-    known = [value for value in values if value is not None]
-    return Figure(value=math.fsum(known) / len(known)) if known and len(known) == len(values) else None

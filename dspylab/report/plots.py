@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dspylab.aggregate.stats import percentile
 from dspylab.errors import EnvironmentProblem
 from dspylab.redact import redact
-from dspylab.report.material import Material, RunMaterial
+from dspylab.report.material import Material, Objective, RunMaterial
 from dspylab.report.numbers import cost, duration, estimate, printable
 from dspylab.report.standing import WORDS, standing_of
 
@@ -79,7 +79,7 @@ def plots(material: Material) -> list[Plot]:
     """
     drawn = [
         _quality(material),
-        _tradeoff(material, "latency"),
+        _tradeoff(material, "time"),
         _tradeoff(material, "cost"),
         _cost_by_role(material),
         _spread(material.runs, "latency_s", "Latency of a call"),
@@ -114,7 +114,7 @@ def _quality(material: Material) -> Plot | None:
     return Plot(material.primary, note, _svg(bars + dots, height=_height(len(values))))
 
 
-def _tradeoff(material: Material, objective: str) -> Plot | None:
+def _tradeoff(material: Material, objective: Objective) -> Plot | None:
     """Quality against what is paid for it. The front joins what nothing beats in both."""
     import altair as alt
 
@@ -128,7 +128,7 @@ def _tradeoff(material: Material, objective: str) -> Plot | None:
             if per_example and total is not None and attempted
             else None
             if per_example
-            else run.figures["latency_s"]["p50"]
+            else run.figures["example_s"]["p50"]
         )
         if quality is None or paid is None or not run.figures["complete"]:
             continue
@@ -142,7 +142,7 @@ def _tradeoff(material: Material, objective: str) -> Plot | None:
     for value in values:
         value["front"] = not any(_beats(other, value) for other in values)
     front = sorted((value for value in values if value["front"]), key=lambda value: float(value["paid"]))
-    title = "cost of 1,000 examples (USD)" if per_example else "latency p50 of a call (s)"
+    title = "cost of 1,000 examples (USD)" if per_example else "median time of an example (s)"
     # Room on the right for names.
     x = alt.X("paid:Q", title=title, scale=_scale([value["paid"] for value in values]))
     y = alt.Y("quality:Q", title=_tame(material.primary), scale=alt.Scale(zero=False, nice=True, padding=14))
@@ -161,7 +161,7 @@ def _tradeoff(material: Material, objective: str) -> Plot | None:
             dy=-11, dx=shift, align=leaning, fontSize=10.5, color="currentColor"
         )
         chart += text.encode(x=x, y=y, text="name:N")
-    what = "Cost" if per_example else "Latency"
+    what = "Cost" if per_example else "Time"
     note = "Up and to the left is better. The dashed front joins the runs that none beats in both."
     return Plot(
         f"{what} against {material.primary}",

@@ -9,7 +9,17 @@ from typing import Any
 
 from dspylab.redact import redact
 from dspylab.report.material import Material, RunMaterial
-from dspylab.report.numbers import NOTHING, cost, count, duration, estimate, number, printable
+from dspylab.report.numbers import (
+    NOTHING,
+    chance,
+    cost,
+    count,
+    difference,
+    duration,
+    estimate,
+    number,
+    printable,
+)
 from dspylab.report.standing import WORDS, standing_of
 
 #: Axes whose values get a column; with more of them the name of the run says it well enough.
@@ -61,6 +71,7 @@ def runs_table(material: Material) -> str:
 def _columns(material: Material) -> list[_Column]:
     ranks = {run.key: rank for rank, run in enumerate(material.runs, start=1)}
     low, high = _range(material)
+    dominance = material.decision.dominance()
     columns = [
         _Column("#", lambda run: str(ranks[run.key]), lambda run: ranks[run.key], "rank by the metric"),
         _Column("run", _name, lambda run: run.key, numeric=False),
@@ -91,6 +102,14 @@ def _columns(material: Material) -> list[_Column]:
         _figure("tokens/s", lambda run: run.figures["throughput_tokens_per_s"], number, better="more"),
         _figure("tokens out", lambda run: run.figures["tokens"]["completion"], count),
         _figure("cost", lambda run: run.figures["cost_usd"]["total"], cost),
+        _Column(
+            "Pareto",
+            lambda run: _text(dominance.get(run.key, NOTHING)),
+            lambda run: dominance.get(run.key),
+            "front: no other run is at least as good in quality, time and cost; dominated?: by the figures "
+            "alone, which may be chance",
+            numeric=False,
+        ),
     ]
     return columns + [_other_metric(name) for name in _other_metrics(material)]
 
@@ -181,9 +200,9 @@ def _against(material: Material, run: RunMaterial) -> str:
         return words
     title = (
         f"better on {found.wins}, worse on {found.losses} of {found.n} examples; "
-        f"p = {number(found.p_adjusted, 2)} after correction"
+        f"p {chance(found.p_adjusted)} after correction"
     )
-    shown = _text(estimate(found.difference, found.ci95))
+    shown = _text(difference(found.difference, found.ci95))
     return f'{words} <span class="difference" title="{_text(title)}">{shown}</span>'
 
 

@@ -11,7 +11,7 @@ Standing = Literal["best", "level", "worse", "none"]
 #: Standing to what people read.
 WORDS: dict[Standing, str] = {
     "best": "best",
-    "level": "not told apart from it",
+    "level": "cannot tell",
     "worse": "worse",
     "none": "not compared",
 }

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dspylab.aggregate.compare import Comparison, needed_examples
-from dspylab.report.material import Material, RunMaterial
-from dspylab.report.numbers import NOTHING, cost, count, duration, estimate, number
+from dspylab.report.material import Material, Objective, RunMaterial
+from dspylab.report.numbers import NOTHING, chance, cost, count, difference, duration, estimate, number
 
 #: Names that a sentence lists before it only counts.
 _MOST_NAMES = 6
 #: Runs whose failures are described: those with the most.
 _MOST_FAILURES = 3
+_OBJECTIVES: tuple[tuple[Objective, Callable[[float], str], str], ...] = (
+    ("cost", cost, "cheapest"),
+    ("time", duration, "fastest"),
+)
 _TESTS = {"mcnemar": "exact McNemar test", "wilcoxon": "Wilcoxon signed-rank test"}
 
 
@@ -77,12 +81,12 @@ def _against_next(material: Material) -> Iterator[str]:
     # The comparison is of the other with the best; the sentence is about the best.
     ends = found.ci95 and (-found.ci95[1], -found.ci95[0])
     decided = (
-        f"{_TESTS[found.test]}, p = {number(found.p_adjusted, 2)} after Holm's correction"
+        f"{_TESTS[found.test]}, p {_equals(chance(found.p_adjusted))} after Holm's correction"
         if found.p_adjusted is not None
         else "too few examples for a test"
     )
     yield (
-        f"Against the next, {names([found.b])}: {_signed(-found.difference, ends)} over {count(found.n)} "
+        f"Against the next, {names([found.b])}: {difference(-found.difference, ends)} over {count(found.n)} "
         f"paired examples, better on {count(found.losses)} and worse on {count(found.wins)} ({decided})."
     )
     if found.verdict == "cannot tell":
@@ -105,7 +109,7 @@ def _choice(material: Material) -> Iterator[str]:
     level = material.standing.not_told_apart
     if len(level) < 2:
         return
-    for objective, shown, least in (("cost", cost, "cheapest"), ("latency", duration, "fastest")):
+    for objective, shown, least in _OBJECTIVES:
         figures = {side: material.figure(side, objective) for side in level}
         known = {side: figure for side, figure in figures.items() if figure is not None}
         if len(known) < len(level) or len(set(known.values())) == 1:
@@ -114,17 +118,19 @@ def _choice(material: Material) -> Iterator[str]:
         last = max(known, key=known.__getitem__)
         yield (
             f"Of these {count(len(level))}, {names([first])} is the {least}: {shown(known[first])} "
-            f"against {shown(known[last])} for {names([last])} ({material.MEANING[objective]})."
+            f"against {shown(known[last])} for {names([last])} an example."
         )
 
 
 def _dominated(material: Material) -> Iterator[str]:
-    beaten = [side for side, place in material.places.items() if not place.on_front]
-    if beaten:
-        yield (
-            f"Dominated, as another run is at least as good in {material.primary}, cost and latency: "
-            f"{names(beaten)}."
-        )
+    places = material.decision.places.values()
+    what = f"another run is at least as good in {material.primary}, and in time and cost of an example"
+    surely = [place.name for place in places if place.surely_by]
+    perhaps = [place.name for place in places if place.dominated_by and not place.surely_by]
+    if surely:
+        yield f"Dominated, as {what}: {names(surely)}."
+    if perhaps:
+        yield f"Dominated by the figures alone, which may be chance: {names(perhaps)}."
 
 
 def _cautions(material: Material) -> Iterator[str]:
@@ -136,11 +142,9 @@ def _cautions(material: Material) -> Iterator[str]:
     incomplete = [run.key for run in material.runs if not run.figures["complete"]]
     if incomplete:
         yield f"Not complete, so not compared: {names(incomplete)}."
-    if material.without_rows:
-        yield (
-            f"The rows of {names(material.without_rows)} are not on this machine, so they are not compared: "
-            "`dvc pull` fetches them."
-        )
+    without_rows = material.results.without_rows
+    if without_rows:
+        yield f"Not compared, as their rows are not here: {names(without_rows)}. {material.results.remedy}."
     unpriced = [run.key for run in material.runs if run.figures["cost_usd"]["total"] is None]
     if unpriced:
         yield f"No price is known for a model of {names(unpriced)}: their cost is not known."
@@ -155,6 +159,5 @@ def _failures(run: RunMaterial) -> str:
     )
 
 
-def _signed(difference: float, ends: tuple[float, float] | None) -> str:
-    sign = "+" if difference > 0 else ""
-    return f"{sign}{estimate(difference, ends)}"
+def _equals(p: str) -> str:
+    return p if p.startswith("<") else f"= {p}"
