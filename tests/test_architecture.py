@@ -34,6 +34,7 @@ HEAVY = frozenset(
         "pyarrow",
         "rich",
         "scipy",
+        "vl_convert",
         "xllamacpp",
     }
 )

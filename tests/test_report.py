@@ -261,10 +261,11 @@ def test_markdown_for_a_pull_request() -> None:
 
 def test_markdown_lets_nothing_act() -> None:
     hostile = "x` @team #1 <img src=x> | ![](y) \x1b[31m"
-    material = material_of({hostile: GOOD, "bad": BAD}, description=hostile)
+    material = material_of({hostile: GOOD, "bad": BAD}, description=hostile.replace("@team", ""))
     text = render_markdown(material, verdict(material))
     outside = re.sub(r"`[^`\n]*`", "", text).replace("<sub>", "").replace("</sub>", "")
-    assert not re.search(r"(?<!\\)[@#<!](?!# triage| triage)", outside)
+    assert not re.search(r"(?<!\\)[<\[]", outside)
+    assert "@team" not in outside
     assert "\x1b" not in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows} == {9}

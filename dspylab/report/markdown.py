@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dspylab.redact import redact
 from dspylab.report.material import Material, RunMaterial
 from dspylab.report.numbers import cost, count, difference, duration, estimate, printable
+from dspylab.report.plain import markdown
 from dspylab.report.standing import WORDS, standing_of
 from dspylab.report.verdict import Verdict
 
-#: What begins markup in Markdown or HTML, or calls for people or issues on GitHub.
-_MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+|!~@$&])")
 _CODE = re.compile(r"(`[^`]*`)")
 
 
@@ -73,7 +72,7 @@ def _footer(material: Material) -> str:
     git = material.summary["git"]
     commit = f" at commit {git['commit'][:12]}{' with local changes' if git['dirty'] else ''}" if git else ""
     made = _text(f"Results of {material.summary['created_at']}{commit}.")
-    return f"<sub>[…]: 95% interval. Differences are paired by example. {made}</sub>"
+    return f"<sub>In brackets: 95% intervals. Differences are paired by example. {made}</sub>"
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -88,7 +87,7 @@ def _sentence(text: str) -> str:
 
 def _text(text: object) -> str:
     """Text that Markdown shows as it is."""
-    return _MARKUP.sub(r"\\\1", printable(redact(str(text))))
+    return markdown(redact(str(text)))
 
 
 def _code(text: str) -> str:
