@@ -72,7 +72,7 @@ class Laboratory:
 
     @functools.cached_property
     def data_files(self) -> dict[Path, str]:
-        """Dataset files with their digests."""
+        """Files of the dataset, and those that the program reads, with their digests."""
         return {path: file_digest(path) for path in data_files(self.experiment, self.layout.folder)}
 
     @functools.cached_property
@@ -126,7 +126,7 @@ def open_laboratory(config: Path) -> Laboratory:
         if not path.is_relative_to(layout.root):
             raise UsageError(
                 f"{path} lies outside of the repository {layout.root}",
-                where=f"{config}: dataset",
+                where=f"{config}: dataset or program.files",
                 remedy="move it into the repository, so that DVC can track it",
             )
     return Laboratory(loaded, runs, layout, code)

@@ -34,11 +34,17 @@ class Program(Section):
     path: str | None = Field(None, description="Python file, relative to the experiment file.")
     module: str | None = Field(None, description="Importable module, instead of `path`.")
     factory: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = Field(
-        "build", description="Callable in that module: factory(**args) returns a dspy.Module."
+        "build",
+        description="Callable in that module: factory(**args) returns a dspy.Module. "
+        "Or a dspy.Module itself: each run gets a copy.",
     )
     args: dict[str, Any] = Field(
         default_factory=dict,
         description="Arguments of the factory; the matrix may vary them as program.<argument>.",
+    )
+    files: list[str] = Field(
+        default_factory=list,
+        description="Further files that the code reads, such as a corpus: a change makes runs stale.",
     )
     adapter: str | None = Field(
         None,
@@ -60,7 +66,8 @@ class Dataset(Section):
 
     path: str | None = Field(
         None,
-        description="jsonl, json, csv, tsv or parquet file, or `program.py:load`, which returns rows.",
+        description="jsonl, json, csv, tsv or parquet file, or `program.py:load`: a function that returns "
+        "rows, or a list of them.",
     )
     train: str | None = Field(None, description="Separate training file or loader; instead of `path`.")
     test: str | None = Field(None, description="Separate test file or loader; instead of `path`.")

@@ -37,9 +37,13 @@ def code_references(experiment: Experiment, runs: Iterable[RunSpec]) -> list[str
 
 
 def data_files(experiment: Experiment, folder: Path) -> list[Path]:
-    """The dataset's files. Links stay: DVC itself may have made a data file a link into its cache."""
+    """The files of the dataset and those that the program reads.
+
+    Links stay: DVC itself may have made a data file a link into its cache.
+    """
     dataset = experiment.dataset
     named = [ref for ref in (dataset.path, dataset.train, dataset.test) if ref and not is_loader(ref)]
+    named += experiment.program.files
     return [Path(os.path.abspath(folder / name)) for name in dict.fromkeys(named)]  # noqa: PTH100
 
 

@@ -28,6 +28,8 @@ _WIDTH, _ROW, _WIDE_ROW = 610, 24, 44
 #: Height of a plane, in pixels: at least, and what a list of runs has less than it for titles.
 _LEAST_HEIGHT, _TITLES = 240, 24
 _MOST_NAME = 34
+#: Runs up to which each has its name in a plane; of more, those on the front.
+_MOST_NAMES = 8
 #: Height of a name as a share of a plane.
 _NAME_HEIGHT = 0.07
 #: Widest name beside an axis, and a wide character, in pixels.
@@ -155,7 +157,8 @@ def _tradeoff(material: Material, objective: Objective) -> Plot | None:
         .encode(x=x, y=y, color=_colour("standing", _STANDINGS, values), description="shown:N")
     )
     chart = line + dots
-    placed = _placed(front, logarithmic=_is_wide([value["paid"] for value in values]))
+    named = values if len(values) <= _MOST_NAMES else front
+    placed = _placed(named, logarithmic=_is_wide([value["paid"] for value in values]))
     for leaning, shift in _LEANINGS:
         text = _chart([value for value in placed if value["align"] == leaning]).mark_text(
             dy=-11, dx=shift, align=leaning, fontSize=10.5, color="currentColor"
@@ -170,15 +173,15 @@ def _tradeoff(material: Material, objective: Objective) -> Plot | None:
     )
 
 
-def _placed(front: Sequence[Mapping[str, Any]], *, logarithmic: bool) -> list[dict[str, Any]]:
-    """The points of the front that have room for their names, which lean away from the nearer edge."""
-    across = [math.log(value["paid"]) if logarithmic else float(value["paid"]) for value in front]
-    up = [float(value["quality"]) for value in front]
+def _placed(points: Sequence[Mapping[str, Any]], *, logarithmic: bool) -> list[dict[str, Any]]:
+    """The points that have room for their names, which lean away from the nearer edge."""
+    across = [math.log(value["paid"]) if logarithmic else float(value["paid"]) for value in points]
+    up = [float(value["quality"]) for value in points]
     boxes: list[tuple[float, float, float]] = []
     placed = []
     # The best first, so that it has its name in any case.
     for value, x, y in sorted(
-        zip(front, _stretched(across), _stretched(up), strict=True), key=lambda e: -e[2]
+        zip(points, _stretched(across), _stretched(up), strict=True), key=lambda e: -e[2]
     ):
         name, align = _short(value["run"]), "right" if x > 0.5 else "left"
         width = _CHARACTER * len(name) / _WIDTH

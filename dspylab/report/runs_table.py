@@ -25,7 +25,7 @@ from dspylab.report.standing import WORDS, standing_of
 #: Axes whose values get a column; with more of them the name of the run says it well enough.
 _MOST_AXES = 5
 #: Size of the picture of an interval, in pixels.
-_BAR_WIDTH, _BAR_HEIGHT, _DOT = 110, 12, 4
+_BAR_WIDTH, _BAR_HEIGHT, _DOT = 90, 12, 4
 
 
 @dataclass(frozen=True, slots=True)
