@@ -1,6 +1,6 @@
 """How often `dspylab compare` errs: false positives, coverage of the interval, power, many runs.
 
-    python benchmarks/compare_calibration.py [--draws 2000]
+    python benchmarks/compare_calibration.py [--draws 1000]
 
 Every cell simulates whole experiments: two runs (or groups of seeds) answer the same examples, some of which
 are harder than others. Four tables: no difference; a real difference (coverage of the interval); the power
@@ -126,7 +126,7 @@ KINDS = (
 def main() -> int:
     """Prints the tables; returns the exit code."""
     parser = argparse.ArgumentParser(description="False positives, coverage and power of dspylab compare.")
-    parser.add_argument("--draws", type=int, default=2000, help="simulated experiments a cell")
+    parser.add_argument("--draws", type=int, default=1000, help="simulated experiments a cell")
     draws = parser.parse_args().draws
     started = time.perf_counter()
     failed = no_difference(draws) + real_difference(draws) + several_runs(draws)
