@@ -30,9 +30,11 @@ HEAVY = frozenset(
         "dvc",
         "huggingface_hub",
         "litellm",
+        "numpy",
         "pyarrow",
         "rich",
         "scipy",
+        "vl_convert",
         "xllamacpp",
     }
 )

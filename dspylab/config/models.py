@@ -271,6 +271,10 @@ class Execution(Section):
         None,
         description="Stop a run after so many failed examples. Default: never; a wrong key stops it at once.",
     )
+    keep_prompts: bool = Field(
+        True,
+        description="Keep what was said in each call, for the report. False keeps the figures alone.",
+    )
 
 
 class Experiment(Section):

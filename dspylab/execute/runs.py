@@ -193,6 +193,7 @@ def _job(laboratory: Laboratory, spec: RunSpec, models: Models) -> Job:
         rows=laboratory.splits.test,
         max_errors=experiment.execution.max_errors,
         ledger=models.ledger,
+        keep_prompts=experiment.execution.keep_prompts,
         types=output_types(program),
     )
 

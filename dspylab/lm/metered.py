@@ -29,6 +29,7 @@ from dspylab.lm.faults import FATAL, RETRYABLE, canonical, describe, first_words
 from dspylab.lm.limits import LONGEST_PAUSE_S, Gate, Stopped
 from dspylab.lm.pricing import cost_usd
 from dspylab.lm.timing import Timing, Tokens, estimated_tokens, prompt_estimate, reported_tokens
+from dspylab.lm.transcript import transcript
 from dspylab.records import LMCall, Rates
 
 __all__ = ["FATAL", "RETRYABLE", "AsyncMeteredEngine", "Endpoint", "MeteredEngine", "describe"]
@@ -211,10 +212,11 @@ class MeteredEngine:
                 failure = canonical(error, self.endpoint.timeout_s)
             else:
                 done = self._measured(progress.onto(call), response, timing, tokens)
-                watch.calls.append(done)
+                watch.add(done, functools.partial(transcript, request, [response]))
                 return response, done
             if not self._may_retry(failure, progress):
-                watch.calls.append(replace(progress.onto(call), error=describe(failure)))
+                failed = replace(progress.onto(call), error=describe(failure))
+                watch.add(failed, functools.partial(transcript, request, []))
                 raise failure
 
     def stream(self, request: lm15.Request) -> Iterator[Any]:

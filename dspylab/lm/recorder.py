@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dspy
 from dspy.utils.callback import BaseCallback
 from dspy.utils.exceptions import AdapterParseError
 
+from dspylab.lm.transcript import Transcript
 from dspylab.records import LMCall, Role
 
 _SETTING = "dspylab_recorder"
@@ -58,6 +59,7 @@ class Recorder:
         parse_failures: One entry per reply that an adapter could not parse (appending is atomic).
         was_stopped: Set when a call was not made any more, because the run was stopped; shared like `calls`.
         has_ended: Set by the run once it begins nothing more: a call that fails then is not tried again.
+        keep_prompts: Whether calls are kept with what was said in them.
     """
 
     names: Mapping[int, str]
@@ -66,12 +68,27 @@ class Recorder:
     parse_failures: list[str] = field(default_factory=list)
     was_stopped: threading.Event = field(default_factory=threading.Event)
     has_ended: threading.Event = field(default_factory=threading.Event)
+    keep_prompts: bool = False
 
     def as_role(self, role: Role) -> Recorder:
         """A recorder that adds to the same calls under another role."""
         return Recorder(
-            names={}, role=role, calls=self.calls, was_stopped=self.was_stopped, has_ended=self.has_ended
+            names={},
+            role=role,
+            calls=self.calls,
+            was_stopped=self.was_stopped,
+            has_ended=self.has_ended,
+            keep_prompts=self.keep_prompts,
         )
+
+    def add(self, call: LMCall, said: Callable[[], Transcript]) -> None:
+        """Keeps a call that has ended.
+
+        Args:
+            call: Its figures.
+            said: Gives what was said in it; only called when that is kept.
+        """
+        self.calls.append(replace(call, **said()) if self.keep_prompts else call)
 
     def context(self, **settings: Any) -> Any:
         """`dspy.context` in which every call is recorded here."""

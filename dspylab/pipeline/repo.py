@@ -211,6 +211,15 @@ class Repository:
         """The commit that the work tree is on; None outside of git and before the first commit."""
         return git.git_state(self.root)
 
+    def cached(self, md5: str) -> Path | None:
+        """Where DVC's cache on this machine has a file; None if it has not.
+
+        Args:
+            md5: What `dvc.lock` calls it.
+        """
+        path = Path(self._dvc.cache.local.oid_to_path(md5))
+        return path if path.is_file() else None
+
     def close(self) -> None:
         """Lets go of DVC's databases."""
         self._dvc.close()

@@ -127,8 +127,9 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """
     try:
         with path.open("rb") as file:
+            shown = shown_path(path)
             for number, line in enumerate(file, start=1):
-                yield _row(line, f"{shown_path(path)}:{number}")
+                yield _row(line, f"{shown}:{number}")
     except FileNotFoundError as error:
         raise DataError("no such file", where=shown_path(path), remedy=_NO_FILE) from error
     except OSError as error:
