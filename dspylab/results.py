@@ -151,7 +151,7 @@ class Results:
                 remedy="bring the rows back with `dvc pull` or `dvc checkout`, or execute with `dspylab run`",
             )
         info = read_json(path)
-        _check_version(info, RAW_SCHEMA_VERSION, path)
+        _check_version(info, RAW_SCHEMA_VERSION, shown_path(path))
         if info.get("config_hash") != self.runs[run].config_hash:
             raise DataError(
                 f"the rows of {run} are of other results than the summary",
@@ -206,21 +206,21 @@ def load_results(path: str | Path = ".") -> Results:
     given = Path(path)
     file = given / "summary.json" if given.is_dir() else given.with_name("summary.json")
     folder = file.parent.absolute()
-    summary = read_summary(read_json(file), file)
+    summary = read_summary(read_json(file), shown_path(file))
     return Results(folder, summary, Layout(folder=folder, root=find_root(folder)))
 
 
-def read_summary(document: Mapping[str, Any], path: Path) -> Summary:
+def read_summary(document: Mapping[str, Any], where: str) -> Summary:
     """A `Summary` from the content of a `summary.json`.
 
     Args:
         document: The content.
-        path: Where it was read, for messages.
+        where: What to call it in a message.
 
     Raises:
         DataError: If it is not one, or another version of dspylab wrote it.
     """
-    _check_version(document, SUMMARY_SCHEMA_VERSION, path)
+    _check_version(document, SUMMARY_SCHEMA_VERSION, where)
     try:
         summary: Summary = _summary_adapter().validate_python(document)
     except ValidationError as error:
@@ -228,7 +228,7 @@ def read_summary(document: Mapping[str, Any], path: Path) -> Summary:
         place = ".".join(map(str, first["loc"]))
         raise DataError(
             f"is not a summary: {place}: {first['msg']}",
-            where=shown_path(path),
+            where=where,
             remedy="build it anew: `dspylab aggregate`",
         ) from error
     return summary
@@ -239,20 +239,20 @@ def _summary_adapter() -> TypeAdapter[Summary]:
     return TypeAdapter(Summary)
 
 
-def _check_version(document: Mapping[str, Any], expected: int, path: Path) -> None:
+def _check_version(document: Mapping[str, Any], expected: int, where: str) -> None:
     found = document.get("schema_version")
     if found == expected:
         return
     if not isinstance(found, int):
         raise DataError(
             "has no schema_version, so it is no file of results",
-            where=shown_path(path),
+            where=where,
             remedy="name the folder of an experiment",
         )
     newer = found > expected
     raise DataError(
         f"has schema_version {found}, and this version of dspylab reads {expected}",
-        where=shown_path(path),
+        where=where,
         remedy="update dspylab" if newer else "build it anew: `dspylab run`, or `dspylab aggregate`",
     )
 

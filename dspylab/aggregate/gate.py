@@ -202,7 +202,13 @@ def against(figure: str, check: Check, side: Side, baseline: str, difference: Qu
 
 
 def impossible(
-    figure: str, condition: Condition, side: str, problem: str, bound: float | None = None
+    figure: str,
+    condition: Condition,
+    side: str,
+    problem: str,
+    *,
+    bound: float | None = None,
+    baseline: str | None = None,
 ) -> Outcome:
     """The outcome of a condition that can not be judged: it fails, and says why."""
     return Outcome(
@@ -210,6 +216,7 @@ def impossible(
         condition=condition,
         bound=bound,
         side=side,
+        baseline=baseline,
         verdict="failed",
         passed=False,
         problem=problem,
