@@ -251,7 +251,8 @@ def _needed(found: Quantity, least: float) -> int | None:
     room = found.value - least
     if room <= 0 or room < abs(least) * 1e-9:
         return None
-    return max(found.n + 1, math.ceil(found.n * ((found.value - found.ci95[0]) / room) ** 2))
+    factor = ((found.value - found.ci95[0]) / room) ** 2
+    return max(found.n + 1, math.ceil(found.n * factor * (1 - 1e-9)))
 
 
 def _at_least(value: float, least: float) -> bool:

@@ -73,7 +73,8 @@ def _is_figure(name: str, metrics: Mapping[str, Metric | None]) -> bool:
 
 
 def _proposal(name: str, known: Iterable[str], metrics: Iterable[str]) -> str:
-    found = choose(name, known)
+    # Who thinks of examples that failed wants those to count that a metric could not score, too.
+    found = "did you mean examples.unscored?" if name.startswith("examples") else choose(name, known)
     if found.startswith("did you mean"):
         return found
     return (
@@ -84,6 +85,10 @@ def _proposal(name: str, known: Iterable[str], metrics: Iterable[str]) -> str:
 def _check_conditions(check: Check, address: Address) -> Iterator[Defect]:
     if check.min is None and check.max is None and check.no_worse_than is None:
         yield Defect(address, "demands nothing", "add min, max or no_worse_than")
+    if check.no_worse_than is not None and not check.no_worse_than.strip():
+        yield Defect((*address, "no_worse_than"), "is empty", "name a branch, such as main")
+    if check.runs == {}:
+        yield Defect((*address, "runs"), "is empty", "name an axis and a value, or write runs: all")
     if check.min is not None and check.max is not None and check.min > check.max:
         yield Defect((*address, "min"), "is above max, so nothing can hold", "swap the two")
     if check.margin is not None and check.no_worse_than is None:

@@ -269,13 +269,13 @@ class Check(Section):
 
     min: Finite | None = Field(None, description="Least value.")
     max: Finite | None = Field(None, description="Greatest value.")
-    no_worse_than: Annotated[str, Field(min_length=1)] | None = Field(
+    no_worse_than: str | None = Field(
         None, description="Branch, tag, commit or DVC experiment whose results are compared with."
     )
     margin: NonNegative | None = Field(
         None, description="How much worse than no_worse_than is still accepted, in the figure's unit."
     )
-    runs: Literal["best", "all"] | Annotated[dict[str, Any], Field(min_length=1)] = Field(
+    runs: Literal["best", "all"] | dict[str, Any] = Field(
         "best",
         description="best: the best by primary_metric; all; or coordinates, such as {model: mini}.",
     )
