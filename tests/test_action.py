@@ -1,4 +1,4 @@
-"""The GitHub Action: that its file is sound, and what its scripts do. `gh` only writes down how it is called."""
+"""The GitHub Action: that its file is sound, and what its scripts do. `gh` only writes down its calls."""
 
 from __future__ import annotations
 
