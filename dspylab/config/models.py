@@ -35,7 +35,9 @@ class Program(Section):
     path: str | None = Field(None, description="Python file, relative to the experiment file.")
     module: str | None = Field(None, description="Importable module, instead of `path`.")
     factory: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = Field(
-        "build", description="Callable in that module: factory(**args) returns a dspy.Module."
+        "build",
+        description="Callable in that module: factory(**args) returns a dspy.Module. "
+        "Or a dspy.Module itself: each run gets a copy.",
     )
     args: dict[str, Any] = Field(
         default_factory=dict,
@@ -61,7 +63,8 @@ class Dataset(Section):
 
     path: str | None = Field(
         None,
-        description="jsonl, json, csv, tsv or parquet file, or `program.py:load`, which returns rows.",
+        description="jsonl, json, csv, tsv or parquet file, or `program.py:load`: a function that returns "
+        "rows, or a list of them.",
     )
     train: str | None = Field(None, description="Separate training file or loader; instead of `path`.")
     test: str | None = Field(None, description="Separate test file or loader; instead of `path`.")

@@ -102,7 +102,7 @@ class Code:
         return str(self.program.path or self.program.module)
 
     def build(self, args: Mapping[str, Any]) -> dspy.Module:
-        """Calls the factory.
+        """Calls the factory, or copies the module that stands in its place.
 
         Args:
             args: Arguments of the run.
@@ -115,6 +115,14 @@ class Code:
 
         factory = self.attribute(f"{self.source}:{self.program.factory}")
         where = f"{self._definition(factory, self.source)}: {self.program.factory}()"
+        if isinstance(factory, dspy.Module):
+            if args:
+                raise ProgramError(
+                    f"is a module, not a function, and takes no arguments: {_arguments(args)}",
+                    where=where.removesuffix("()"),
+                    remedy="make program.factory name a function or a class, or vary no program.* axis",
+                )
+            return factory.deepcopy()
         if not callable(factory):
             raise ProgramError("is not callable", where=where, remedy="make program.factory name a function")
         self._check_arguments(factory, args, where)
