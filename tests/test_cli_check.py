@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -199,3 +202,51 @@ def test_without_results_there_is_nothing_to_judge(lab: Laboratory, cli_inside: 
     assert (
         done.err == "experiments/triage/summary.json: no such file: run the experiment with `dspylab run`\n"
     )
+
+
+#: A `gh` that knows of no comment and keeps the body of the one that it is to write.
+GH = f"""#!{sys.executable}
+import shutil, sys
+for argument in sys.argv:
+    if argument.startswith("body=@"):
+        shutil.copy(argument.removeprefix("body=@"), "said.md")
+"""
+
+
+def test_the_scripts_of_the_action_judge_and_comment(lab: Laboratory) -> None:
+    """As GitHub would: one step after the other, with what the first one wrote handed to the second."""
+    add_checks(lab, "accuracy: {min: 0.99}")
+    binaries = lab.root / "bin"
+    binaries.mkdir()
+    (binaries / "gh").write_text(GH)
+    (binaries / "gh").chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(binaries), str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "GITHUB_ACTIONS": "true",
+        "GITHUB_OUTPUT": str(lab.root / "output"),
+        "GITHUB_REPOSITORY": "owner/name",
+        "GITHUB_STEP_SUMMARY": str(lab.root / "summary"),
+        "RUNNER_TEMP": str(lab.root),
+        "PULL_REQUEST": "7",
+        "CONFIG": WHERE,
+    }
+    scripts = Path(__file__).parent.parent / "action"
+
+    def step(script: str, **variables: str) -> str:
+        command = ["bash", str(scripts / script)]
+        done = subprocess.run(
+            command, cwd=lab.root, env=environment | variables, check=True, capture_output=True, text=True
+        )
+        return done.stdout
+
+    printed = step("check.sh")
+    outputs = dict(line.split("=", 1) for line in (lab.root / "output").read_text().splitlines())
+    assert (outputs["code"], outputs["passed"]) == ("1", "false")
+    assert f"::error file={WHERE},line=" in printed
+    assert ET.parse(outputs["junit"]).getroot().attrib["failures"] == "1"
+
+    step("comment.sh", MARKDOWN=outputs["markdown"])
+    said = (lab.root / "said.md").read_text()
+    assert said.startswith(f"<!-- dspylab check: {WHERE} -->\n### triage: 1 of 3 checks failed\n")
+    assert "| FAILED | fake-predict | accuracy at least 0.99 | 0.900 \\[0.769, 0.960\\]: the whole" in said
