@@ -182,7 +182,7 @@ class Results:
 
     def _run_lines(self) -> Iterator[dict[str, Any]]:
         for key, run in self.runs.items():
-            yield {"run": key, **run.coordinates, "complete": run.complete, **run_figures(run)}
+            yield {"run": key, **run.coordinates, "complete": run.complete, **_run_figures(run)}
 
     def _calls(self) -> Iterator[dict[str, Any]]:
         for row in self.rows():
@@ -276,7 +276,7 @@ def _outcome(row: Mapping[str, Any]) -> ExampleOutcome:
     return ExampleFailure(**{**row, "calls": calls, "error": ExampleError(**row["error"])})
 
 
-def run_figures(run: RunSummary) -> dict[str, float | None]:
+def _run_figures(run: RunSummary) -> dict[str, float | None]:
     """The figures of a run under the names that columns have.
 
     Args:

@@ -313,6 +313,10 @@ def test_the_very_same_rows_are_no_worse_without_being_read() -> None:
         ("git knows no main here", "git knows no main here"),
         (state(summary_of({}), name="main"), "main has no complete run to compare with"),
         (
+            state(summary_of({"mini": run_summary(complete=False)}), name="main"),
+            "main has no complete run to compare with",
+        ),
+        (
             state(summary_of({"mini": run_summary(metrics={"accuracy": metric(0.5), "f1": metric(None)})})),
             "rows of mini",
         ),
@@ -338,6 +342,12 @@ def test_other_rules_compare_with_the_run_of_the_same_coordinates() -> None:
     assert first.quantity.value == 0.5
     assert first.baseline == "renamed at main"
     assert second.problem == "main has no complete run to compare with"
+
+    part = {"a": run_summary(complete=False, coordinates={"model": "a"})}
+    outcomes = judge(
+        experiment(cost_usd=check), state(now), {}, {"main": state(summary_of(part), name="main")}
+    )
+    assert not any(found.passed for found in outcomes if found.figure == "cost_usd")
 
 
 # --- in words -----------------------------------------------------------------------------------------------

@@ -114,7 +114,7 @@ def _compared(figure: str, check: Check, side: Side, now: State, then: State | s
         other = best[0] if best else None
     else:
         other = counterpart(now.summary, side, then.summary)
-    if other is None:
+    if other is None or not all(then.summary.runs[run].complete for run in other.runs):
         problem = f"{check.no_worse_than} has no complete run to compare with"
         return _no_comparison(figure, check, side.name, problem)
     difference = _difference(figure, side, now, other, then)
