@@ -43,4 +43,5 @@ def pipeline_entry(laboratory: Laboratory) -> PipelineEntry:
         code=relative(laboratory.code_files),
         data=relative(laboratory.data_files),
         document=laboratory.loaded.document,
+        endpoints=laboratory.endpoints,
     )
