@@ -339,6 +339,33 @@ def report(
     write_report(config, output, form, examples)
 
 
+@app.command(epilog=_example("dspylab check --junit check.xml"))
+def check(
+    config: Config = None,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", help="Also write the result as JUnit XML.", show_default=False)
+    ] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option("--markdown", help="Also write it as Markdown, for a pull request.", show_default=False),
+    ] = None,
+    github: Annotated[
+        bool | None,
+        typer.Option(
+            "--github/--no-github",
+            help="Print annotations for GitHub. Default: only inside GitHub Actions.",
+            show_default=False,
+        ),
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Judge the results by the checks of the experiment file, say why, and exit with 1 if any fails."""
+    from dspylab.commands.check import check_experiment
+
+    _log(verbose)
+    check_experiment(config, junit_file=junit, markdown_file=markdown, github=github)
+
+
 @app.command(
     epilog=_example(
         "dspylab doctor          # reads and looks; calls no model",

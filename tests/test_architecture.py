@@ -31,6 +31,8 @@ HEAVY = frozenset(
         "huggingface_hub",
         "litellm",
         "numpy",
+        "pandas",
+        "polars",
         "pyarrow",
         "rich",
         "scipy",

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dspylab.aggregate.summarize import RunRows, plain_metrics, summarize
+from dspylab.aggregate.summarize import RunRows, summarize
+from dspylab.aggregate.views import plain_metrics, plot_points
 from dspylab.errors import DataError
 from dspylab.jsonable import to_json
 from dspylab.laboratory import REPORTED_PACKAGES, Laboratory, versions
@@ -18,7 +19,7 @@ from dspylab.lm.pricing import rates_for
 from dspylab.metrics.runlevel import build_run_metrics, evaluate
 from dspylab.places import shown_path
 from dspylab.plan.identity import digest
-from dspylab.record.publish import read_json, read_rows, write_json
+from dspylab.record.publish import read_json, read_rows, write_json, write_lines
 from dspylab.records import GitState, Rates, RunInfo, Summary
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,8 @@ def collect(laboratory: Laboratory, git: GitState | None) -> Collected:
         git: The commit that the results are made on.
 
     Returns:
-        The summary, which also stands in `summary.json` and, in short, in `metrics.json`.
+        The summary, which also stands in `summary.json`; what DVC shows of it is in `metrics.json` and
+        `plots`.
 
     Raises:
         DataError: If a file of results was damaged.
@@ -86,6 +88,8 @@ def collect(laboratory: Laboratory, git: GitState | None) -> Collected:
     )
     write_json(layout.summary, to_json(summary))
     write_json(layout.metrics, to_json(plain_metrics(summary)))
+    for name, lines in plot_points(summary).items():
+        write_lines(layout.plot(name), [to_json(line) for line in lines])
     return Collected(summary, tuple(missing), tuple(outdated))
 
 

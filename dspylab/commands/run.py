@@ -125,6 +125,7 @@ def _record(
 def _save(laboratory: Laboratory, repository: Repository, *, silent: bool) -> None:
     layout, loaded = laboratory.layout, laboratory.loaded
     own = [loaded.path, layout.folder / ".gitignore", layout.summary, layout.metrics]
+    own += layout.plots.glob("*.json")
     saved = repository.save_experiment(
         laboratory.experiment.name, [*own, *laboratory.code_files, *laboratory.data_files]
     )

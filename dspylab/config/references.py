@@ -8,15 +8,14 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from dspylab.config.axes import NO_OPTIMIZER, check_adapter, check_matrix, check_settings, optimizers_used
+from dspylab.config.checks import check_checks
 from dspylab.config.models import Dataset, Metric, Model, Optimizer, Program
-from dspylab.config.scoring import check_metric
+from dspylab.config.scoring import WITH_PARTS, check_metric
 from dspylab.config.sections import Sections
 from dspylab.config.syntax import Defect
 from dspylab.config.wording import Address, choose, listed, shown
 
 _MODULE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
-#: Types of metrics that may score one example under further names, `helpful.clarity`.
-_WITH_PARTS: Final = ("path", "program")
 
 
 def check_references(sections: Sections) -> Iterator[Defect]:
@@ -37,6 +36,7 @@ def check_references(sections: Sections) -> Iterator[Defect]:
     if sections.matrix is not None:
         yield from check_matrix(sections.matrix, sections)
         yield from _check_training(sections)
+    yield from check_checks(sections)
 
 
 def is_loader(reference: str) -> bool:
@@ -161,7 +161,7 @@ def _check_primary(primary: str | None, metrics: Mapping[str, Metric | None]) ->
             yield Defect(("metrics", name), "runs are ranked by it, but it scores no single example", remedy)
         return
     metric = metrics.get(name)
-    has_part = bool(part) and metric is not None and metric.type not in _WITH_PARTS
+    has_part = bool(part) and metric is not None and metric.type not in WITH_PARTS
     if name not in metrics or has_part:
         yield Defect(("primary_metric",), f"there is no metric {shown(primary)}", choose(primary, metrics))
     elif _is_run(metric):

@@ -34,6 +34,7 @@ from dspylab.errors import RepositoryError
 from dspylab.pipeline import git
 from dspylab.pipeline.dvcfile import DVC_FILE, LOCK_FILE, PARAMS_FILE, refuse_conflict
 from dspylab.pipeline.lockfile import LockTexts
+from dspylab.pipeline.plots import template_files
 from dspylab.pipeline.reading import ReadOnce, input_changes, inputs, output_changes
 from dspylab.pipeline.stages import PipelineEntry, run_stage_name, summary_stage_name
 from dspylab.pipeline.states import NEVER_RUN, RunState, judge
@@ -204,7 +205,7 @@ class Repository:
             prefix: First part of its name.
             paths: Files that belong to it even if git does not track them yet. DVC's own files always do.
         """
-        own = [self.root / name for name in (DVC_FILE, PARAMS_FILE, LOCK_FILE)]
+        own = [self.root / name for name in (DVC_FILE, PARAMS_FILE, LOCK_FILE, *template_files())]
         return git.save_experiment(self.root, prefix, [*own, *paths])
 
     def git_state(self) -> GitState | None:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,16 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     write_atomically(path, [text.encode("utf-8", "backslashreplace"), b"\n"])
+
+
+def write_lines(path: Path, values: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a JSON list with one object a line, so that git compares line by line.
+
+    Raises:
+        EnvironmentProblem: As `write_atomically`.
+    """
+    lines = ",\n".join(json.dumps(value, ensure_ascii=False, allow_nan=False) for value in values)
+    write_atomically(path, [f"[\n{lines}\n]\n".encode("utf-8", "backslashreplace")])
 
 
 def read_json(path: Path) -> dict[str, Any]:
