@@ -9,15 +9,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from dspylab.config.axes import NO_OPTIMIZER
 from dspylab.config.load import LoadedExperiment, load
 from dspylab.config.models import Experiment
 from dspylab.errors import EnvironmentProblem, UsageError
-from dspylab.lm.keys import read_environment
+from dspylab.lm.keys import ambient_base, read_environment, without_login
+from dspylab.plan.answers import answers_hash
 from dspylab.plan.identity import config_hash
 from dspylab.plan.runs import plan_runs
 from dspylab.program.dataset import Splits, file_digest, load_splits
 from dspylab.program.footprint import code_files, code_references, data_files
 from dspylab.program.load import Code
+from dspylab.record.answers import EarlierRows, KeptAnswers
+from dspylab.record.journal import begins_anew
 from dspylab.record.layout import Layout, find_root
 from dspylab.records import RunSpec
 
@@ -64,15 +68,24 @@ class Laboratory:
         Raises:
             ProgramError: If the code cannot be imported.
         """
+        # First: what is imported together with the metrics later on is theirs alone.
+        answering = self._answer_files
         memory = self.layout.private / "code" / f"{self.experiment.name}.json"
+        return {**answering, **code_files(self.code, code_references(self.experiment, self.runs), memory)}
+
+    @functools.cached_property
+    def _answer_files(self) -> dict[Path, str]:
+        """Those of them that decide what programs answer: all but those that only metrics need."""
+        memory = self.layout.private / "code" / f"{self.experiment.name}.answers.json"
         # A folder that can not be written only costs time here; it is told about when results are.
         with contextlib.suppress(EnvironmentProblem):
             self.layout.make_private()
-        return code_files(self.code, code_references(self.experiment, self.runs), memory)
+        references = code_references(self.experiment, self.runs, metrics=False)
+        return code_files(self.code, references, memory)
 
     @functools.cached_property
     def data_files(self) -> dict[Path, str]:
-        """Dataset files with their digests."""
+        """Files of the dataset, and those that the program reads, with their digests."""
         return {path: file_digest(path) for path in data_files(self.experiment, self.layout.folder)}
 
     @functools.cached_property
@@ -89,6 +102,25 @@ class Laboratory:
         """The environment over the `.env` files."""
         return read_environment(self.layout.folder, self.layout.root)
 
+    @functools.cached_property
+    def endpoints(self) -> dict[str, str]:
+        """Model id to its endpoint, for those whose endpoint only the environment names; without logins."""
+        named = {
+            model_id: ambient_base(model, self.environment)
+            for model_id, model in self.experiment.models.items()
+        }
+        return {model_id: without_login(url) for model_id, url in named.items() if url is not None}
+
+    @functools.cached_property
+    def resolved(self) -> Experiment:
+        """The experiment with the endpoints that only the environment names: for digests and records."""
+        update = {
+            model_id: model.model_copy(update={"api_base": self.endpoints[model_id]})
+            for model_id, model in self.experiment.models.items()
+            if model_id in self.endpoints
+        }
+        return self.experiment.model_copy(update={"models": {**self.experiment.models, **update}})
+
     def config_hash(self, run: RunSpec, made_with: Mapping[str, str] | None = None) -> str:
         """Digest of everything that decides the results of a run.
 
@@ -96,13 +128,28 @@ class Laboratory:
             run: The run.
             made_with: Package versions that its results were made with; default: those installed.
         """
-        installed = made_with or versions(DECISIVE_PACKAGES)
-        decisive = {package: installed[package] for package in DECISIVE_PACKAGES if package in installed}
-        return config_hash(self.experiment, run, self._file_digests, decisive)
+        files = self._relative({**self.code_files, **self.data_files})
+        return config_hash(self.resolved, run, files, _decisive(made_with))
 
-    @functools.cached_property
-    def _file_digests(self) -> dict[str, str]:
-        files = {**self.code_files, **self.data_files}
+    def answers_hash(self, run: RunSpec) -> str:
+        """Digest of what decides the answers of a run's program: all but the metrics and what they need.
+
+        What an optimizer made of the program depends on metrics. So for a run that has one it is the digest
+        of everything.
+        """
+        if run.optimizer != NO_OPTIMIZER:
+            return self.config_hash(run)
+        files = self._relative({**self._answer_files, **self.data_files})
+        return answers_hash(self.resolved, run, files, _decisive(None))
+
+    def earlier_rows(self, run: RunSpec) -> EarlierRows:
+        """Rows of earlier sessions whose answers are those of the run, for what its journal has not."""
+        if begins_anew(self.layout.journal(self.config_hash(run))):
+            return EarlierRows(())
+        kept = KeptAnswers(self.layout, run.key, self.answers_hash(run), self.config_hash(run))
+        return EarlierRows(kept.sources())
+
+    def _relative(self, files: Mapping[Path, str]) -> dict[str, str]:
         return {
             path.relative_to(self.layout.root).as_posix(): digest for path, digest in sorted(files.items())
         }
@@ -126,10 +173,15 @@ def open_laboratory(config: Path) -> Laboratory:
         if not path.is_relative_to(layout.root):
             raise UsageError(
                 f"{path} lies outside of the repository {layout.root}",
-                where=f"{config}: dataset",
+                where=f"{config}: dataset or program.files",
                 remedy="move it into the repository, so that DVC can track it",
             )
     return Laboratory(loaded, runs, layout, code)
+
+
+def _decisive(made_with: Mapping[str, str] | None) -> dict[str, str]:
+    known = made_with or versions(DECISIVE_PACKAGES)
+    return {package: known[package] for package in DECISIVE_PACKAGES if package in known}
 
 
 @functools.cache

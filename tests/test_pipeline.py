@@ -158,6 +158,7 @@ def entry_of(document: dict[str, Any], config: str = "experiments/x/experiment.y
         code=[str(folder / "program.py"), str(folder / "helper.py")],
         data=[str(folder / "rows.jsonl")],
         document=document,
+        endpoints={},
     )
 
 

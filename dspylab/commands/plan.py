@@ -10,6 +10,7 @@ from dspylab.commands.sync import pipeline_entry
 from dspylab.laboratory import Laboratory, open_laboratory
 from dspylab.lm.routing import engine_for
 from dspylab.record.journal import peek
+from dspylab.records import RunSpec
 from dspylab.report.tables import PlanRow, plan_table
 
 
@@ -40,7 +41,9 @@ def show_plan(config: Path | None, pilot: int | None) -> None:
                 state="half done" if kept else state.state,
                 done=kept,
                 total=len(laboratory.splits.test) if kept else None,
-                reasons=state.reasons,
+                reasons=state.reasons
+                if kept or state.state == "done"
+                else [*state.reasons, *_answered(laboratory, run)],
                 model=model.model,
                 engine=engine_for(run.model, model),
             )
@@ -52,6 +55,12 @@ def show_plan(config: Path | None, pilot: int | None) -> None:
         from dspylab.commands.pilot import run_pilot
 
         run_pilot(laboratory, [row.run for row in rows if row.state != "done"], pilot)
+
+
+def _answered(laboratory: Laboratory, run: RunSpec) -> list[str]:
+    """Says for how many examples the program need not be called, if for any."""
+    answered = len(laboratory.earlier_rows(run).indexes)
+    return [f"{answered} answers are kept, to be scored again"] if answered else []
 
 
 def _kept(laboratory: Laboratory, key: str) -> int:

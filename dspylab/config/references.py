@@ -15,7 +15,7 @@ from dspylab.config.wording import Address, choose, listed, shown
 
 _MODULE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
 #: Types of metrics that may score one example under further names, `helpful.clarity`.
-_WITH_PARTS: Final = ("path",)
+_WITH_PARTS: Final = ("path", "program")
 
 
 def check_references(sections: Sections) -> Iterator[Defect]:

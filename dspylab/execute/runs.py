@@ -15,6 +15,7 @@ from dspylab.errors import EnvironmentProblem
 from dspylab.execute.active import NOT_BEGUN, ActiveRun, Observer, RunReport, recorded_in
 from dspylab.execute.example import Job
 from dspylab.execute.pool import Stop, work_off
+from dspylab.execute.rescore import output_types
 from dspylab.execute.spending import refuse_unpriced, spent_before
 from dspylab.laboratory import REPORTED_PACKAGES, Laboratory, versions
 from dspylab.lm.budget import Spending
@@ -73,6 +74,8 @@ def execute_runs(
     _log_as_we_do()
     laboratory.layout.make_private()
     specs = [laboratory.run(key) for key in keys]
+    # Before metrics are imported: whatever is imported then counts as the program's.
+    _ = laboratory.code_files
     experiment = laboratory.experiment
     for name, value in laboratory.environment.items():
         # LiteLLM reads the variables of providers that need several, such as Azure and Bedrock, by itself.
@@ -91,6 +94,7 @@ def execute_runs(
                 observer,
                 is_recorded=recorded,
                 chosen=chosen,
+                fresh=fresh,
             )
             for spec in specs
         ]
@@ -181,10 +185,13 @@ def _job(laboratory: Laboratory, spec: RunSpec, models: Models) -> Job:
         lm=models.lm(spec.model, spec.lm_settings, spec.seed if "seed" in spec.coordinates else None),
         engines=tuple(models.engines[model_id] for model_id in (spec.model, *_judges(laboratory))),
         adapter=laboratory.code.adapter(spec.adapter),
-        scorers=build_scorers(experiment.metrics, laboratory.code.attribute, judge),
+        scorers=build_scorers(
+            experiment.metrics, laboratory.code.attribute, judge, exported=laboratory.code.metric
+        ),
         rows=laboratory.splits.test,
         max_errors=experiment.execution.max_errors,
         ledger=models.ledger,
+        types=output_types(program),
     )
 
 
@@ -195,7 +202,8 @@ def _info(laboratory: Laboratory, spec: RunSpec, models: Models) -> RunInfo:
         coordinates=spec.coordinates,
         total=len(laboratory.splits.test),
         config_hash=laboratory.config_hash(spec),
-        model=resolved_model(laboratory.experiment, spec.model, spec.lm_settings),
+        answers_hash=laboratory.answers_hash(spec),
+        model=resolved_model(laboratory.resolved, spec.model, spec.lm_settings),
         engine=engines[spec.model].endpoint.engine,
         rates={model_id: models.rates(model_id) for model_id in engines},
         versions=versions(REPORTED_PACKAGES),

@@ -19,7 +19,7 @@ from dspylab.errors import UsageError
 from dspylab.lm import local, recorder
 from dspylab.lm.budget import Ledger, Spending
 from dspylab.lm.gguf import locate
-from dspylab.lm.keys import find_keys
+from dspylab.lm.keys import ambient_base, find_keys
 from dspylab.lm.limits import Gate
 from dspylab.lm.litellm_engine import litellm_engine
 from dspylab.lm.metered import AsyncMeteredEngine, Endpoint, InnerEngine, MeteredEngine
@@ -157,7 +157,7 @@ class Models:
     def _name(self, model_id: str) -> str:
         """What DSPy calls the model. Its cache must not take one endpoint's answers for another's."""
         model = self._experiment.models[model_id]
-        base = model.api_base or self._ambient_base(model)
+        base = model.api_base or ambient_base(model, self._environment)
         if base is None or not model.cache:
             return model.model
         provider, _, name = model.model.partition("/")
@@ -187,7 +187,7 @@ class Models:
 
     def _address(self, model: Model, key: str | None) -> _Address:
         if not model.is_local:
-            return _Address(model.api_base or self._ambient_base(model), key)
+            return _Address(model.api_base or ambient_base(model, self._environment), key)
         options = model.local.model_dump() if model.local is not None else {}
         server = local.serve(locate(model.model, base=self._folder), local.serve_options(**options))
         return _Address(server.url, server.api_key)
@@ -212,11 +212,6 @@ class Models:
             width=width,
             one_shot=model.is_local,
         )
-
-    def _ambient_base(self, model: Model) -> str | None:
-        """The endpoint that LiteLLM's users set in the environment, such as OPENAI_API_BASE."""
-        prefix = model.model.partition("/")[0].upper()
-        return self._environment.get(f"{prefix}_API_BASE") or self._environment.get(f"{prefix}_BASE_URL")
 
 
 class MeteredLM(dspy.LM):  # type: ignore[misc]  # dspy has no types

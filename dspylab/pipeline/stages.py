@@ -6,7 +6,7 @@ Two facts about DVC shape what is written here:
   So the items of the `foreach` stage stand in `dvc.yaml` itself, where DVC treats them as local.
 * DVC compares the values of the addresses that a stage lists and nothing else. A key that was taken out of a
   model is no longer listed, hence no change. So `params.yaml` keeps which keys each model sets, and the runs
-  depend on that too.
+  depend on that too. An endpoint that only the environment names stands there as well.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ def build(
     code: Sequence[str],
     data: Sequence[str],
     document: Mapping[str, Any],
+    endpoints: Mapping[str, str],
 ) -> PipelineEntry:
     """Says what DVC's files have to say about an experiment.
 
@@ -76,12 +77,13 @@ def build(
         code: Python files that the program consists of, relative to the root.
         data: Dataset files, relative to the root.
         document: The experiment file as plain data.
+        endpoints: Model id to its endpoint, for those whose endpoint only the environment names.
 
     Returns:
         The entry. It depends on nothing but the arguments, so two calls agree.
     """
     addresses = {run.key: param_addresses(experiment, run, document) for run in runs}
-    settings = _settings(addresses.values())
+    settings = _settings(addresses.values(), endpoints)
     tracked = _Tracked.split(addresses)
     tracked_settings = _Tracked.split(
         {key: _models_of(found, experiment.name) for key, found in addresses.items()}
@@ -202,15 +204,18 @@ class _Tracked:
         return [f"${{item.{field}[{position}]}}" for position in range(self.width)]
 
 
-def _settings(addresses: Iterable[Sequence[str]]) -> dict[str, list[str]]:
-    """Model id to the keys of it that decide results and stand in the file."""
+def _settings(addresses: Iterable[Sequence[str]], endpoints: Mapping[str, str]) -> dict[str, list[str]]:
+    """Model id to its keys that decide results and stand in the file, and to an endpoint that does not."""
     keys: dict[str, list[str]] = {}
     for address in dict.fromkeys(address for found in addresses for address in found):
         section, _, rest = address.partition(".")
         model, _, key = rest.partition(".")
         if section == "models":
             keys.setdefault(model, []).append(key)
-    return keys
+    return {
+        model: [*found, *([f"api_base: {endpoints[model]}"] if model in endpoints else [])]
+        for model, found in keys.items()
+    }
 
 
 def _models_of(addresses: Sequence[str], name: str) -> list[str]:

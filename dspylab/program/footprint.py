@@ -24,22 +24,33 @@ _MODULE_SUFFIXES = (".py", *EXTENSION_SUFFIXES)
 _MEMORY_VERSION = 1
 
 
-def code_references(experiment: Experiment, runs: Iterable[RunSpec]) -> list[str]:
-    """The modules and files that the experiment refers to, its program first."""
+def code_references(experiment: Experiment, runs: Iterable[RunSpec], *, metrics: bool = True) -> list[str]:
+    """The modules and files that the experiment refers to, its program first, its metrics last.
+
+    Args:
+        experiment: The experiment.
+        runs: Its runs.
+        metrics: Whether to name those of the metrics, too.
+    """
     sources = [str(experiment.program.path or experiment.program.module)]
     references = [run.adapter for run in runs if run.adapter is not None and run.adapter not in ADAPTERS]
-    references += [metric.ref for metric in experiment.metrics.values() if metric.ref and ":" in metric.ref]
     references += [optimizer.path for optimizer in experiment.optimizers.values() if optimizer.path]
     dataset = experiment.dataset
     references += [ref for ref in (dataset.path, dataset.train, dataset.test) if ref and is_loader(ref)]
+    if metrics:
+        references += [metric.ref for metric in experiment.metrics.values() if metric.ref]
     sources += [reference.rpartition(":")[0] for reference in references]
     return list(dict.fromkeys(sources))
 
 
 def data_files(experiment: Experiment, folder: Path) -> list[Path]:
-    """The dataset's files. Links stay: DVC itself may have made a data file a link into its cache."""
+    """The files of the dataset and those that the program reads.
+
+    Links stay: DVC itself may have made a data file a link into its cache.
+    """
     dataset = experiment.dataset
     named = [ref for ref in (dataset.path, dataset.train, dataset.test) if ref and not is_loader(ref)]
+    named += experiment.program.files
     return [Path(os.path.abspath(folder / name)) for name in dict.fromkeys(named)]  # noqa: PTH100
 
 

@@ -62,6 +62,10 @@ class Layout:
         """Finished examples of a run that is not recorded yet."""
         return self.private / "journal" / f"{config_hash}.jsonl"
 
+    def answers(self, run: str) -> Path:
+        """Folder of the answers that a run may score again, one file for each configuration."""
+        return self.private / "answers" / self.folder.relative_to(self.root) / run
+
 
 def find_root(folder: Path) -> Path:
     """The nearest folder upwards that has a `.dvc` or `.git`, or `folder` itself."""
