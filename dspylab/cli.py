@@ -225,7 +225,11 @@ def aggregate(config: Config = None, verbose: Verbose = False) -> None:
 
 
 @app.command(
-    epilog=_example("dspylab show model=smollm2 --sort latency_p50_s --columns run,accuracy,cost_usd")
+    epilog=_example(
+        "dspylab show                                      # the best first",
+        "dspylab show model=smollm2 --sort latency_p50_s   # some of them, the fastest first",
+        "dspylab show --columns run,accuracy,cost_usd --format csv",
+    )
 )
 def show(
     *,
@@ -261,7 +265,13 @@ def show(
     show_results(config, view)
 
 
-@app.command(epilog=_example("dspylab compare main my-exp"))
+@app.command(
+    epilog=_example(
+        "dspylab compare                               # all against the best",
+        "dspylab compare smollm2-labels smollm2-cot    # the second run against the first",
+        "dspylab compare main my-exp                   # two revisions of git, or DVC experiments",
+    )
+)
 def compare(
     *,
     names: Annotated[
