@@ -34,6 +34,19 @@ class Layout:
         return self.results / run / "run.json"
 
     @property
+    def programs(self) -> Path:
+        """Folder of the compiled programs. In git."""
+        return self.folder / "programs"
+
+    def program(self, key: str) -> Path:
+        """A compiled program: DSPy's own JSON state, which `dspy.Module.load` reads. In git."""
+        return self.programs / f"{key}.json"
+
+    def compile_record(self, key: str) -> Path:
+        """What made a compiled program (`CompileRecord`). In git."""
+        return self.programs / f"{key}.record.json"
+
+    @property
     def summary(self) -> Path:
         """The whole experiment in figures. In git."""
         return self.folder / "summary.json"
@@ -61,6 +74,10 @@ class Layout:
     def journal(self, config_hash: str) -> Path:
         """Finished examples of a run that is not recorded yet."""
         return self.private / "journal" / f"{config_hash}.jsonl"
+
+    def compiling(self, compile_hash: str) -> Path:
+        """Folder of a compile that is not done: the replies that it got, and what its optimizer keeps."""
+        return self.private / "compile" / compile_hash
 
 
 def find_root(folder: Path) -> Path:

@@ -1,0 +1,77 @@
+"""A compiled program as a file: DSPy's own JSON state, which `dspy.Module.load` reads too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dspy
+from dspy.utils.saving import get_dependency_versions
+
+from dspylab.errors import ProgramError
+from dspylab.jsonable import to_json
+from dspylab.places import shown_path
+from dspylab.record.publish import read_json, write_json
+
+_METADATA = "metadata"
+
+
+def write_state(path: Path, program: dspy.Module, note: Mapping[str, Any]) -> None:
+    """Writes what an optimizer changed of a program: instructions, fields and demonstrations.
+
+    Models are left out: the program runs on those of the experiment file.
+
+    Args:
+        path: Where it goes.
+        program: The compiled program.
+        note: What decides how it runs and is in no state of it; kept among the metadata.
+
+    Raises:
+        EnvironmentProblem: If it cannot be written.
+    """
+    state: dict[str, Any] = to_json(program.dump_state())
+    for predictor in state.values():
+        predictor["lm"] = None
+    metadata = {"dependency_versions": get_dependency_versions(), **({"dspylab": note} if note else {})}
+    write_json(path, {**state, _METADATA: to_json(metadata)})
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The state of each predictor by name.
+
+    Raises:
+        DataError: If the file is absent or damaged.
+    """
+    state = read_json(path)
+    state.pop(_METADATA, None)
+    return state
+
+
+def load_state(program: dspy.Module, path: Path) -> dspy.Module:
+    """Gives a program what an optimizer made of it.
+
+    Args:
+        program: As the factory builds it.
+        path: File of the compiled program.
+
+    Returns:
+        The same program.
+
+    Raises:
+        DataError: If the file is absent or damaged.
+        ProgramError: If it is of another program.
+    """
+    state = read_state(path)
+    own_lms = [predictor.lm for predictor in program.predictors()]
+    try:
+        program.load_state(state)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise ProgramError(
+            f"does not fit the program that the factory builds: {type(error).__name__}: {error}",
+            where=shown_path(path),
+            remedy="compile it anew: `dspylab run`, or `dspylab compile-one --fresh`",
+        ) from error
+    for predictor, lm in zip(program.predictors(), own_lms, strict=True):
+        predictor.lm = lm
+    return program
