@@ -110,6 +110,24 @@ def run_one(
     run_one_run(config, coordinates or [], fresh=fresh, quiet=quiet)
 
 
+@app.command(
+    "compile-one",
+    epilog=_example("dspylab compile-one -c experiments/triage/experiment.yaml optimizer=fewshot"),
+)
+def compile_one(
+    coordinates: Coordinates = None,
+    config: Config = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compile again, and call everything again.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compile one program, unless it stands. This is the command of each DVC stage that compiles."""
+    from dspylab.commands.compile_one import compile_one_program
+
+    _log(verbose)
+    compile_one_program(config, coordinates or [], fresh=fresh, quiet=quiet)
+
+
 @app.command(epilog=_example("dspylab plan -c experiments/triage/experiment.yaml"))
 def plan(
     config: Config = None,
@@ -211,7 +229,7 @@ def main() -> None:
 #: typer has a click of its own, which it does not export as a whole.
 _CommandLineError = typer.BadParameter.__mro__[2]
 #: Commands whose output says how far they are: a reader that goes away ends them before they are complete.
-_LONG_COMMANDS = frozenset({"run", "run-one"})
+_LONG_COMMANDS = frozenset({"run", "run-one", "compile-one"})
 _BROKEN = 70
 
 

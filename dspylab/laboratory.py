@@ -126,7 +126,7 @@ class Laboratory:
         return compile_hash(self.experiment, spec, code, self._training_digest, _decisive(made_with))
 
     def program_digest(self, run: RunSpec) -> str | None:
-        """Digest of the compiled program of a run as it lies there; None if there is none, or it needs none."""
+        """Digest of the compiled program of a run as it lies there; None if it has or needs none."""
         spec = self.needed_compiles.get(run.key)
         path = None if spec is None else self.layout.program(spec.key)
         return file_digest(path) if path is not None and path.is_file() else None

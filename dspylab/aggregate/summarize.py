@@ -147,6 +147,7 @@ def summarize_run(
         run_metrics=dict(run.run_metrics),
         errors=dict(totals.errors.most_common()),
         **call_figures.timings,
+        compile=None,
         example_s=distribution(totals.example_s),
         metric_s=distribution(totals.metric_s),
         throughput_tokens_per_s=(

@@ -63,9 +63,11 @@ def _code_files(sections: Sections) -> Iterator[tuple[Address, str]]:
             for key in ("path", "train", "validation", "test")
         ]
     for name, optimizer in (sections.optimizers or {}).items():
-        for reference in references_in(optimizer) if optimizer is not None else ():
-            key = "path" if reference == optimizer.path else "params"
-            references.append((("optimizers", name, key), reference))
+        if optimizer is not None:
+            references += [
+                (("optimizers", name, "path" if named == optimizer.path else "params"), named)
+                for named in references_in(optimizer)
+            ]
     for name, metric in (sections.metrics or {}).items():
         references.append((("metrics", name, "ref"), metric.ref if metric is not None else None))
     adapters = sections.matrix.axes.get("adapter", []) if sections.matrix is not None else []

@@ -197,12 +197,16 @@ def _optimized(job: CompileJob, recorder: Recorder) -> tuple[dspy.Module, Valida
         program = job.optimize(job.build())
         if not isinstance(program, dspy.Module):
             raise TypeError(f"the optimizer returned {type(program).__name__}, not a dspy.Module")
-        if program.dump_state().keys() != job.frame().dump_state().keys():
+        if _predictors(program) != _predictors(job.frame()):
             raise TypeError(
                 "the optimizer returned a program with other predictors than the factory's, which no file "
                 "of its state can hold; change the program in the factory instead"
             )
         return program, None if recorder.was_stopped.is_set() else _validated(job, program)
+
+
+def _predictors(program: dspy.Module) -> set[str]:
+    return {name for name, _ in program.named_parameters()}
 
 
 def _validated(job: CompileJob, program: dspy.Module) -> ValidationScore | None:

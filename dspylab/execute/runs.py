@@ -107,8 +107,8 @@ def execute_runs(
     refuse_unpriced(experiment, needed)
     spent = spent_before(laboratory, {*keys, *plan.keys} if fresh else ())
     if fresh:
-        for spec in compiles:
-            drop_compiling(laboratory.layout, laboratory.compile_hash(spec))
+        for anew in compiles:
+            drop_compiling(laboratory.layout, laboratory.compile_hash(anew))
     with Models(experiment, needed, laboratory.layout.folder, laboratory.environment, spent) as models:
         begin = _Begin(laboratory, models, observer, fresh=fresh, pilot=pilot)
         waiting = {spec.key: needs for spec in specs if (needs := _waits_for(laboratory, spec, plan))}

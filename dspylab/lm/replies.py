@@ -1,9 +1,9 @@
 """The replies that a compile has paid for: written down as they arrive, given again when they are asked for.
 
 DSPy's optimizers count on a cache: they ask the same of a model again and again. DSPy's own cache is one
-object for the whole process and belongs to the user. So a compile has one of its own, one layer below, in the
-engine. It is a file of JSON lines, each one call with its reply, appended whole. What a compile that was killed
-has paid for is therefore known in both ways: what it cost, and what need not be asked again.
+object for the whole process and belongs to the user. So a compile has one of its own, one layer below, in
+the engine. It is a file of JSON lines, each one call with its reply, appended whole. So it is known of a
+compile that was killed what it has cost, and what need not be asked again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from dspy import lm15
 from dspy._vendor.lm15.serde import request_to_dict, response_from_dict, response_to_dict
@@ -76,7 +76,7 @@ class Replies:
         self._pending: dict[str, threading.Event] = {}
         self._file = -1
 
-    def __enter__(self) -> Replies:
+    def __enter__(self) -> Self:
         """Opens the file.
 
         Raises:

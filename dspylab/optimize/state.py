@@ -31,21 +31,11 @@ def write_state(path: Path, program: dspy.Module, note: Mapping[str, Any]) -> No
         EnvironmentProblem: If it cannot be written.
     """
     state: dict[str, Any] = to_json(program.dump_state())
-    for predictor in state.values():
-        predictor["lm"] = None
+    for part in _parts(state).values():
+        if "lm" in part:
+            part["lm"] = None
     metadata = {"dependency_versions": get_dependency_versions(), **({"dspylab": note} if note else {})}
     write_json(path, {**state, _METADATA: to_json(metadata)})
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    """The state of each predictor by name.
-
-    Raises:
-        DataError: If the file is absent or damaged.
-    """
-    state = read_json(path)
-    state.pop(_METADATA, None)
-    return state
 
 
 def load_state(program: dspy.Module, path: Path) -> dspy.Module:
@@ -62,7 +52,8 @@ def load_state(program: dspy.Module, path: Path) -> dspy.Module:
         DataError: If the file is absent or damaged.
         ProgramError: If it is of another program.
     """
-    state = read_state(path)
+    state = read_json(path)
+    state.pop(_METADATA, None)
     own_lms = [predictor.lm for predictor in program.predictors()]
     try:
         program.load_state(state)
@@ -75,3 +66,8 @@ def load_state(program: dspy.Module, path: Path) -> dspy.Module:
     for predictor, lm in zip(program.predictors(), own_lms, strict=True):
         predictor.lm = lm
     return program
+
+
+def _parts(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of each predictor by name. A program that is itself a predictor has no names in its state."""
+    return {"self": state} if "signature" in state else state

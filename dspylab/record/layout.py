@@ -46,6 +46,10 @@ class Layout:
         """What made a compiled program (`CompileRecord`). In git."""
         return self.programs / f"{key}.record.json"
 
+    def compiled(self, key: str) -> list[Path]:
+        """Both files of a compiled program."""
+        return [self.program(key), self.compile_record(key)]
+
     @property
     def summary(self) -> Path:
         """The whole experiment in figures. In git."""
