@@ -128,6 +128,23 @@ def compile_one(
     compile_one_program(config, coordinates or [], fresh=fresh, quiet=quiet)
 
 
+@app.command(
+    "diff-program",
+    epilog=_example("dspylab diff-program none fewshot-smollm2 -c experiments/triage/experiment.yaml"),
+)
+def diff_program(
+    first: Annotated[str, typer.Argument(help="A program or run; none for the program as it is built.")],
+    second: Annotated[str, typer.Argument(help="The other one.")],
+    config: Config = None,
+    verbose: Verbose = False,
+) -> None:
+    """Show what an optimizer changed: instructions and demonstrations of two programs, line by line."""
+    from dspylab.commands.programs import diff_programs
+
+    _log(verbose)
+    diff_programs(config, first, second)
+
+
 @app.command(epilog=_example("dspylab plan -c experiments/triage/experiment.yaml"))
 def plan(
     config: Config = None,

@@ -99,15 +99,7 @@ def _check_dataset(dataset: Dataset) -> Iterator[Defect]:
         yield Defect(
             (*address, "split"), "only path can be split", "take it out, or write path instead of test"
         )
-    for key in ("train", "validation"):
-        if getattr(dataset, key) is not None and getattr(dataset, key) == dataset.test:
-            yield Defect((*address, key), "is also the test file", "use path and split, or another file")
-    if dataset.validation is not None and dataset.train is None and dataset.path is None:
-        yield Defect((*address, "validation"), "nothing is trained without train", "add train: <file>")
-    split = dataset.split
-    if split is not None and split.train + (split.validation or 0.0) >= 1.0:
-        problem = "train and validation leave nothing to test"
-        yield Defect((*address, "split"), problem, "make their sum less than 1")
+    yield from _check_splits(dataset, address)
     inputs = frozenset(dataset.inputs)
     for key, names in (("inputs", dataset.inputs), ("labels", dataset.labels or [])):
         seen: set[str] = set()
@@ -119,6 +111,18 @@ def _check_dataset(dataset: Dataset) -> Iterator[Defect]:
                 problem = f"{shown(name)} is an input, too: the program would see the answer"
                 yield Defect(place, problem, "take it out of one of them")
             seen.add(name)
+
+
+def _check_splits(dataset: Dataset, address: Address) -> Iterator[Defect]:
+    for key in ("train", "validation"):
+        if getattr(dataset, key) is not None and getattr(dataset, key) == dataset.test:
+            yield Defect((*address, key), "is also the test file", "use path and split, or another file")
+    if dataset.validation is not None and dataset.train is None and dataset.path is None:
+        yield Defect((*address, "validation"), "nothing is trained without train", "add train: <file>")
+    split = dataset.split
+    if split is not None and split.train + (split.validation or 0.0) >= 1.0:
+        problem = "train and validation leave nothing to test"
+        yield Defect((*address, "split"), problem, "make their sum less than 1")
 
 
 def _check_model(model: Model, address: Address) -> Iterator[Defect]:

@@ -102,6 +102,7 @@ def work_off(
     executor: Executor,
     total: int,
     stop: Stop,
+    *,
     openings: Sequence[Opening] = (),
 ) -> None:
     """Executes all examples of all runs, and has each run record what finishes.

@@ -132,7 +132,7 @@ def execute_runs(
                 )
                 for job in jobs
             ]
-            work_off(list(begin.runs), widths, executor, width, stop, openings)
+            work_off(list(begin.runs), widths, executor, width, stop, openings=openings)
         reports = {run.job.spec.key: run.report or _untouched(run) for run in begin.runs} | begin.left_out
         for key, needs in waiting.items():
             if needs not in begin.compiled:

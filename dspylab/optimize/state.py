@@ -30,12 +30,18 @@ def write_state(path: Path, program: dspy.Module, note: Mapping[str, Any]) -> No
     Raises:
         EnvironmentProblem: If it cannot be written.
     """
+    metadata = {"dependency_versions": get_dependency_versions(), **({"dspylab": note} if note else {})}
+    write_json(path, {**program_state(program), _METADATA: to_json(metadata)})
+
+
+def program_state(program: dspy.Module) -> dict[str, Any]:
+    """What an optimizer can change of a program, as JSON; without models."""
     state: dict[str, Any] = to_json(program.dump_state())
-    for part in _parts(state).values():
+    # A program that is itself a predictor has no names in its state.
+    for part in [state] if "signature" in state else state.values():
         if "lm" in part:
             part["lm"] = None
-    metadata = {"dependency_versions": get_dependency_versions(), **({"dspylab": note} if note else {})}
-    write_json(path, {**state, _METADATA: to_json(metadata)})
+    return state
 
 
 def load_state(program: dspy.Module, path: Path) -> dspy.Module:
@@ -66,8 +72,3 @@ def load_state(program: dspy.Module, path: Path) -> dspy.Module:
     for predictor, lm in zip(program.predictors(), own_lms, strict=True):
         predictor.lm = lm
     return program
-
-
-def _parts(state: dict[str, Any]) -> dict[str, Any]:
-    """The state of each predictor by name. A program that is itself a predictor has no names in its state."""
-    return {"self": state} if "signature" in state else state
