@@ -59,7 +59,7 @@ format: setup ## Mend what ruff can mend by itself
 
 lock: setup ## Resolve requirements.lock anew (UV_ARGS=--upgrade for the newest versions)
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-		--extra local --extra parquet --extra text --group dev --group demo $(UV_ARGS) pyproject.toml --output-file requirements.lock
+		--extra local --extra optuna --extra parquet --extra text --group dev --group demo $(UV_ARGS) pyproject.toml --output-file requirements.lock
 
 build: setup ## Build the wheel and the source archive into dist/
 	$(BIN)/hatchling build

@@ -31,6 +31,9 @@ _SEEDS = ("seed", "random_state", "random_seed")
 #: Types of DSPy's that go on from what lies in their `log_dir`. Others only write there.
 _RESUMING = ("GEPA",)
 
+#: Types whose default seed is none at all: each compile would be another, also one that goes on.
+_UNSEEDED = ("BetterTogether",)
+
 #: From a program to the compiled one.
 Compile = Callable[[dspy.Module], dspy.Module]
 
@@ -183,8 +186,8 @@ class Optimizers:
             supplied["teacher_settings"] = {"lm": lms.pop(TEACHER)}
         if entry.type is None or entry.type in _RESUMING:
             supplied["log_dir"] = str(supplies.folder / optimizer_id)
-        if supplies.seed is not None:
-            supplied |= dict.fromkeys(_SEEDS, supplies.seed)
+        if supplies.seed is not None or entry.type in _UNSEEDED:
+            supplied |= dict.fromkeys(_SEEDS, supplies.seed or 0)
         # GEPA insists on one; all others fall back to the model of the context by themselves.
         return {"reflection_lm": supplies.task_lm, **supplied, **lms}
 

@@ -35,12 +35,16 @@ def write_state(path: Path, program: dspy.Module, note: Mapping[str, Any]) -> No
 
 
 def program_state(program: dspy.Module) -> dict[str, Any]:
-    """What an optimizer can change of a program, as JSON; without models."""
-    state: dict[str, Any] = to_json(program.dump_state())
-    # A program that is itself a predictor has no names in its state.
-    for part in [state] if "signature" in state else state.values():
-        if "lm" in part:
-            part["lm"] = None
+    """What an optimizer can change of a program, as JSON; without models, which only DSPy's own can be."""
+    predictors = program.predictors()
+    lms = [predictor.lm for predictor in predictors]
+    try:
+        for predictor in predictors:
+            predictor.lm = None
+        state: dict[str, Any] = to_json(program.dump_state())
+    finally:
+        for predictor, lm in zip(predictors, lms, strict=True):
+            predictor.lm = lm
     return state
 
 
