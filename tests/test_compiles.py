@@ -130,9 +130,7 @@ def test_the_settings_of_a_model_that_compiles_itself_count() -> None:
 
 def test_nothing_is_compiled_once_for_each_model_that_could() -> None:
     runs = expand(
-        experiment(
-            {"model": ["tiny"], "compile_model": ["mini", "large"], "optimizer": ["none", "fewshot"]}
-        )
+        experiment({"model": ["tiny"], "compile_model": ["mini", "large"], "optimizer": ["none", "fewshot"]})
     )
     assert [run.key for run in runs] == ["tiny-none", "tiny-mini-fewshot", "tiny-large-fewshot"]
 
@@ -155,7 +153,7 @@ def gepa(**changes: Any) -> dict[str, Any]:
     return {"optimizers": {"gepa": entry}}
 
 
-METRICS = {
+METRICS: dict[str, dict[str, Any]] = {
     "accuracy": {"type": "exact_match", "field": "label"},
     "helpful": {"type": "llm_judge", "model": "mini", "params": {"rubric": "politeness"}},
 }
@@ -215,7 +213,10 @@ def test_what_is_read_from_the_source_of_dspy_is_what_dspy_takes(name: str) -> N
     signature = dspy_signature(name)
     optimizer = getattr(teleprompt, name)
     assert signature is not None
-    for method, names in ((optimizer.__init__, signature.constructor), (optimizer.compile, signature.compile)):
+    for method, names in (
+        (optimizer.__init__, signature.constructor),
+        (optimizer.compile, signature.compile),
+    ):
         parameters = inspect.signature(method).parameters.values()
         own = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)} - {"self"}
         assert own <= names

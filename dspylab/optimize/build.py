@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from dspylab.config.optimizers import (
     references_in,
 )
 from dspylab.config.syntax import Defect
+from dspylab.errors import EnvironmentProblem
 from dspylab.optimize.mute import muted
 
 #: What optimizers call the parameter that takes a seed.
@@ -33,6 +35,9 @@ _RESUMING = ("GEPA",)
 
 #: Types whose default seed is none at all: each compile would be another, also one that goes on.
 _UNSEEDED = ("BetterTogether",)
+
+#: Packages that DSPy imports for a type when it is used, and does not always bring along.
+_PACKAGES = {"MIPROv2": "optuna", "GEPA": "gepa"}
 
 #: From a program to the compiled one.
 Compile = Callable[[dspy.Module], dspy.Module]
@@ -92,6 +97,7 @@ class Optimizers:
         Raises:
             UnusableOptimizer: If it has no such parameter or role, or refuses a value.
             ProgramError: If a reference in it names nothing.
+            EnvironmentProblem: If it needs a package that is not installed.
         """
         entry = self._entries[optimizer_id]
         # MIPROv2 and others take the model of the context when they are made; some print what they will do.
@@ -166,14 +172,21 @@ class Optimizers:
             return target(**arguments)
         except Exception as error:
             address = ("optimizers", optimizer_id, "params")
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
             defect = Defect(address, f"{target.__name__} refuses it: {reason}", "correct its parameters")
             raise UnusableOptimizer([defect]) from error
 
     def _target(self, entry: Optimizer) -> Any:
-        if entry.type is not None:
-            return getattr(dspy, entry.type, None) or getattr(teleprompt, entry.type)
-        return self._supplies.resolve(str(entry.path))
+        if entry.type is None:
+            return self._supplies.resolve(str(entry.path))
+        package = _PACKAGES.get(entry.type)
+        if package is not None and importlib.util.find_spec(package) is None:
+            raise EnvironmentProblem(
+                f"{entry.type} needs the package {package}",
+                where="optimizers",
+                remedy=f"install it: pip install {package}",
+            )
+        return getattr(teleprompt, entry.type)
 
     def _supplied(self, optimizer_id: str) -> dict[str, Any]:
         """Everything that dspylab could hand over, by DSPy's names."""
