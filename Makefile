@@ -20,10 +20,10 @@ unexport PYTHONDONTWRITEBYTECODE
 STAMP := .venv/.dspylab-setup-$(shell cat requirements.lock pyproject.toml | cksum | tr -s ' \t' '--')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage lint format lock build clean
+.PHONY: help setup demo test coverage wheel-test lowest-test editors-test lint format lock docs build clean
 
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP) ## Fill .venv with the locked dependencies and this project (a no-op when nothing changed)
 
@@ -48,6 +48,29 @@ test: setup ## Run the tests (PYTEST_ARGS replaces the default '-n auto --dist l
 coverage: setup ## Run the tests and report the lines that none of them reaches
 	HF_HUB_OFFLINE=1 $(BIN)/pytest $(PYTEST_ARGS) --cov --cov-report=term
 
+# Not the interpreter in .venv: the wheel has to work without anything that lies around here.
+wheel-test: setup ## Build the wheel and try it in an environment of its own (EXTRAS=local also runs the example)
+	rm -rf build/wheel
+	$(BIN)/hatchling build --target wheel --directory build/wheel
+	$(UV) venv --quiet --seed --python $$($(BIN)/python -c 'import sys; print(sys.executable)') build/wheel/env
+	$(UV) pip install --quiet --python build/wheel/env/bin/python "$$(ls build/wheel/*.whl)$(if $(EXTRAS),[$(EXTRAS)])"
+	cp tests/wheel/check.py build/wheel/env/ && cd build/wheel/env && bin/python -I check.py
+
+# The lower bounds of pyproject.toml are promises too.
+lowest-test: setup ## Run the fast tests with the lowest versions that pyproject.toml allows
+	mkdir -p build/lowest
+	$(UV) pip compile --quiet --resolution lowest-direct --no-header --no-annotate \
+		--extra local --extra parquet --extra text --group dev --group demo --group examples pyproject.toml \
+		--output-file build/lowest/requirements.txt
+	$(UV) venv --quiet --clear --python $$($(BIN)/python -c 'import sys; print(sys.executable)') build/lowest/env
+	$(UV) pip sync --quiet --compile-bytecode --python build/lowest/env/bin/python build/lowest/requirements.txt
+	$(UV) pip install --quiet --python build/lowest/env/bin/python --no-deps --no-build-isolation --editable .
+	HF_HUB_OFFLINE=1 build/lowest/env/bin/python -m pytest $(PYTEST_ARGS) -m "not slow and not torture"
+
+editors-test: setup ## Check what editors complete in experiment files (installs yaml-language-server with npm)
+	npm install --silent --no-audit --no-fund --no-save --no-package-lock --prefix build/editors yaml-language-server@2.0
+	$(BIN)/pytest tests/test_editors.py
+
 lint: setup ## Check style, format and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -59,11 +82,14 @@ format: setup ## Mend what ruff can mend by itself
 
 lock: setup ## Resolve requirements.lock anew (UV_ARGS=--upgrade for the newest versions)
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-		--extra local --extra optuna --extra parquet --extra text --group dev --group demo $(UV_ARGS) pyproject.toml --output-file requirements.lock
+		--extra local --extra optuna --extra parquet --extra text --group dev --group docs --group demo --group examples $(UV_ARGS) pyproject.toml --output-file requirements.lock
+
+docs: setup ## Build the documentation into site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 build: setup ## Build the wheel and the source archive into dist/
 	$(BIN)/hatchling build
 
 clean: ## Remove the virtual environment, caches and builds (results and DVC's cache stay)
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist site
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

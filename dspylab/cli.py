@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import signal
@@ -14,20 +13,34 @@ from typing import Annotated
 import typer
 
 import dspylab
-from dspylab.errors import DspylabError, EnvironmentProblem, Interrupted, RunsIncomplete, UsageError
+from dspylab.errors import DspylabError, EnvironmentProblem, Interrupted, UsageError
 from dspylab.redact import RedactingFormatter, redact
 from dspylab.report.numbers import printable
+from dspylab.streams import make_streams_safe
 
 app = typer.Typer(
     name="dspylab",
     help="Run a matrix of DSPy programs, models and optimizers as a DVC pipeline, and compare the results.",
-    epilog="Start with: dspylab run -c experiments/triage/experiment.yaml",
+    epilog="Start with: dspylab init lab && cd lab && dspylab run",
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _complete_config(incomplete: str) -> list[str]:
+    from dspylab.commands.complete import experiment_files
+
+    return experiment_files(incomplete)
+
+
+def _complete_coordinates(ctx: typer.Context, args: list[str], incomplete: str) -> list[str]:
+    from dspylab.commands.complete import coordinates
+
+    return coordinates(ctx.params.get("config"), [*args, *(ctx.params.get("coordinates") or ())], incomplete)
+
 
 Config = Annotated[
     Path | None,
@@ -36,6 +49,7 @@ Config = Annotated[
         "-c",
         help="Experiment file. Default: the only one in this folder or under experiments/.",
         show_default=False,
+        autocompletion=_complete_config,
     ),
 ]
 Verbose = Annotated[
@@ -44,13 +58,18 @@ Verbose = Annotated[
 Coordinates = Annotated[
     list[str] | None,
     typer.Argument(
-        help="The run's coordinates, such as model=smollm2 program.style=cot.", show_default=False
+        help="The run's coordinates, such as model=smollm2 program.style=cot.",
+        show_default=False,
+        autocompletion=_complete_coordinates,
     ),
 ]
 
 
-def _example(text: str) -> str:
-    return f"Example: {text}"
+def _example(*commands: str) -> str:
+    """What stands below a command's help. The control character keeps the lines apart."""
+    if len(commands) == 1:
+        return f"Example: {commands[0]}"
+    return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
 
 
 def _show_version(wanted: bool) -> None:
@@ -75,7 +94,41 @@ def _root(
         ) from error
 
 
-@app.command(epilog=_example("dspylab run -c experiments/triage/experiment.yaml"))
+@app.command(
+    epilog=_example(
+        "dspylab init lab && cd lab && dspylab run   # an example, on a model that needs no key",
+        "dspylab init --from program.py              # a first experiment for a program of yours",
+    )
+)
+def init(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of the laboratory; made if need be.")
+    ] = Path(),
+    program: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Python file with your program: write a first experiment for it. It is imported.",
+            show_default=False,
+        ),
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Make a laboratory to work in. Git, DVC and an example; adds what is missing, overwrites nothing."""
+    from dspylab.commands.init import init_laboratory
+
+    _log(verbose)
+    init_laboratory(folder, program)
+
+
+@app.command(
+    epilog=_example(
+        "dspylab run                                            # the only experiment here",
+        "dspylab run -c experiments/triage/experiment.yaml      # this one of several",
+        "dspylab run --fresh                                    # call every model again",
+        "dspylab run --json | jq -r 'select(.error) | .error'   # follow it with a program",
+    )
+)
 def run(
     config: Config = None,
     fresh: Annotated[
@@ -85,7 +138,10 @@ def run(
     json_events: Annotated[bool, typer.Option("--json", help="Print events as JSON lines instead.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Execute what is missing or stale of the whole matrix, all runs together, and record it with DVC."""
+    """Execute what is missing or stale. All runs of the matrix go together and are recorded with DVC.
+
+    Finished examples are kept, whatever happens: run the same command again to go on.
+    """
     from dspylab.commands.run import run_experiment
 
     _log(verbose)
@@ -94,7 +150,10 @@ def run(
 
 @app.command(
     "run-one",
-    epilog=_example("dspylab run-one -c experiments/triage/experiment.yaml model=smollm2 program.style=cot"),
+    epilog=_example(
+        "dspylab run-one model=smollm2 program.style=cot",
+        "dspylab run-one program.style=cot               # enough, if there is one model",
+    ),
 )
 def run_one(
     coordinates: Coordinates = None,
@@ -145,7 +204,12 @@ def diff_program(
     diff_programs(config, first, second)
 
 
-@app.command(epilog=_example("dspylab plan -c experiments/triage/experiment.yaml"))
+@app.command(
+    epilog=_example(
+        "dspylab plan             # what would be executed, and why",
+        "dspylab plan --pilot 5   # 5 examples of each run: what will the rest cost?",
+    )
+)
 def plan(
     config: Config = None,
     pilot: Annotated[
@@ -167,7 +231,7 @@ def plan(
 
 @app.command(epilog=_example("dspylab validate -c experiments/triage/experiment.yaml"))
 def validate(config: Config = None, verbose: Verbose = False) -> None:
-    """Check an experiment file and report everything that is wrong with it. Changes nothing."""
+    """Check an experiment file. Everything that is wrong is told at once; nothing is changed."""
     from dspylab.commands.validate import validate_experiment
 
     _log(verbose)
@@ -176,7 +240,7 @@ def validate(config: Config = None, verbose: Verbose = False) -> None:
 
 @app.command(epilog=_example("dspylab sync && dvc repro"))
 def sync(config: Config = None, verbose: Verbose = False) -> None:
-    """Write the experiment's stages into dvc.yaml, so that plain `dvc repro` and `dvc exp run` work."""
+    """Write the stages into dvc.yaml. Then plain `dvc repro` and `dvc exp run` work."""
     from dspylab.commands.sync import sync_experiment
 
     _log(verbose)
@@ -185,14 +249,19 @@ def sync(config: Config = None, verbose: Verbose = False) -> None:
 
 @app.command(epilog=_example("dspylab aggregate -c experiments/triage/experiment.yaml"))
 def aggregate(config: Config = None, verbose: Verbose = False) -> None:
-    """Build summary.json and metrics.json from the results that are there. Calls no model."""
+    """Build summary.json from the results. Also metrics.json; calls no model."""
     from dspylab.commands.aggregate import aggregate_experiment
 
     _log(verbose)
     aggregate_experiment(config)
 
 
-@app.command(epilog=_example("dspylab doctor -c experiments/triage/experiment.yaml --call"))
+@app.command(
+    epilog=_example(
+        "dspylab doctor          # reads and looks; calls no model",
+        "dspylab doctor --call   # also has each model answer a few tokens",
+    )
+)
 def doctor(
     config: Config = None,
     call: Annotated[
@@ -200,14 +269,19 @@ def doctor(
     ] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Look at everything that an experiment needs, from Python to the endpoints, and say what to do."""
+    """Check all that an experiment needs. From Python to the endpoints, with what to do about it."""
     from dspylab.commands.doctor import diagnose
 
     _log(verbose)
     diagnose(config, call=call)
 
 
-@app.command(epilog=_example("dspylab schema experiment > experiment.schema.json"))
+@app.command(
+    epilog=_example(
+        "dspylab schema experiment > experiment.schema.json",
+        "dspylab schema --output schema                       # all of them, into a folder",
+    )
+)
 def schema(
     name: Annotated[
         str | None, typer.Argument(help="experiment, raw, run or summary; all of them with --output.")
@@ -217,7 +291,7 @@ def schema(
         typer.Option("--output", "-o", help="Folder to write all schemas to.", show_default=False),
     ] = None,
 ) -> None:
-    """Print the JSON Schema of a file that dspylab reads or writes, or write all of them to a folder."""
+    """Print the JSON Schema of a file. There is one for each that dspylab reads or writes."""
     from dspylab.commands.schema import print_or_write_schemas
 
     print_or_write_schemas(name, output)
@@ -227,7 +301,10 @@ def _log(verbose: bool) -> None:
     """Logs of our own at --verbose; those of libraries only when they warn."""
     handler = logging.StreamHandler()
     handler.setFormatter(RedactingFormatter("%(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING if verbose else logging.ERROR, handlers=[handler], force=True)
+    level = logging.WARNING if verbose else logging.ERROR
+    # A library that sets the level of its own logger would get past the one of the root.
+    handler.addFilter(lambda record: record.levelno >= level or record.name.partition(".")[0] == "dspylab")
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("dspylab").setLevel(logging.DEBUG if verbose else logging.WARNING)
 
 
@@ -235,7 +312,7 @@ def main() -> None:
     """The console script: run the command, print its error, exit with its code."""
     # Until the first call there is nothing to wait for: SIGTERM ends the process as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    _make_streams_safe()
+    make_streams_safe(_go_on_unread)
     code = execute_command_line()
     if code == Interrupted.exit_code:
         # Calls in flight sit in threads that Python would wait for; what finished is on disk already.
@@ -245,7 +322,7 @@ def main() -> None:
 
 #: typer has a click of its own, which it does not export as a whole.
 _CommandLineError = typer.BadParameter.__mro__[2]
-#: Commands whose output says how far they are: a reader that goes away ends them before they are complete.
+#: Commands that call models: a reader of their output that goes away stops no work that is paid for.
 _LONG_COMMANDS = frozenset({"run", "run-one", "compile-one"})
 _BROKEN = 70
 
@@ -260,10 +337,6 @@ def execute_command_line() -> int:
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         result = Interrupted.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has seen enough, such as `head`.
-        _discard_output()
-        return RunsIncomplete.exit_code if _LONG_COMMANDS.intersection(sys.argv[1:2]) else 0
     except Exception as error:  # noqa: BLE001 - a bug of ours must not end in a traceback either
         if isinstance(error, _CommandLineError):
             error.show()  # type: ignore[attr-defined]  # mypy does not see which class this is
@@ -285,15 +358,10 @@ def execute_command_line() -> int:
     return result if isinstance(result, int) else 0
 
 
-def _make_streams_safe() -> None:
-    """A closed stream swallows what is printed; one that is not UTF-8 shows a `?` for what it has not."""
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - open to the end
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - open to the end
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+def _go_on_unread() -> None:
+    """Whoever read our output has seen enough, such as `head`; a run that is under way goes on."""
+    if _LONG_COMMANDS.intersection(sys.argv[1:2]):
+        _say("nobody reads the output any more: going on without it; Ctrl-C stops")
 
 
 def _discard_output() -> None:

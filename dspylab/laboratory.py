@@ -9,16 +9,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from dspylab.config.axes import NO_OPTIMIZER
 from dspylab.config.load import LoadedExperiment, load
 from dspylab.config.models import Experiment
+from dspylab.config.optimizers import WITH_FRAME
 from dspylab.errors import EnvironmentProblem, UsageError
-from dspylab.lm.keys import read_environment
+from dspylab.lm.keys import ambient_base, read_environment, without_login
+from dspylab.plan.answers import answers_hash
 from dspylab.plan.compiles import compiles, distinct_compiles
 from dspylab.plan.identity import compile_hash, config_hash, digest
 from dspylab.plan.runs import plan_runs
 from dspylab.program.dataset import Splits, file_digest, load_splits
-from dspylab.program.footprint import code_files, code_references, data_files, training_files
+from dspylab.program.footprint import (
+    code_files,
+    code_references,
+    data_files,
+    program_files,
+    training_files,
+)  # fmt: skip
 from dspylab.program.load import Code
+from dspylab.record.answers import EarlierRows, KeptAnswers
+from dspylab.record.journal import begins_anew
 from dspylab.record.layout import Layout, find_root
 from dspylab.records import JSON, CompileSpec, DataRow, RunSpec
 
@@ -75,21 +86,31 @@ class Laboratory:
         Raises:
             ProgramError: If the code cannot be imported.
         """
+        # First: what is imported together with the metrics later on is theirs alone.
+        answering = self._answer_files
         memory = self.layout.private / "code" / f"{self.experiment.name}.json"
+        return {**answering, **code_files(self.code, code_references(self.experiment, self.runs), memory)}
+
+    @functools.cached_property
+    def _answer_files(self) -> dict[Path, str]:
+        """Those of them that decide what programs answer: all but those that only metrics need."""
+        memory = self.layout.private / "code" / f"{self.experiment.name}.answers.json"
         # A folder that can not be written only costs time here; it is told about when results are.
         with contextlib.suppress(EnvironmentProblem):
             self.layout.make_private()
-        return code_files(self.code, code_references(self.experiment, self.runs), memory)
+        references = code_references(self.experiment, self.runs, metrics=False)
+        return code_files(self.code, references, memory)
 
     @functools.cached_property
     def data_files(self) -> dict[Path, str]:
-        """Dataset files with their digests."""
+        """Files of the dataset, and those that the program reads, with their digests."""
         return {path: file_digest(path) for path in data_files(self.experiment, self.layout.folder)}
 
     @property
     def training_files(self) -> list[Path]:
-        """Those of the dataset files that optimizers learn from."""
-        return training_files(self.experiment, self.layout.folder)
+        """Files that optimizers' examples come from, and those that the program reads."""
+        folder = self.layout.folder
+        return [*training_files(self.experiment, folder), *program_files(self.experiment, folder)]
 
     @functools.cached_property
     def splits(self) -> Splits:
@@ -105,6 +126,25 @@ class Laboratory:
         """The environment over the `.env` files."""
         return read_environment(self.layout.folder, self.layout.root)
 
+    @functools.cached_property
+    def endpoints(self) -> dict[str, str]:
+        """Model id to its endpoint, for those whose endpoint only the environment names; without logins."""
+        named = {
+            model_id: ambient_base(model, self.environment)
+            for model_id, model in self.experiment.models.items()
+        }
+        return {model_id: without_login(url) for model_id, url in named.items() if url is not None}
+
+    @functools.cached_property
+    def resolved(self) -> Experiment:
+        """The experiment with the endpoints that only the environment names: for digests and records."""
+        update = {
+            model_id: model.model_copy(update={"api_base": self.endpoints[model_id]})
+            for model_id, model in self.experiment.models.items()
+            if model_id in self.endpoints
+        }
+        return self.experiment.model_copy(update={"models": {**self.experiment.models, **update}})
+
     def config_hash(self, run: RunSpec, made_with: Mapping[str, str] | None = None) -> str:
         """Digest of everything that decides the results of a run.
 
@@ -113,7 +153,7 @@ class Laboratory:
             made_with: Package versions that its results were made with; default: those installed.
         """
         files = self._relative({**self.code_files, **self.data_files})
-        return config_hash(self.experiment, run, files, _decisive(made_with), self.program_digest(run))
+        return config_hash(self.resolved, run, files, _decisive(made_with), self.program_digest(run))
 
     def compile_hash(self, spec: CompileSpec, made_with: Mapping[str, str] | None = None) -> str:
         """Digest of everything that decides a compiled program.
@@ -122,14 +162,37 @@ class Laboratory:
             spec: The compile.
             made_with: Package versions that it was compiled with; default: those installed.
         """
-        code = self._relative(self.code_files)
-        return compile_hash(self.experiment, spec, code, self._training_digest, _decisive(made_with))
+        read = {path: digest for path, digest in self.data_files.items() if path in self._files_of_program}
+        files = self._relative({**self.code_files, **read})
+        return compile_hash(self.resolved, spec, files, self._training_digest, _decisive(made_with))
 
     def program_digest(self, run: RunSpec) -> str | None:
         """Digest of the compiled program of a run as it lies there; None if it has or needs none."""
         spec = self.needed_compiles.get(run.key)
         path = None if spec is None else self.layout.program(spec.key)
         return file_digest(path) if path is not None and path.is_file() else None
+
+    def answers_hash(self, run: RunSpec) -> str:
+        """Digest of what decides the answers of a run's program: all but the metrics and what they need.
+
+        Some optimizers put something around the program that calls their metric when it runs. Then it is the
+        digest of everything.
+        """
+        if run.optimizer != NO_OPTIMIZER and self.experiment.optimizers[run.optimizer].type in WITH_FRAME:
+            return self.config_hash(run)
+        files = self._relative({**self._answer_files, **self.data_files})
+        return answers_hash(self.resolved, run, files, _decisive(None), self.program_digest(run))
+
+    def earlier_rows(self, run: RunSpec) -> EarlierRows:
+        """Rows of earlier sessions whose answers are those of the run, for what its journal has not."""
+        if begins_anew(self.layout.journal(self.config_hash(run))):
+            return EarlierRows(())
+        kept = KeptAnswers(self.layout, run.key, self.answers_hash(run), self.config_hash(run))
+        return EarlierRows(kept.sources())
+
+    @property
+    def _files_of_program(self) -> set[Path]:
+        return set(program_files(self.experiment, self.layout.folder))
 
     @functools.cached_property
     def _training_digest(self) -> str:
@@ -162,7 +225,7 @@ def open_laboratory(config: Path) -> Laboratory:
         if not path.is_relative_to(layout.root):
             raise UsageError(
                 f"{path} lies outside of the repository {layout.root}",
-                where=f"{config}: dataset",
+                where=f"{config}: dataset or program.files",
                 remedy="move it into the repository, so that DVC can track it",
             )
     return Laboratory(loaded, runs, layout, code)

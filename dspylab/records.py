@@ -103,14 +103,16 @@ class LMCall:
         adapter: Class name of the adapter that formatted the prompt; None for a bare ``lm(...)`` call.
         fallback: True when an adapter made this call because its first reply could not be parsed.
         started_at: Wall-clock time when the attempt was sent, seconds since the epoch.
-        ttft_s: First non-empty content, reasoning or tool-call delta.
-        ttfot_s: First non-reasoning delta.
-        latency_s: Last non-empty delta; the return of the call when it was not streamed.
-        itl_s: (last delta - first delta) / (completion_tokens - 1).
+        ttft_s: First content, reasoning or tool-call delta that is not empty.
+        ttfot_s: First such delta that is not reasoning.
+        latency_s: Last delta that is not empty; the return of the call when it was not streamed.
+        itl_s: (last delta - first delta) / (tokens streamed - 1). Tokens streamed: ``completion_tokens``,
+            less ``reasoning_tokens`` when no reasoning was streamed.
         decode_tokens_per_s: 1 / itl_s.
         output_tokens_per_s: completion_tokens / latency_s.
-        queue_s: Time spent waiting for our own limits before it was sent.
-        retry_wait_s: Time spent waiting between attempts.
+        queue_s: Wait for our own limits before the first attempt.
+        retry_wait_s: All waiting after that, from the failure of an attempt to the next one: the backoff or
+            the pause that a 429 imposes, and again our own limits.
         attempts: How often it was sent.
         prompt_tokens: Tokens of the prompt, cached ones included.
         cached_tokens: Tokens of the prompt that the provider read from its cache.
@@ -182,6 +184,9 @@ class ExampleResult:
         inputs: What the program was called with.
         labels: What the metrics compared with.
         prediction: Output field name to value.
+        exact_prediction: Whether the prediction can be had back from its JSON, and so be scored again.
+        rescored: Whether the answer is an earlier session's and only the metrics are new. Then ``calls`` of
+            the role task, ``parse_failures``, ``example_s`` and ``started_at`` are of that session.
         metrics: Metric name to number.
         metric_errors: Metric name to ``Type: message`` for metrics that raised.
         metric_details: Metric name to what it says beside its number (a judge's reason, feedback).
@@ -198,6 +203,8 @@ class ExampleResult:
     inputs: Mapping[str, JSON]
     labels: Mapping[str, JSON]
     prediction: Mapping[str, JSON]
+    exact_prediction: bool = False
+    rescored: bool = False
     metrics: Mapping[str, float]
     metric_errors: Mapping[str, str] = field(default_factory=dict)
     metric_details: Mapping[str, JSON] = field(default_factory=dict)
@@ -211,7 +218,13 @@ class ExampleResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExampleFailure:
-    """An example that has no result. It is never scored; fields as in ExampleResult."""
+    """An example that has no result. It is never scored; fields as in ExampleResult.
+
+    Attributes:
+        error: Why it has none.
+        prediction: What the program answered, when it did and only the scoring could not be done.
+        rescored: Whether the answer, or the failure of the program, is an earlier session's.
+    """
 
     run: str
     index: int
@@ -223,7 +236,9 @@ class ExampleFailure:
     example_s: float
     started_at: float
     calls: tuple[LMCall, ...] = ()
-    prediction: None = None
+    prediction: Mapping[str, JSON] | None = None
+    exact_prediction: bool = False
+    rescored: bool = False
     metrics: Mapping[str, float] = field(default_factory=dict)
     metric_errors: Mapping[str, str] = field(default_factory=dict)
     metric_details: Mapping[str, JSON] = field(default_factory=dict)
@@ -240,10 +255,12 @@ class AbandonedExample:
     Attributes:
         abandoned: 0-based position in the test split.
         calls: The calls that had finished.
+        answer: The answer of the program, when only its scoring is missing, as a row that was not scored.
     """
 
     abandoned: int
     calls: tuple[LMCall, ...]
+    answer: ExampleFailure | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,6 +272,8 @@ class RunInfo:
         coordinates: Axis name to value.
         total: Examples of the test split.
         config_hash: Digest of everything that decides the run's results.
+        answers_hash: Digest of what decides the answers of its program: all but the metrics, their code and
+            their judges. None in results of a version that did not record it.
         model: Resolved settings of the model that reach the endpoint (no keys).
         engine: ``native`` or ``litellm``, for the model that answered.
         rates: Model id to the price rates used, None where no price is known.
@@ -270,6 +289,7 @@ class RunInfo:
     engine: str
     rates: Mapping[str, Rates | None]
     versions: Mapping[str, str]
+    answers_hash: str | None = None
     torn_lines: int = 0
     schema_version: int = RAW_SCHEMA_VERSION
 

@@ -20,20 +20,30 @@ _SHORTEST = 8
 _BEGINNING, _LONG = 4, 16
 
 _STARS = r"(?:\*{2,}|…|\.{3}|•{2,}|[xX]{4,})"
-#: Prefixes that providers give their keys, followed by at least so many characters.
+#: Keys and tokens by the prefixes that their issuers give them. Whatever is followed by more is bounded, and
+#: a prefix inside a word is none: the time to search a hostile text stays linear.
 _PREFIXES = r"""
+    (?<![\w-])(?:
       sk-(?:ant|proj|or|svcacct|admin|lf|None)-[\w-]{8,}
-    | sk-(?=[\w-]*\d)[\w-]{16,}
+    | sk-(?=[\w-]{0,99}\d)[\w-]{16,}
     | (?:sk|pk|rk)[-_](?:live|test|lf)[-_][\w-]{8,}
     | AIza[\w-]{20,}
     | ya29\.[\w-]{20,}
     | (?:AKIA|ASIA)[A-Z0-9]{16}
     | gh[pousr]_[A-Za-z0-9]{16,} | github_pat_\w{16,} | glpat-[\w-]{16,}
-    | (?:gsk|hf|r8|isat)_[A-Za-z0-9]{20,}
-    | (?:xai|pplx|nvapi|csk|tvly)-(?=[\w-]*\d)[\w-]{20,} | tgp_v1_[\w-]{20,}
+    | (?:gsk|hf|r8|isat)_(?=[a-z]{0,99}[0-9A-Z])[A-Za-z0-9]{20,}
+    | (?:xai|pplx|nvapi|csk|tvly)-(?=[\w-]{0,99}\d)[\w-]{20,}
+    | tgp_v1_(?=[\w-]{0,99}[0-9A-Z])[\w-]{20,}
     | xox[abeoprs]-[A-Za-z0-9-]{10,}
     | eyJ[\w-]{10,}\.[\w-]{5,}(?:\.[\w-]*)?
+    )
 """
+_QUERY = r"""(?i:[?&](?:
+        (?:api|access)[-_]?(?:key|token)|key|token|sig|signature|password|secret|x-amz-signature))
+    =(?P<query>[^\s&\"'<>]{6,})"""
+_LOGIN = r"://(?P<login>[^\s/@:]{0,200}:[^\s/@]{1,500}|[^\s/@:]{20,500})@"
+#: Shapes that are secrets wherever they stand, in an experiment file, too. Needs `re.VERBOSE`.
+UNMISTAKABLE = rf"{_PREFIXES} | {_QUERY} | {_LOGIN} | -----BEGIN\ [A-Z\ ]{{0,30}}PRIVATE\ KEY"
 #: Names under which a secret is sent or printed, with what stands between it and the value.
 _API_KEY = r"(?:x[-_])?(?:goog[-_])?(?:api|secret|access)[-_ ]?key(?:[-_ ]id)?"
 _TOKEN = r"(?:access|auth|refresh|session|id|api|security)[-_ ]?token|client[-_ ]?secret|passw(?:or)?d"
@@ -43,7 +53,7 @@ _SHAPES = tuple(
         # What a provider echoes: `sk-abc***xyz`, `sk-proj-12...89`, `****wxyz`.
         rf"(?<![\w-])(?:(?:sk|pk|rk|gsk|hf|xai|csk|pplx|nvapi)[-_]|AIza)[\w-]*{_STARS}[\w*-]*",
         r"(?<![\w*])\*{4,}\w{2,8}\b",
-        rf"(?<![\w-])(?:{_PREFIXES})",
+        _PREFIXES,
         # Headers as text, dict, JSON or a list of pairs. `Bearer` is also an English word.
         r"""(?i:(?<![\w-])(?:proxy-)?authorization)b?["']?\s*[:=,]\s*b?["']?
             (?:(?i:bearer|basic|token|digest|negotiate|apikey)\s+|(?=[^\s"',;)\]}]{0,200}\d))
@@ -51,8 +61,8 @@ _SHAPES = tuple(
         r"(?<![\w-])(?i:bearer)\s+(?=[\w.~+/=-]*\d|[\w.~+/=-]{20})(?P<bearer>[\w.~+/=-]{8,})",
         rf"""(?<![A-Za-z0-9])(?i:{_API_KEY}|{_TOKEN})(?:\sprovided)?b?["']?\s*[:=,]\s*b?["']?
             (?=[^\s"',;&)\]}}]{{0,200}}[\d*])(?!\[secret\])(?P<named>[^\s"',;&)\]}}]{{6,}})""",
-        r"(?i:[?&](?:key|token|sig|signature|password|secret|x-amz-signature))=(?P<query>[^\s&\"'<>]{6,})",
-        r"://(?P<login>[^\s/@:]{0,200}:[^\s/@]{1,500}|[^\s/@:]{20,500})@",
+        _QUERY,
+        _LOGIN,
         r"-----BEGIN\ [A-Z\ ]{0,30}PRIVATE\ KEY-----(?P<pem>[^-]{16,})",
     )
 )

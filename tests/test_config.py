@@ -18,19 +18,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from dspylab.config.axes import ADAPTERS, NO_OPTIMIZER
 from dspylab.config.document import parse
 from dspylab.config.load import MAX_BYTES, load
-from dspylab.config.references import is_local
 from dspylab.config.scoring import MEASURES, NEEDS
 from dspylab.errors import InvalidExperiment
-from dspylab.lm import gguf
 from dspylab.metrics import judge
 from dspylab.metrics.builtin import COMPARISONS, WITHOUT_LABEL
 from dspylab.metrics.runlevel import MEASURES as RUN_MEASURES
-from dspylab.plan import matrix
 from dspylab.plan.runs import plan_runs
-from dspylab.program import load as program
 from dspylab.testing import experiment as lab_experiment
 
 ROOT = Path(__file__).parent.parent
@@ -490,13 +485,6 @@ def test_names_and_settings_agree_with_what_uses_them() -> None:
         parameters = inspect.signature(getattr(judge, kind)).parameters
         assert sorted(NEEDS[kind].settings or ()) == sorted(parameters), kind
     assert set(MEASURES) == set(RUN_MEASURES)
-    assert set(ADAPTERS) == set(program.ADAPTERS)
-    assert NO_OPTIMIZER == matrix.NO_OPTIMIZER
-
-
-@pytest.mark.parametrize("model", ["local/x", "local:x.gguf", "openai/local", "localhost/x"])
-def test_embedded_models_are_told_from_others_as_the_builder_does(model: str) -> None:
-    assert is_local(model) == gguf.is_local(model)
 
 
 @pytest.mark.parametrize("text", [VALID.replace("temperature: 0.0, max", "temprature: 0.0, max"), "a: [", ""])

@@ -430,7 +430,9 @@ def test_each_mistake_of_a_loader_is_told() -> None:
     itself: list[Any] = []
     itself.append(itself)
     assert "row 1: field 'text' is nested too deeply" in loader_problem([{"text": itself}])
-    with pytest.raises(DataError, match=r"program.py:load: is not callable: name a function"):
+    with pytest.raises(
+        DataError, match=r"program.py:load: is neither a function nor a list: name a function"
+    ):
         splits(lambda _: 3, path="program.py:load")
 
 

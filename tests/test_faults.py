@@ -188,12 +188,18 @@ def test_a_judge_out_of_reach_is_asked_again_and_not_a_missing_score(tmp_path: P
         first = cli_inside("run-one", "model=fake", cwd=lab.root)
 
         assert first.code == 1, first.out + first.err
-        assert rows(lab)[2]["error"]["kind"] == "endpoint"
+        failed = rows(lab)[2]
+        assert failed["error"]["kind"] == "endpoint"
         asked = len(server.requests)
         broken["now"] = False
         second = cli_inside("run-one", "model=fake", cwd=lab.root)
         assert second.code == 0, second.err
-        assert len(server.requests) == asked + 2
+        # The program had answered: only the judge is asked.
+        assert [request.model for request in server.requests[asked:]] == ["judge"]
+    scored = rows(lab)[2]
+    assert (scored["rescored"], scored["prediction"]) == (True, failed["prediction"])
+    assert [(call["role"], call["error"]) for call in scored["calls"]] == [("task", None), ("judge", None)]
+    assert scored["calls"][0] == failed["calls"][0]
     assert all("helpful" in row["metrics"] for row in rows(lab))
 
 

@@ -145,7 +145,7 @@ def test_published_holds_until_something_is_added(path: Path) -> None:
     with Journal(path) as journal:
         assert published(journal) is None
         journal.publish("d2")
-        journal.clear()
+        journal.begin_anew()
         assert (published(journal), journal.indexes, list(journal.rows())) == (None, set(), [])
         journal.append(row(7))
     assert [found["index"] for found in rows(path)] == [7]

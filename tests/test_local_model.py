@@ -22,10 +22,11 @@ from dspy.utils.exceptions import AdapterParseError
 from metered_calls import recorded, said
 
 from dspylab.config.load import load
+from dspylab.config.models import Model
 from dspylab.errors import EnvironmentProblem
 from dspylab.lm import gguf, local
 from dspylab.lm.build import MeteredLM, Models
-from dspylab.lm.gguf import BundledModel, is_local, locate
+from dspylab.lm.gguf import BundledModel, locate
 from dspylab.program.load import Code
 
 TRIAGE = Path(__file__).parents[1] / "experiments" / "triage"
@@ -39,12 +40,12 @@ pytestmark = pytest.mark.local
 
 @pytest.mark.parametrize("model", [MODEL, "local:weights/a.gguf", "local:hf:owner/repo:a.gguf"])
 def test_embedded_models(model: str) -> None:
-    assert is_local(model)
+    assert Model(model=model).is_local
 
 
 @pytest.mark.parametrize("model", ["openai/local", "localhost/a", "ollama/local"])
 def test_models_that_are_not_embedded(model: str) -> None:
-    assert not is_local(model)
+    assert not Model(model=model).is_local
 
 
 def test_the_default_model_is_the_file_of_the_installed_wheel(tmp_path: Path) -> None:

@@ -250,6 +250,12 @@ def test_tokens_are_estimated_when_the_provider_does_not_count(way: str) -> None
     assert call.cost_usd is not None
 
 
+def test_a_provider_that_counts_beyond_reason_has_not_counted(way: str) -> None:
+    with FakeServer(Reply("one two", usage=Usage(prompt_tokens=10**400, completion_tokens=1))) as server:
+        call = call_of(server, way, "x" * 400)
+    assert (call.token_source, call.prompt_tokens, call.error) == ("estimate", 100, None)
+
+
 def test_several_choices_are_several_calls() -> None:
     with FakeServer("one two") as server, models_of(server, a={}) as models:
         outputs, record = said(models.lm("a", {}), n=3)

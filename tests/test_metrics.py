@@ -46,7 +46,7 @@ def no_judge(model: str) -> dspy.LM:
 def score(function: Any, params: Mapping[str, Any] | None = None) -> Scores:
     """What the metric `m`, a callable, says of an answer that is right."""
     metric = Metric(type="path", ref="program.py:m", params=dict(params or {}))
-    scorers = build_scorers({"m": metric}, lambda _: function, no_judge)
+    scorers = build_scorers({"m": metric}, lambda _: function, no_judge, exported=no_judge)
     return score_all(scorers, example(label="bug"), dspy.Prediction(label="bug"))
 
 
@@ -273,7 +273,7 @@ def test_comparisons_of_anything_stay_between_0_and_1_or_say_why_not(answer: Any
 
 
 def scored_by(metric: Metric, labels: Mapping[str, Any], outputs: Mapping[str, Any]) -> Scores:
-    scorers = build_scorers({"m": metric}, no_judge, no_judge)
+    scorers = build_scorers({"m": metric}, no_judge, no_judge, exported=no_judge)
     return score_all(scorers, example(**labels), dspy.Prediction(**outputs))
 
 
@@ -345,6 +345,7 @@ def test_numbers_of_every_kind_become_plain_floats(result: Any, values: dict[str
         (None, "TypeError: returned None"),
         (math.nan, "ValueError: returned nan"),
         (np.float64("inf"), "ValueError: returned inf"),
+        (-1e308, "ValueError: returned -1e+308, which is too large to be averaged"),
         ("good", "TypeError: returned the text 'good'"),
         ("nan", "ValueError: returned nan"),
         ([1.0], "TypeError: returned list"),
@@ -437,6 +438,7 @@ def test_dspy_metrics_work_unchanged() -> None:
         {"m": Metric(type="path", ref="dspy.evaluate:answer_exact_match", params={"frac": 0.5})},
         lambda _: dspy.evaluate.answer_exact_match,
         no_judge,
+        exported=no_judge,
     )
     scores = score_all(
         scorers, example(answer="Eiffel Tower"), dspy.Prediction(answer="the Eiffel Tower, Paris")
@@ -468,7 +470,9 @@ def test_one_that_raises_fails_alone() -> None:
 
     functions: dict[str, Callable[..., Any]] = {"broken": broken, "good": two}
     metrics = {name: Metric(type="path", ref=f"program.py:{name}") for name in functions}
-    scorers = build_scorers(metrics, lambda ref: functions[ref.partition(":")[2]], no_judge)
+    scorers = build_scorers(
+        metrics, lambda ref: functions[ref.partition(":")[2]], no_judge, exported=no_judge
+    )
     scores = score_all(scorers, example(label="bug"), dspy.Prediction(label="bug"))
     assert scores == Scores({"good": 1.0}, {"broken": "KeyError: 'answer'"}, {})
 
@@ -534,7 +538,7 @@ RUBRIC = {"rubric": "The reply is polite.", "scale": [1, 5]}
 
 
 def judged(judge: Judge, metric: Metric, **outputs: Any) -> Scores:
-    scorers = build_scorers({"helpful": metric}, no_judge, judge.lm)
+    scorers = build_scorers({"helpful": metric}, no_judge, judge.lm, exported=no_judge)
     run_lm = dspy.LM("openai/run", api_base="http://127.0.0.1:9/v1", api_key="fake", num_retries=0)
     with dspy.context(lm=run_lm, adapter=dspy.XMLAdapter()):
         return score_all(scorers, example(label="Dear customer, …"), dspy.Prediction(**outputs))
@@ -588,7 +592,10 @@ def test_the_users_metric_may_name_its_judge(judge: Judge) -> None:
 
     judge.fields.update(polite=True)
     scorers = build_scorers(
-        {"polite": Metric(type="path", ref="program.py:polite", model="critic")}, lambda _: polite, judge.lm
+        {"polite": Metric(type="path", ref="program.py:polite", model="critic")},
+        lambda _: polite,
+        judge.lm,
+        exported=no_judge,
     )
     scores = score_all(scorers, example(label=""), dspy.Prediction(reply="Please wait."))
     assert scores.values == {"polite": 1.0}, scores.errors
@@ -598,7 +605,7 @@ def test_the_users_metric_may_name_its_judge(judge: Judge) -> None:
 def test_dspys_own_judge_works_unchanged(judge: Judge) -> None:
     judge.fields.update(reasoning="All of it.", recall=1.0, precision=0.5)
     metric = Metric(type="path", ref="dspy.evaluate:SemanticF1", params={"threshold": 0.9}, model="critic")
-    scorers = build_scorers({"m": metric}, lambda _: dspy.evaluate.SemanticF1, judge.lm)
+    scorers = build_scorers({"m": metric}, lambda _: dspy.evaluate.SemanticF1, judge.lm, exported=no_judge)
     asked = dspy.Example(question="Which team?", response="bug").with_inputs("question")
     scores = score_all(scorers, asked, dspy.Prediction(response="bug or login"))
     assert scores.values == {"m": pytest.approx(2 / 3)}, scores.errors
@@ -618,7 +625,12 @@ def test_dspys_own_judge_works_unchanged(judge: Judge) -> None:
 )
 def test_a_judge_that_is_half_described_is_found_before_the_first_call(metric: Metric, says: str) -> None:
     with pytest.raises(ProgramError, match=re.escape(says)):
-        build_scorers({"helpful": metric}, no_judge, lambda _: dspy.LM("openai/critic", api_key="fake"))
+        build_scorers(
+            {"helpful": metric},
+            no_judge,
+            lambda _: dspy.LM("openai/critic", api_key="fake"),
+            exported=no_judge,
+        )
 
 
 # --- metrics over all rows

@@ -26,7 +26,7 @@ from ruamel.yaml import YAML
 from dspylab.config.models import Experiment
 from dspylab.errors import RepositoryError
 from dspylab.pipeline import blocks, git, repo
-from dspylab.pipeline.dvcfile import running_stage, upsert
+from dspylab.pipeline.dvcfile import upsert
 from dspylab.pipeline.lockfile import LockTexts
 from dspylab.pipeline.repo import Repository, open_repository
 from dspylab.pipeline.stages import PipelineEntry, arguments, build, coordinate, parse_coordinate, quote
@@ -159,6 +159,7 @@ def entry_of(document: dict[str, Any], config: str = "experiments/x/experiment.y
         data=[str(folder / "rows.jsonl")],
         training=[str(folder / "rows.jsonl")],
         document=document,
+        endpoints={},
     )
 
 
@@ -551,15 +552,6 @@ def test_a_key_taken_out_of_a_model_makes_its_runs_stale(lab: Lab) -> None:
     assert (states["b"].state, states["b"].reasons) == ("stale", ("models.b.max_tokens removed",))
     lab.dvc("repro", "--quiet")
     assert lab.executed() == ["model=b", "aggregate"]
-
-
-def test_a_stage_command_knows_that_dvc_runs_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    (lab.root / "dvc.yaml").write_text("stages:\n  mine:\n    cmd: printenv DVC_STAGE > stage.txt\n")
-    lab.dvc("repro", "--quiet")
-    assert (lab.root / "stage.txt").read_text().strip() == "mine"
-    assert running_stage() is None
-    monkeypatch.setenv("DVC_STAGE", "mine")
-    assert running_stage() == "mine"
 
 
 # --- the batch ----------------------------------------------------------------------------------------------

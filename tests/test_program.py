@@ -616,7 +616,94 @@ def test_data_files_of_an_experiment(root: Path) -> None:
     assert data_files(experiment(dataset=dataset), root / "x") == [root / "rows.csv"]
 
 
+def test_files_that_the_program_reads_are_data_files_too(root: Path) -> None:
+    program = {"path": "program.py", "files": ["corpus.jsonl", "tickets.jsonl", "../prompt.txt"]}
+    assert data_files(experiment(program=program), root / "x") == [
+        root / "x/tickets.jsonl",
+        root / "x/corpus.jsonl",
+        root / "prompt.txt",
+    ]
+
+
 def test_a_dataset_that_is_a_link_into_the_cache_of_dvc_stays_where_it_is(root: Path) -> None:
     write(root, {".dvc/cache/files/md5/ab/cd": "{}", "x/program.py": ""})
     (root / "x/tickets.jsonl").symlink_to(root / ".dvc/cache/files/md5/ab/cd")
     assert data_files(experiment(), root / "x") == [root / "x/tickets.jsonl"]
+
+
+# --- metrics that the program exports
+
+METRICS = """
+import functools
+
+def polite(example, prediction, trace=None):
+    return True
+
+def longer(example, prediction, by=1):
+    return False
+
+"""
+
+
+@pytest.mark.parametrize(
+    "returned", ["{'polite': polite, 'longer': longer}", "[polite, longer]", "(longer, polite)"]
+)
+def test_a_program_exports_metrics_by_name(tmp_path: Path, returned: str) -> None:
+    lab = code(tmp_path, {"x/program.py": f"{METRICS}def metrics():\n    return {returned}\n"})
+    assert lab.metric("polite") is lab.attribute("program.py:polite")
+    assert lab.metric("longer") is lab.attribute("program.py:longer")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("", "x/program.py: has no metrics(), which a metric of type program is taken from"),
+        (
+            "def metric(): return {}",
+            "(did you mean metric?): define metrics(), which returns {name: callable}",
+        ),
+        ("metrics = {'polite': polite}", "metrics(): is a value of type dict, not a function"),
+        ("def metrics(): return [polte]", "program.py:10: metrics() raised NameError: name 'polte' is not"),
+        ("def metrics(kind): return {}", "program.py:10: metrics(): cannot be called with no arguments"),
+        (
+            "def metrics(): return polite",
+            "program.py:10: metrics(): returned a value of type function: return {",
+        ),
+        (
+            "def metrics(): pass",
+            "program.py:10: metrics(): returned None: return {name: callable}, or a list",
+        ),
+        (
+            "def metrics(): return {'polite': 1}",
+            "returned a value of type int under 'polite', which can not be",
+        ),
+        ("def metrics(): return {1: polite}", "returned the name 1, which is no text"),
+        (
+            "def metrics(): return [lambda e, p: 1]",
+            "returned a list with <lambda>, which has no name of its own",
+        ),
+        (
+            "def metrics(): return [functools.partial(longer, by=2)]",
+            "which has no name of its own: return {na",
+        ),
+        ("def metrics(): return [polite, polite]", "returned two metrics called 'polite'"),
+        (
+            "def metrics(): return [polite, 'longer']",
+            "returned a list with a value of type str, which can not be called",
+        ),
+        (
+            "def metrics(): return {'politeness': polite, 'longer': longer}",
+            (
+                "program.py:10: metrics(): returns no metric 'polite' (did you mean politeness?): it returns "
+                "politeness, longer; add 'polite' to it, or correct metrics.polite in the experiment file"
+            ),
+        ),
+    ],
+)
+def test_what_metrics_must_return(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, expected: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ProgramError) as caught:
+        code(tmp_path, {"x/program.py": f"{METRICS}{source}\n"}).metric("polite")
+    assert expected in str(caught.value)

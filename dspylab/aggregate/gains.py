@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from dspylab.aggregate.scores import Scores
 from dspylab.aggregate.stats import hall, standard_error
+from dspylab.config.axes import NO_OPTIMIZER
 from dspylab.config.values import canonical
-from dspylab.plan.matrix import NO_OPTIMIZER
 from dspylab.records import JSON, CompileRecord, Gain, RunCompile, RunSummary
 
 #: Points of a metric whose values go from 0 to 1.

@@ -20,7 +20,7 @@ from dspylab.commands.sync import pipeline_entry
 from dspylab.config.models import Experiment
 from dspylab.errors import DspylabError, EnvironmentProblem, InvalidExperiment
 from dspylab.laboratory import Laboratory, open_laboratory
-from dspylab.lm.gguf import is_local, is_present
+from dspylab.lm.gguf import is_present
 from dspylab.lm.keys import find_keys
 from dspylab.pipeline import git
 from dspylab.pipeline.dvcfile import is_synced
@@ -255,7 +255,7 @@ def _model(
     from dspylab.lm.build import Models
 
     model, folder = experiment.models[model_id], laboratory.layout.folder
-    if is_local(model.model):
+    if model.is_local:
         if importlib.util.find_spec("xllamacpp") is None:
             yield Check("problem", what, "xllamacpp is not installed: pip install 'dspylab[local]'")
             return

@@ -34,7 +34,7 @@ def find_config(given: Path | None) -> Path:
     )
 
 
-def configs_in_sight() -> list[Path]:
-    """The experiment file of this folder, or those under experiments/."""
-    here = [Path(name) for name in _NAMES if Path(name).is_file()]
-    return here or sorted(path for name in _NAMES for path in Path("experiments").glob(f"*/{name}"))
+def configs_in_sight(folder: Path = Path()) -> list[Path]:
+    """The experiment file of a folder, by default this one, or those under its experiments/."""
+    here = [folder / name for name in _NAMES if (folder / name).is_file()]
+    return here or sorted(path for name in _NAMES for path in (folder / "experiments").glob(f"*/{name}"))

@@ -50,14 +50,19 @@ def _pilot(laboratory: Laboratory, report: RunReport) -> PilotRun:
     spec = laboratory.run(report.run)
     journal = laboratory.layout.journal(laboratory.config_hash(spec))
     rows = [row for row in stored_rows(journal) if "index" in row]
-    costs = [_cost(row["calls"]) for row in rows]
+    costs = [_cost(_new_calls(row)) for row in rows]
     known = [value for value in costs if value is not None]
     return PilotRun(
         model=spec.model,
         remaining=report.total - report.done,
         costs_usd=tuple(known) if len(known) == len(costs) else None,
-        durations_s=tuple(float(row["example_s"]) for row in rows),
+        durations_s=tuple(float(row["metric_s" if row["rescored"] else "example_s"]) for row in rows),
     )
+
+
+def _new_calls(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The calls that the rest will make, too: of answers that are only scored again, the judges'."""
+    return [call for call in row["calls"] if not row["rescored"] or call["role"] != "task"]
 
 
 def _cost(calls: Iterable[Mapping[str, Any]]) -> float | None:

@@ -14,6 +14,7 @@ from dspylab.laboratory import Laboratory, open_laboratory
 from dspylab.lm.routing import engine_for
 from dspylab.pipeline.states import RunState
 from dspylab.record.journal import peek
+from dspylab.records import RunSpec
 from dspylab.report.programs import compiles_table
 from dspylab.report.tables import PlanRow, plan_table
 
@@ -52,7 +53,9 @@ def show_plan(config: Path | None, pilot: int | None) -> None:
                 state="half done" if kept else state.state,
                 done=kept,
                 total=len(laboratory.splits.test) if kept else None,
-                reasons=state.reasons,
+                reasons=state.reasons
+                if kept or state.state == "done"
+                else [*state.reasons, *_answered(laboratory, run)],
                 model=model.model,
                 engine=engine_for(run.model, model),
             )
@@ -90,6 +93,12 @@ def _with_program(laboratory: Laboratory, runs: Sequence[str], to_compile: Colle
     if len(able) < len(runs):
         note(f"{len(runs) - len(able)} runs have no pilot, as their programs are not compiled")
     return able
+
+
+def _answered(laboratory: Laboratory, run: RunSpec) -> list[str]:
+    """Says for how many examples the program need not be called, if for any."""
+    answered = len(laboratory.earlier_rows(run).indexes)
+    return [f"{answered} answers are kept, to be scored again"] if answered else []
 
 
 def _kept(laboratory: Laboratory, key: str) -> int:

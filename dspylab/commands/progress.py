@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dspylab.execute.active import Observer, RunReport
 from dspylab.execute.compile import CompileReport
+from dspylab.execute.rescore import new_calls
 from dspylab.records import ExampleFailure, ExampleOutcome
 from dspylab.report.numbers import cost, duration, number
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Between two plain lines about a run, and between two pictures of the live view, in seconds.
 _LINE_EVERY_S = 10.0
-_REFRESH_S = 0.25
+_REFRESH_S = 0.5
 #: Per model, the calls that are allowed at once now and at most.
 Limits = Callable[[], Mapping[str, tuple[int, int]]]
 #: Runs that the live view shows at once; finished ones scroll away above it.
@@ -37,6 +38,7 @@ class RunTally:
     failed: int = 0
     score: float = 0.0
     scored: int = 0
+    rescored: int = 0
     cost_usd: float | None = 0.0
     here: int = 0
     began: float = field(default_factory=time.monotonic)
@@ -46,12 +48,13 @@ class RunTally:
         """Counts one more example."""
         self.done += 1
         self.here += 1
+        self.rescored += outcome.rescored and outcome.error is None
         if isinstance(outcome, ExampleFailure):
             self.failed += 1
         elif metric in outcome.metrics:
             self.scored += 1
             self.score += outcome.metrics[metric]
-        for call in (call for call in outcome.calls if call.error is None):
+        for call in (call for call in new_calls(outcome) if call.error is None):
             self.cost_usd = (
                 None if self.cost_usd is None or call.cost_usd is None else self.cost_usd + call.cost_usd
             )
@@ -70,6 +73,8 @@ class RunTally:
     def line(self, metric: str) -> str:
         """The tally as words."""
         parts = [f"{self.done}/{self.total}"]
+        if self.rescored:
+            parts.append(f"{self.rescored} scored again without calling the program")
         if self.failed:
             parts.append(f"{self.failed} failed")
         if self.mean is not None:
@@ -137,7 +142,8 @@ class Events:
             metrics=dict(outcome.metrics),
             error=None if error is None else asdict(error),
             example_s=outcome.example_s,
-            calls=len(outcome.calls),
+            calls=len(new_calls(outcome)),
+            rescored=outcome.rescored,
         )
 
     def ended(self, report: RunReport) -> None:
@@ -226,7 +232,7 @@ class LiveView:
     def finished(self, outcome: ExampleOutcome) -> None:
         """Updates a row."""
         self._tallies[outcome.run].add(outcome, self._metric)
-        self._calls += len(outcome.calls)
+        self._calls += len(new_calls(outcome))
         self._draw()
 
     def ended(self, report: RunReport) -> None:

@@ -17,6 +17,7 @@ from dspylab.pipeline.git import SavedExperiment
 from dspylab.pipeline.stages import PipelineEntry
 from dspylab.record.journal import drop_journal, is_published
 from dspylab.report.tables import results_table
+from dspylab.scaffold.editors import refresh_schema
 
 if TYPE_CHECKING:
     from dspylab.execute.pool import Stop
@@ -41,6 +42,7 @@ def run_experiment(config: Path | None, *, fresh: bool, quiet: bool, json_events
     entry = pipeline_entry(laboratory)
     repository = open_repository(laboratory.layout.root)
     upsert(repository.root, entry)
+    refresh_schema(laboratory.loaded.path, repository.root)
     todo = _Todo(laboratory, repository, entry, fresh=fresh)
     if todo.is_empty and repository.summary_state(entry).state == "done":
         note(f"{laboratory.experiment.name}: all {len(laboratory.runs)} runs are done: nothing to do", silent)

@@ -8,6 +8,7 @@ from dspylab.commands.find import find_config
 from dspylab.laboratory import Laboratory, open_laboratory
 from dspylab.pipeline.dvcfile import upsert
 from dspylab.pipeline.stages import PipelineEntry, build
+from dspylab.scaffold.editors import refresh_schema
 
 
 def sync_experiment(config: Path | None) -> None:
@@ -18,6 +19,7 @@ def sync_experiment(config: Path | None) -> None:
     """
     laboratory = open_laboratory(find_config(config))
     changed = upsert(laboratory.layout.root, pipeline_entry(laboratory))
+    refresh_schema(laboratory.loaded.path, laboratory.layout.root)
     runs = len(laboratory.runs)
     state = "wrote" if changed else "nothing to change:"
     print(f"{state} {runs} run{'s' * (runs != 1)} of {laboratory.experiment.name} in dvc.yaml")
@@ -42,4 +44,5 @@ def pipeline_entry(laboratory: Laboratory) -> PipelineEntry:
         data=relative(laboratory.data_files),
         training=sorted(path.relative_to(root).as_posix() for path in laboratory.training_files),
         document=laboratory.loaded.document,
+        endpoints=laboratory.endpoints,
     )

@@ -19,6 +19,8 @@ Id = Annotated[str, StringConstraints(pattern=ID_PATTERN, max_length=60)]
 Ref = Annotated[str, StringConstraints(pattern=REF_PATTERN)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+#: Above any price there will be, and small enough that no sum of costs is infinite.
+Price = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 PositiveInt = Annotated[int, Field(gt=0)]
 
 
@@ -34,11 +36,17 @@ class Program(Section):
     path: str | None = Field(None, description="Python file, relative to the experiment file.")
     module: str | None = Field(None, description="Importable module, instead of `path`.")
     factory: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = Field(
-        "build", description="Callable in that module: factory(**args) returns a dspy.Module."
+        "build",
+        description="Callable in that module: factory(**args) returns a dspy.Module. "
+        "Or a dspy.Module itself: each run gets a copy.",
     )
     args: dict[str, Any] = Field(
         default_factory=dict,
         description="Arguments of the factory; the matrix may vary them as program.<argument>.",
+    )
+    files: list[str] = Field(
+        default_factory=list,
+        description="Further files that the code reads, such as a corpus: a change makes runs stale.",
     )
     adapter: str | None = Field(
         None,
@@ -68,7 +76,8 @@ class Dataset(Section):
 
     path: str | None = Field(
         None,
-        description="jsonl, json, csv, tsv or parquet file, or `program.py:load`, which returns rows.",
+        description="jsonl, json, csv, tsv or parquet file, or `program.py:load`: a function that returns "
+        "rows, or a list of them.",
     )
     train: str | None = Field(None, description="Separate training file or loader; instead of `path`.")
     validation: str | None = Field(
@@ -92,10 +101,10 @@ class Dataset(Section):
 class Pricing(Section):
     """Prices in US dollars per million tokens."""
 
-    input: NonNegative
-    output: NonNegative
-    cached_input: NonNegative | None = None
-    cache_write: NonNegative | None = None
+    input: Price
+    output: Price
+    cached_input: Price | None = None
+    cache_write: Price | None = None
 
 
 class Supports(Section):
@@ -166,6 +175,11 @@ class Model(Section):
     )
     supports: Supports | None = None
     local: LocalOptions | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is an embedded model, served in this process."""
+        return self.model.startswith(("local/", "local:"))
 
 
 class Optimizer(Section):
@@ -240,15 +254,20 @@ class Metric(Section):
 
     type: Literal[
         "exact_match", "contains", "token_f1", "numeric", "regex", "json_schema",
-        "rouge_l", "bleu", "semantic_f1", "llm_judge", "path", "run",
-    ]  # fmt: skip
+        "rouge_l", "bleu", "semantic_f1", "llm_judge", "path", "program", "run",
+    ] = Field(
+        description="program: the metric of this name that metrics() of the program returns; path: any other "
+        "callable; run: over all rows; else a metric of dspylab's."
+    )  # fmt: skip
     field: str | None = Field(None, description="Output field to score; also the label to compare it with.")
     label: str | None = Field(None, description="Label to compare with, when it is not called like `field`.")
     ref: Ref | None = Field(None, description="path:name or module:name of a callable (type: path or run).")
     params: dict[str, Any] = Field(
         default_factory=dict, description="Settings of the metric, such as a tolerance."
     )
-    model: Id | None = Field(None, description="Id of the model that judges (llm_judge, semantic_f1).")
+    model: Id | None = Field(
+        None, description="Id of the model that judges (llm_judge, semantic_f1, path, program)."
+    )
 
 
 class Budget(Section):
@@ -271,9 +290,6 @@ class Execution(Section):
 
 class Experiment(Section):
     """A whole experiment file."""
-
-    #: Keys that change no result: editing them re-runs nothing.
-    NEUTRAL: ClassVar[tuple[str, ...]] = ("name", "description", "execution", "budget", "primary_metric")
 
     name: Id = Field(description="Name of the experiment; also of its DVC stages.")
     description: str = ""

@@ -43,6 +43,8 @@ _UNUSABLE: Final = {
     "BootstrapFinetune": "it trains weights, which is not done through an endpoint",
     "GRPO": "it trains weights, which is not done through an endpoint",
 }
+#: Those whose programs do something beside what their state says, with the optimizer's own models and metric.
+WITH_FRAME: Final = frozenset({"Ensemble", "KNNFewShot"})
 #: What dspylab itself hands over, to what decides it in the experiment file.
 _GIVEN: Final = {
     "student": "it is what program.factory builds",

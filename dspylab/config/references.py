@@ -15,9 +15,8 @@ from dspylab.config.syntax import Defect
 from dspylab.config.wording import Address, choose, listed, shown
 
 _MODULE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
-_LOCAL: Final = ("local/", "local:")
 #: Types of metrics that may score one example under further names, `helpful.clarity`.
-_WITH_PARTS: Final = ("path",)
+_WITH_PARTS: Final = ("path", "program")
 
 
 def check_references(sections: Sections) -> Iterator[Defect]:
@@ -44,11 +43,6 @@ def is_loader(reference: str) -> bool:
     """Whether a dataset reference names a callable (`program.py:load`) rather than a file."""
     head, _, name = reference.rpartition(":")
     return bool(head) and name.isidentifier()
-
-
-def is_local(model: str) -> bool:
-    """Whether a model string names an embedded model."""
-    return model.startswith(_LOCAL)
 
 
 def _check_entries(sections: Sections) -> Iterator[Defect]:
@@ -127,7 +121,7 @@ def _check_splits(dataset: Dataset, address: Address) -> Iterator[Defect]:
 
 def _check_model(model: Model, address: Address) -> Iterator[Defect]:
     yield from check_settings(model.params, (*address, "params"))
-    if is_local(model.model):
+    if model.is_local:
         for key in ("api_base", "api_key_env"):
             if getattr(model, key) is not None:
                 yield Defect((*address, key), "an embedded model has no endpoint and no key", "take it out")

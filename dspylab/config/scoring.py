@@ -58,6 +58,7 @@ NEEDS: Final[Mapping[str, Needs]] = {
     "semantic_f1": Needs(_settings("decompositional"), field=False, judge=True),
     "llm_judge": Needs(_settings("rubric", "scale"), ("rubric",), field=False, label=False, judge=True),
     "path": Needs(None, field=False, label=False, ref=True, judge=True),
+    "program": Needs(None, field=False, label=False, judge=True),
     "run": Needs(None, field=False, label=False, ref=True),
 }
 
@@ -87,7 +88,7 @@ def check_metric(
         yield Defect(
             (*address, "model"), f"there is no model {shown(metric.model)}", choose(metric.model, models)
         )
-    if metric.model is None and needs.judge and metric.type != "path":
+    if metric.model is None and needs.judge and metric.type not in ("path", "program"):
         yield Defect(address, "model is missing, so nobody judges", "add model: <id of a model>")
     if metric.type == "path" and metric.ref is None:
         yield Defect(

@@ -12,6 +12,7 @@ from dspylab.errors import RepositoryError
 from dspylab.execute.compile import CompileReport
 from dspylab.execute.example import Job
 from dspylab.jsonable import to_json
+from dspylab.record.answers import EarlierRows, KeptAnswers
 from dspylab.record.journal import Journal
 from dspylab.record.layout import Layout
 from dspylab.record.publish import write_atomically, write_json
@@ -59,6 +60,7 @@ class RunReport:
         refused: Whether that is because a model refuses every call.
         held: Whether another process executes it.
         error: The most frequent error of the failed examples of this session; None if none failed.
+        rescored: Examples that this session scored again without calling the program.
     """
 
     run: str
@@ -70,6 +72,7 @@ class RunReport:
     refused: bool = False
     held: bool = False
     error: str | None = None
+    rescored: int = 0
 
     @property
     def complete(self) -> bool:
@@ -87,6 +90,7 @@ class ActiveRun:
         observer: Is told what happens.
         is_recorded: Whether DVC has recorded a `raw.jsonl` of this MD5, so that it must be made anew.
         chosen: Indexes of the examples to execute; None for all.
+        fresh: Whether every example is called again, whatever is kept of it.
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class ActiveRun:
         *,
         is_recorded: Callable[[str], bool],
         chosen: Collection[int] | None = None,
+        fresh: bool = False,
     ) -> None:
         self.job = job
         self.report: RunReport | None = None
@@ -108,8 +113,11 @@ class ActiveRun:
         self._journal: Journal | None = None
         self._todo: deque[DataRow] = deque()
         self._chosen = chosen
+        self._fresh = fresh
+        self._answers = KeptAnswers(layout, info.run, info.answers_hash or "", info.config_hash)
         self._in_flight = 0
         self._failed = 0
+        self._rescored = 0
         self._errors: Counter[str] = Counter()
         self._stopped: str | None = None
         self._is_refused = False
@@ -177,6 +185,7 @@ class ActiveRun:
             or (reason if left_out else "every example failed" if journal.failures == total else None),
             refused=self._is_refused,
             error=next((error for error, _ in self._errors.most_common(1)), None),
+            rescored=self._rescored,
         )
         info = replace(self._info, torn_lines=journal.torn_lines)
         try:
@@ -185,9 +194,11 @@ class ActiveRun:
                 md5 = write_atomically(self._layout.raw(self.job.spec.key), journal.rows())
                 if self.report.complete:
                     journal.publish(md5)
+                    self._answers.replace(self._layout.raw(self.job.spec.key))
         finally:
             journal.__exit__()
             self._journal = None
+            self.job = replace(self.job, earlier=EarlierRows(()))
         self._observer.ended(self.report)
 
     def _begin(self) -> None:
@@ -207,9 +218,8 @@ class ActiveRun:
                 held=True,
             )
             return
-        if journal.published is not None and self._is_recorded(journal.published):
-            journal.clear()
         self._journal = journal
+        self._find_earlier(journal)
         kept = journal.indexes
         self._todo = deque(
             row
@@ -218,10 +228,24 @@ class ActiveRun:
         )
         self._observer.begun(self.job.spec.key, len(self.job.rows), len(kept))
 
+    def _find_earlier(self, journal: Journal) -> None:
+        """Looks for answers that need not be asked for again, and keeps those to come."""
+        is_recorded = journal.published is not None and self._is_recorded(journal.published)
+        if not journal.indexes and not journal.retryable:
+            is_recorded = self._answers.are_recorded(self._is_recorded)
+        if self._fresh or is_recorded:
+            journal.begin_anew()
+        # Its own failed and abandoned examples may have answers that could not be scored.
+        others = [] if journal.is_anew else self._answers.sources()
+        self.job = replace(self.job, earlier=EarlierRows([journal.path, *others]))
+        self._answers.follow(journal.path)
+
     def _count(self, outcome: ExampleOutcome) -> None:
         if not isinstance(outcome, ExampleFailure):
+            self._rescored += outcome.rescored
             return
-        self._failed += 1
+        # What failed in an earlier session says nothing about how this one goes.
+        self._failed += not outcome.rescored
         self._errors[f"{outcome.error.type}: {outcome.error.message}".partition("\n")[0][:_MAX_ERROR]] += 1
         self._look_for_obstacles()
         if self._stopped is None and self.job.max_errors is not None and self._failed >= self.job.max_errors:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import dspy
 
 from dspylab.config.models import Experiment
+from dspylab.config.optimizers import WITH_FRAME
 from dspylab.errors import InvalidExperiment
 from dspylab.execute.compile import CompileJob
 from dspylab.laboratory import REPORTED_PACKAGES, Laboratory, versions
@@ -19,13 +20,10 @@ from dspylab.optimize.state import load_state
 from dspylab.plan.identity import compile_models, optimized_metric
 from dspylab.records import CompileSpec, DataRow, RunSpec
 
-#: Types of DSPy's whose programs do something beside what their state says.
-_AROUND = ("Ensemble", "KNNFewShot")
-
 
 def has_frame(experiment: Experiment, optimizer_id: str) -> bool:
     """Whether an optimizer's programs call models beside those of the program itself."""
-    return experiment.optimizers[optimizer_id].type in _AROUND
+    return experiment.optimizers[optimizer_id].type in WITH_FRAME
 
 
 def compile_job(laboratory: Laboratory, spec: CompileSpec, models: Models) -> CompileJob:
@@ -103,7 +101,8 @@ def _supplies(laboratory: Laboratory, spec: CompileSpec, models: Models) -> Supp
 
     def metric(optimizer_id: str) -> OptimizerMetric:
         name = optimized_metric(experiment, optimizer_id)
-        return optimizer_metric(name, experiment.metrics, laboratory.code.attribute, lm)
+        code = laboratory.code
+        return optimizer_metric(name, experiment.metrics, code.attribute, lm, code.metric)
 
     train = list(laboratory.splits.train)
     if spec.seed is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dspy
@@ -12,12 +12,15 @@ from dspy import lm15
 from dspy.utils.exceptions import LMError, is_retryable_lm_error
 
 from dspylab.errors import EndpointError
+from dspylab.execute.rescore import Answer, OutputTypes, answered_before, failed_before, is_exact
 from dspylab.jsonable import to_json
 from dspylab.lm.budget import Ledger
 from dspylab.lm.faults import first_words
+from dspylab.lm.limits import Stopped
 from dspylab.lm.metered import FATAL, RETRYABLE, MeteredEngine
 from dspylab.lm.recorder import Recorder
 from dspylab.metrics.adapt import Scorer, score_all
+from dspylab.record.answers import EarlierRows
 from dspylab.records import (
     JSON,
     AbandonedExample,
@@ -49,6 +52,8 @@ class Job:
         rows: The test split.
         max_errors: Failed examples after which the run stops; None for never.
         ledger: The budget that its calls count against.
+        types: How to have its predictions back from JSON.
+        earlier: Rows whose answers need not be asked for again.
     """
 
     spec: RunSpec
@@ -61,6 +66,8 @@ class Job:
     rows: tuple[DataRow, ...]
     max_errors: int | None
     ledger: Ledger
+    types: OutputTypes = field(default_factory=dict)
+    earlier: EarlierRows = field(default_factory=lambda: EarlierRows(()))
 
     @property
     def refusal(self) -> EndpointError | None:
@@ -69,7 +76,7 @@ class Job:
 
 
 def execute_example(job: Job, row: DataRow) -> ExampleOutcome | AbandonedExample | None:
-    """Runs one example.
+    """Runs one example: asks the program, unless an earlier session did, and scores what it answered.
 
     Args:
         job: The run.
@@ -80,57 +87,117 @@ def execute_example(job: Job, row: DataRow) -> ExampleOutcome | AbandonedExample
         example is tried again. When the run was stopped meanwhile the example counts as never begun: what
         remains of it are the calls that it made, or None.
     """
+    stored = job.earlier.row(row.index)
+    failure = None if stored is None else failed_before(row, stored, job.spec.key)
+    if failure is not None:
+        return failure
+    answer = None if stored is None else answered_before(row, stored, job.types)
     recorder = Recorder(names=job.names)
     started_at, started = time.time(), time.perf_counter()
-    example_s: float | None = None
-    identity: dict[str, Any] = {
+    try:
+        with recorder.context(lm=job.lm, adapter=job.adapter, trace=[], disable_history=True):
+            if answer is None:
+                answer = _ask(job, row, recorder, started_at)
+            return _score(job, row, answer, recorder)
+    except BaseException as error:  # noqa: BLE001 - whatever the user's program raises, sys.exit() included
+        failed = ExampleFailure(
+            **_identity(job, row),
+            error=_described(error, refused=job.refusal is not None),
+            parse_failures=len(recorder.parse_failures),
+            example_s=time.perf_counter() - started,
+            started_at=started_at,
+            calls=tuple(recorder.calls),
+        )
+        outcome = failed if answer is None else _with_answer(failed, answer)
+        return _abandoned(outcome, recorder) if recorder.was_stopped.is_set() else outcome
+
+
+def _with_answer(failed: ExampleFailure, answer: Answer) -> ExampleFailure:
+    """The failure of an example that the program answered, so that it need not be asked again.
+
+    A judge that could not be reached is no part of what the program took. When a call of the program itself
+    failed, it has made up for the missing reply: that is no answer to keep.
+    """
+    made_up = any(call.error and call.role == "task" for call in failed.calls)
+    return replace(
+        failed,
+        prediction=None if made_up else answer.recorded,
+        exact_prediction=answer.is_exact and not made_up,
+        rescored=answer.is_earlier,
+        parse_failures=answer.parse_failures + failed.parse_failures,
+        example_s=answer.example_s,
+        started_at=answer.started_at,
+        calls=(*answer.calls, *failed.calls),
+    )
+
+
+def _ask(job: Job, row: DataRow, recorder: Recorder, started_at: float) -> Answer:
+    """Calls the program.
+
+    Raises:
+        Stopped: If a call was not made any more. What the program returned all the same is no answer.
+    """
+    started = time.perf_counter()
+    prediction = _prediction(job.program(**row.inputs))
+    example_s = time.perf_counter() - started
+    if recorder.was_stopped.is_set():
+        raise Stopped
+    recorded = _fields(prediction)
+    is_known = is_exact(prediction, recorded, job.types)
+    return Answer(prediction, recorded, is_known, example_s, started_at)
+
+
+def _score(job: Job, row: DataRow, answer: Answer, recorder: Recorder) -> ExampleResult:
+    """Scores an answer.
+
+    Raises:
+        Stopped: If a call was not made any more.
+        EndpointError: If a model refuses every call, and the program or a metric made up for that.
+        Exception: If a judge could not be reached.
+    """
+    started = time.perf_counter()
+    example = dspy.Example(**{**row.labels, **row.inputs}).with_inputs(*row.inputs)
+    with recorder.as_role("judge").context():
+        scores = score_all(job.scorers, example, answer.prediction, passes=_is_endpoint_problem)
+    if recorder.was_stopped.is_set():
+        raise Stopped
+    if job.refusal is not None and any(call.error for call in recorder.calls):
+        # With a good key nobody would have to make up for the missing reply.
+        raise EndpointError(str(job.refusal))
+    return ExampleResult(
+        **_identity(job, row),
+        prediction=answer.recorded,
+        exact_prediction=answer.is_exact,
+        rescored=answer.is_earlier,
+        metrics=scores.values,
+        metric_errors={name: redact(text)[:_MAX_MESSAGE] for name, text in scores.errors.items()},
+        metric_details=scores.details,
+        parse_failures=answer.parse_failures + len(recorder.parse_failures),
+        example_s=answer.example_s,
+        metric_s=time.perf_counter() - started,
+        started_at=answer.started_at,
+        calls=(*answer.calls, *recorder.calls),
+    )
+
+
+def _identity(job: Job, row: DataRow) -> dict[str, Any]:
+    return {
         "run": job.spec.key,
         "index": row.index,
         "example_id": row.example_id,
         "inputs": row.inputs,
         "labels": row.labels,
     }
-    try:
-        with recorder.context(lm=job.lm, adapter=job.adapter, trace=[], disable_history=True):
-            prediction = _prediction(job.program(**row.inputs))
-            example_s = time.perf_counter() - started
-            started_metrics = time.perf_counter()
-            example = dspy.Example(**{**row.labels, **row.inputs}).with_inputs(*row.inputs)
-            with recorder.as_role("judge").context():
-                scores = score_all(job.scorers, example, prediction, passes=_is_endpoint_problem)
-        if recorder.was_stopped.is_set():
-            return _abandoned(row, recorder)
-        if job.refusal is not None and any(call.error for call in recorder.calls):
-            # The program made up for the missing reply itself. With a good key it need not.
-            raise EndpointError(str(job.refusal))
-        return ExampleResult(
-            **identity,
-            prediction=_fields(prediction),
-            metrics=scores.values,
-            metric_errors={name: redact(text)[:_MAX_MESSAGE] for name, text in scores.errors.items()},
-            metric_details=scores.details,
-            parse_failures=len(recorder.parse_failures),
-            example_s=example_s,
-            metric_s=time.perf_counter() - started_metrics,
-            started_at=started_at,
-            calls=tuple(recorder.calls),
-        )
-    except BaseException as error:  # noqa: BLE001 - whatever the user's program raises, sys.exit() included
-        if recorder.was_stopped.is_set():
-            return _abandoned(row, recorder)
-        return ExampleFailure(
-            **identity,
-            error=_described(error, refused=job.refusal is not None),
-            parse_failures=len(recorder.parse_failures),
-            # A judge that could not be reached is no part of what the program took.
-            example_s=time.perf_counter() - started if example_s is None else example_s,
-            started_at=started_at,
-            calls=tuple(recorder.calls),
-        )
 
 
-def _abandoned(row: DataRow, recorder: Recorder) -> AbandonedExample | None:
-    return AbandonedExample(abandoned=row.index, calls=tuple(recorder.calls)) if recorder.calls else None
+def _abandoned(failed: ExampleFailure, recorder: Recorder) -> AbandonedExample | None:
+    """What is left of an example that was stopped: the calls that it made, and an answer without a score."""
+    if not recorder.calls:
+        return None
+    reason = ExampleError(type="Stopped", message="it was not scored any more", kind="endpoint")
+    is_new = failed.exact_prediction and not failed.rescored
+    answer = replace(failed, error=reason) if is_new else None
+    return AbandonedExample(abandoned=failed.index, calls=tuple(recorder.calls), answer=answer)
 
 
 def _prediction(value: Any) -> dspy.Prediction:

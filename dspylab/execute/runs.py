@@ -18,6 +18,7 @@ from dspylab.execute.compile import CompileReport, compile_program, drop_compili
 from dspylab.execute.compiles import compile_job, compiled_program, has_frame
 from dspylab.execute.example import Job
 from dspylab.execute.pool import Opening, Stop, work_off
+from dspylab.execute.rescore import output_types
 from dspylab.execute.spending import refuse_unpriced, spent_before
 from dspylab.laboratory import REPORTED_PACKAGES, Laboratory, versions
 from dspylab.lm.budget import Spending
@@ -99,6 +100,8 @@ def execute_runs(
     plan = compiling or Compiling()
     specs = [laboratory.run(key) for key in keys]
     compiles = [spec for spec in laboratory.compiles if spec.key in plan.keys]
+    # Before metrics are imported: whatever is imported then counts as the program's.
+    _ = laboratory.code_files
     experiment = laboratory.experiment
     for name, value in laboratory.environment.items():
         # LiteLLM reads the variables of providers that need several, such as Azure and Bedrock, by itself.
@@ -180,6 +183,7 @@ class _Begin:
             self._observer,
             is_recorded=self._recorded,
             chosen=self._chosen,
+            fresh=self._fresh,
         )
         if self._fresh:
             drop_journal(run.journal_path)
@@ -328,10 +332,13 @@ def _job(laboratory: Laboratory, spec: RunSpec, models: Models) -> Job:
         lm=models.lm(spec.model, spec.lm_settings, spec.seed if "seed" in spec.coordinates else None),
         engines=tuple(models.engines[model_id] for model_id in (spec.model, *_judges(laboratory))),
         adapter=laboratory.code.adapter(spec.adapter),
-        scorers=build_scorers(experiment.metrics, laboratory.code.attribute, judge),
+        scorers=build_scorers(
+            experiment.metrics, laboratory.code.attribute, judge, exported=laboratory.code.metric
+        ),
         rows=laboratory.splits.test,
         max_errors=experiment.execution.max_errors,
         ledger=models.ledger,
+        types=output_types(program),
     )
 
 
@@ -342,7 +349,8 @@ def _info(laboratory: Laboratory, spec: RunSpec, models: Models) -> RunInfo:
         coordinates=spec.coordinates,
         total=len(laboratory.splits.test),
         config_hash=laboratory.config_hash(spec),
-        model=resolved_model(laboratory.experiment, spec.model, spec.lm_settings),
+        answers_hash=laboratory.answers_hash(spec),
+        model=resolved_model(laboratory.resolved, spec.model, spec.lm_settings),
         engine=engines[spec.model].endpoint.engine,
         rates={model_id: models.rates(model_id) for model_id in engines},
         versions=versions(REPORTED_PACKAGES),

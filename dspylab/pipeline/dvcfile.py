@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -59,14 +58,6 @@ def is_synced(root: Path, entry: PipelineEntry) -> bool:
         RepositoryError: As `upsert`.
     """
     return not _changes(root, entry)
-
-
-def running_stage() -> str | None:
-    """Address of the DVC stage that this process is the command of; None outside of `dvc repro`.
-
-    DVC holds what the stage reads and writes locked then, so the repository must not be opened.
-    """
-    return os.environ.get("DVC_STAGE")
 
 
 def refuse_conflict(text: str, name: str) -> None:

@@ -79,6 +79,33 @@ def has_identity(root: Path) -> bool:
     return _git(root, "var", "GIT_COMMITTER_IDENT").returncode == 0
 
 
+def init_git(root: Path) -> None:
+    """Makes a folder a git repository.
+
+    Raises:
+        RepositoryError: If git cannot.
+    """
+    answer = _git(root, "init", "--quiet")
+    if answer.returncode != 0:
+        raise RepositoryError(
+            f"git says: {answer.stderr.strip()}", where=str(root), remedy="do what git proposes"
+        )
+
+
+def commit_files(root: Path, paths: Iterable[Path], message: str) -> str | None:
+    """Commits files, and nothing else.
+
+    Returns:
+        What git says against it; None when it is done.
+    """
+    names = [os.path.relpath(path, root) for path in paths]
+    for arguments in (["add", "--", *names], ["commit", "--quiet", "--message", message, "--", *names]):
+        answer = _git(root, *arguments)
+        if answer.returncode != 0:
+            return answer.stderr.strip() or answer.stdout.strip()
+    return None
+
+
 def unmerged(root: Path) -> list[str]:
     """Files that a merge left in conflict, relative to `root`."""
     answer = _git(root, "diff", "--name-only", "--diff-filter=U", "--relative", "-z")

@@ -55,10 +55,7 @@ def open_repository(start: Path) -> Repository:
     Raises:
         RepositoryError: If there is no git or DVC repository, or it cannot be used.
     """
-    if not logger.isEnabledFor(logging.DEBUG):
-        # What they log they raise too, and that is what the user gets to read.
-        for library in ("dvc", "dvc_data", "dvc_objects"):
-            logging.getLogger(library).setLevel(logging.CRITICAL)
+    _silence_libraries()
     git_root = git.find_git_root(start)
     try:
         root = Path(Repo.find_root(os.fspath(start)))
@@ -70,6 +67,33 @@ def open_repository(start: Path) -> Repository:
         raise RepositoryError(problem, where=str(start), remedy=remedy) from error
     with _explained(root):
         return Repository(Repo(os.fspath(root)), root)
+
+
+def init_repository(root: Path, git_root: Path) -> list[Path]:
+    """Makes a folder a DVC repository that sends no analytics.
+
+    Args:
+        root: The folder.
+        git_root: Top of the git work tree that it lies in.
+
+    Returns:
+        The files that were made; none if it is a DVC repository, or lies in one.
+
+    Raises:
+        RepositoryError: If DVC cannot.
+    """
+    try:
+        Repo.find_root(os.fspath(root))
+    except NotDvcRepoError:
+        _silence_libraries()
+        with (
+            _explained(root),
+            Repo.init(os.fspath(root), subdir=root != git_root) as dvc,
+            dvc.config.edit("repo") as config,
+        ):
+            config["core"]["analytics"] = False
+        return [root / ".dvc" / "config", root / ".dvc" / ".gitignore", root / ".dvcignore"]
+    return []
 
 
 class Repository:
@@ -406,6 +430,13 @@ def _content(path: Path) -> str:
         raise RepositoryError(
             "is not UTF-8", where=path.name, remedy=f"`git checkout -- {path.name}`"
         ) from error
+
+
+def _silence_libraries() -> None:
+    """What they log they raise too, and that is what the user gets to read."""
+    if not logger.isEnabledFor(logging.DEBUG):
+        for library in ("dvc", "dvc_data", "dvc_objects"):
+            logging.getLogger(library).setLevel(logging.CRITICAL)
 
 
 @contextmanager

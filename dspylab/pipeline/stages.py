@@ -6,7 +6,7 @@ Two facts about DVC shape what is written here:
   So the items of the `foreach` stage stand in `dvc.yaml` itself, where DVC treats them as local.
 * DVC compares the values of the addresses that a stage lists and nothing else. A key that was taken out of a
   model is no longer listed, hence no change. So `params.yaml` keeps which keys each model sets, and the runs
-  depend on that too.
+  depend on that too. An endpoint that only the environment names stands there as well.
 
 A run that has an optimizer depends on its compiled program, not on what that was compiled from. Both files of
 a compile persist: DVC must not remove them before it calls `compile-one`, which keeps a program that stands.
@@ -74,6 +74,7 @@ def build(
     data: Sequence[str],
     training: Sequence[str],
     document: Mapping[str, Any],
+    endpoints: Mapping[str, str],
 ) -> PipelineEntry:
     """Says what DVC's files have to say about an experiment.
 
@@ -85,6 +86,7 @@ def build(
         data: Dataset files, relative to the root.
         training: Those of them that optimizers learn from.
         document: The experiment file as plain data.
+        endpoints: Model id to its endpoint, for those whose endpoint only the environment names.
 
     Returns:
         The entry. It depends on nothing but the arguments, so two calls agree.
@@ -93,7 +95,7 @@ def build(
     needed = compiles(runs)
     specs = distinct_compiles(needed)
     compile_params = {spec.key: compile_addresses(experiment, spec, document) for spec in specs}
-    settings = _settings([*addresses.values(), *compile_params.values()])
+    settings = _settings([*addresses.values(), *compile_params.values()], endpoints)
     tracked = _Tracked.split(addresses)
     tracked_settings = _Tracked.split(
         {key: _models_of(found, experiment.name) for key, found in addresses.items()}
@@ -292,15 +294,18 @@ class _Tracked:
         return [f"${{item.{field}[{position}]}}" for position in range(self.width)]
 
 
-def _settings(addresses: Iterable[Sequence[str]]) -> dict[str, list[str]]:
-    """Model id to the keys of it that decide results and stand in the file."""
+def _settings(addresses: Iterable[Sequence[str]], endpoints: Mapping[str, str]) -> dict[str, list[str]]:
+    """Model id to its keys that decide results and stand in the file, and to an endpoint that does not."""
     keys: dict[str, list[str]] = {}
     for address in dict.fromkeys(address for found in addresses for address in found):
         section, _, rest = address.partition(".")
         model, _, key = rest.partition(".")
         if section == "models":
             keys.setdefault(model, []).append(key)
-    return keys
+    return {
+        model: [*found, *([f"api_base: {endpoints[model]}"] if model in endpoints else [])]
+        for model, found in keys.items()
+    }
 
 
 def _models_of(addresses: Sequence[str], name: str) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dspylab.config.axes import NO_OPTIMIZER
 from dspylab.config.models import Experiment
 from dspylab.config.values import canonical
 from dspylab.config.wording import Address, listed, plain
@@ -17,7 +18,6 @@ from dspylab.records import JSON, RunSpec
 
 Cell = dict[str, JSON]
 
-NO_OPTIMIZER = "none"
 #: Longest run key. A DVC stage item and a folder name are far below their limits with it.
 MAX_KEY_LENGTH = 96
 #: Hexadecimal digits of the digest in a key; the second only when two runs share the first.

@@ -98,10 +98,12 @@ def file_digest(path: Path) -> str:
 
 def _from_loader(reference: str, resolve: Callable[[str], Any], folder: Path) -> Iterator[Row]:
     loader = resolve(reference)
-    if not callable(loader):
-        raise DataError("is not callable", where=reference, remedy="name a function that returns rows")
+    if not callable(loader) and not isinstance(loader, list | tuple):
+        raise DataError(
+            "is neither a function nor a list", where=reference, remedy="name a function that returns rows"
+        )
     try:
-        rows = list(loader())
+        rows = list(loader() if callable(loader) else loader)
     except (Exception, SystemExit) as error:
         raise DataError(
             f"{reference} raised {type(error).__name__}: {printable(str(error))}",

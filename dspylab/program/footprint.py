@@ -10,12 +10,13 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
+from dspylab.config.axes import ADAPTERS
 from dspylab.config.models import Dataset, Experiment
 from dspylab.config.optimizers import references_in
 from dspylab.config.references import is_loader
 from dspylab.errors import DspylabError, EnvironmentProblem
 from dspylab.program.dataset import file_digest
-from dspylab.program.load import ADAPTERS, Code
+from dspylab.program.load import Code
 from dspylab.record.publish import write_json
 from dspylab.records import RunSpec
 
@@ -24,26 +25,42 @@ _MODULE_SUFFIXES = (".py", *EXTENSION_SUFFIXES)
 _MEMORY_VERSION = 1
 
 
-def code_references(experiment: Experiment, runs: Iterable[RunSpec]) -> list[str]:
-    """The modules and files that the experiment refers to, its program first."""
+def code_references(experiment: Experiment, runs: Iterable[RunSpec], *, metrics: bool = True) -> list[str]:
+    """The modules and files that the experiment refers to, its program first, its metrics last.
+
+    Args:
+        experiment: The experiment.
+        runs: Its runs.
+        metrics: Whether to name those of the metrics, too.
+    """
     sources = [str(experiment.program.path or experiment.program.module)]
     references = [run.adapter for run in runs if run.adapter is not None and run.adapter not in ADAPTERS]
-    references += [metric.ref for metric in experiment.metrics.values() if metric.ref and ":" in metric.ref]
     references += [ref for optimizer in experiment.optimizers.values() for ref in references_in(optimizer)]
     references += [ref for ref in _sources(experiment.dataset) if is_loader(ref)]
+    if metrics:
+        references += [metric.ref for metric in experiment.metrics.values() if metric.ref]
     sources += [reference.rpartition(":")[0] for reference in references]
     return list(dict.fromkeys(sources))
 
 
 def data_files(experiment: Experiment, folder: Path) -> list[Path]:
-    """The dataset's files. Links stay: DVC itself may have made a data file a link into its cache."""
-    return _files(_sources(experiment.dataset), folder)
+    """The files of the dataset and those that the program reads.
+
+    Links stay: DVC itself may have made a data file a link into its cache.
+    """
+    found = [*_files(_sources(experiment.dataset), folder), *program_files(experiment, folder)]
+    return list(dict.fromkeys(found))
 
 
 def training_files(experiment: Experiment, folder: Path) -> list[Path]:
     """Those of the dataset's files that an optimizer's examples come from."""
     dataset = experiment.dataset
     return _files([ref for ref in (dataset.path, dataset.train, dataset.validation) if ref], folder)
+
+
+def program_files(experiment: Experiment, folder: Path) -> list[Path]:
+    """Files beside the dataset that the program reads."""
+    return [Path(os.path.abspath(folder / name)) for name in experiment.program.files]  # noqa: PTH100
 
 
 def _sources(dataset: Dataset) -> list[str]:

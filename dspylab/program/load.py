@@ -7,6 +7,7 @@ importable from it, the nearest first.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -19,16 +20,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from dspylab.config.axes import ADAPTERS
 from dspylab.config.models import Program
 from dspylab.config.wording import near_miss, plain, printable
 from dspylab.errors import ProgramError
 from dspylab.places import shown_path
+from dspylab.program.exports import kind_of, named_metrics
 from dspylab.program.modules import ModuleSpace, modules_under, own_frame, own_path
 
 if TYPE_CHECKING:
     import dspy
 
-ADAPTERS = ("chat", "json", "xml")
 #: Longest message of the user's exceptions that ours repeat, in characters.
 _MAX_REASON = 500
 
@@ -102,7 +104,7 @@ class Code:
         return str(self.program.path or self.program.module)
 
     def build(self, args: Mapping[str, Any]) -> dspy.Module:
-        """Calls the factory.
+        """Calls the factory, or copies the module that stands in its place.
 
         Args:
             args: Arguments of the run.
@@ -115,6 +117,14 @@ class Code:
 
         factory = self.attribute(f"{self.source}:{self.program.factory}")
         where = f"{self._definition(factory, self.source)}: {self.program.factory}()"
+        if isinstance(factory, dspy.Module):
+            if args:
+                raise ProgramError(
+                    f"is a module, not a function, and takes no arguments: {_arguments(args)}",
+                    where=where.removesuffix("()"),
+                    remedy="make program.factory name a function or a class, or vary no program.* axis",
+                )
+            return factory.deepcopy()
         if not callable(factory):
             raise ProgramError("is not callable", where=where, remedy="make program.factory name a function")
         self._check_arguments(factory, args, where)
@@ -125,11 +135,54 @@ class Code:
             raise self._raised(error, f"{self.program.factory}()", where, remedy) from error
         if not isinstance(module, dspy.Module):
             raise ProgramError(
-                f"returned {_kind(module)}, not a dspy.Module",
+                f"returned {kind_of(module)}, not a dspy.Module",
                 where=where,
                 remedy="return an instance of a dspy.Module, such as dspy.Predict(...)",
             )
         return module
+
+    def metric(self, name: str) -> Any:
+        """A metric that the program exports: what its `metrics()` returns under a name.
+
+        Raises:
+            ProgramError: If the program has no `metrics()`, if that raises, returns something else than a
+                mapping or a list of callables, or nothing of this name.
+        """
+        exported, where = self._exported
+        if name not in exported:
+            near = near_miss(name, list(exported))
+            names = ", ".join(map(plain, exported)) or "nothing"
+            raise ProgramError(
+                f"returns no metric {name!r}" + (f" (did you mean {near}?)" if near else ""),
+                where=where,
+                remedy=f"it returns {names}; add {name!r} to it, or correct metrics.{name} in the experiment "
+                "file",
+            )
+        return exported[name]
+
+    @functools.cached_property
+    def _exported(self) -> tuple[Mapping[str, Any], str]:
+        """What the program's `metrics()` returns, by name, and where it is defined."""
+        module = self.module(self.source)
+        if not hasattr(module, "metrics"):
+            near = near_miss("metrics", [other for other in dir(module) if not other.startswith("_")])
+            raise ProgramError(
+                "has no metrics(), which a metric of type program is taken from"
+                + (f" (did you mean {near}?)" if near else ""),
+                where=self._place(self.source),
+                remedy="define metrics(), which returns {name: callable}, or write type: path with a ref",
+            )
+        function = self.attribute(f"{self.source}:metrics")
+        where = f"{self._definition(function, self.source)}: metrics()"
+        if not callable(function):
+            remedy = "make it a function without arguments that returns {name: callable}"
+            raise ProgramError(f"is {kind_of(function)}, not a function", where=where, remedy=remedy)
+        self._check_arguments(function, {}, where)
+        try:
+            returned = function()
+        except (Exception, SystemExit) as error:
+            raise self._raised(error, "metrics()", where, "correct it") from error
+        return named_metrics(returned, where), where
 
     def adapter(self, name: str | None) -> dspy.Adapter | None:
         """The adapter of a run: `chat`, `json`, `xml`, a `path:name`, or None for DSPy's default.
@@ -153,7 +206,7 @@ class Code:
             raise self._raised(error, f"{attribute}()", where, remedy) from error
         if not isinstance(adapter, dspy.Adapter):
             raise ProgramError(
-                f"is {_kind(adapter)}, not a dspy.Adapter",
+                f"is {kind_of(adapter)}, not a dspy.Adapter",
                 where=where,
                 remedy="name a subclass or an instance of dspy.Adapter, or one of chat, json, xml",
             )
@@ -266,9 +319,3 @@ def _is_file(source: str) -> bool:
 
 def _arguments(args: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={plain(reprlib.repr(value))}" for name, value in args.items()) or "no arguments"
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    return "None" if value is None else f"a value of type {type(value).__name__}"

@@ -28,6 +28,7 @@ from dspylab.places import shown_path
 
 _PUBLISHED = "published"
 _ABANDONED = "abandoned"
+_ANEW = "anew"
 #: How often appending waits for the disk, at most.
 _SYNC_EVERY_S = 1.0
 
@@ -41,6 +42,7 @@ class _Index:
         failed: Examples whose row is a failure.
         retryable: Those of them that another try may mend.
         published: Digest of the `raw.jsonl` that was written from these rows.
+        anew: Whether all answers are to be asked for anew, whatever earlier ones there are.
         torn_lines: Lines that could not be read.
         end: Length of the whole lines, in bytes.
     """
@@ -49,6 +51,7 @@ class _Index:
     failed: set[int] = field(default_factory=set)
     retryable: set[int] = field(default_factory=set)
     published: str | None = None
+    anew: bool = False
     torn_lines: int = 0
     end: int = 0
 
@@ -69,6 +72,8 @@ class _Index:
         """Takes in the next line. The last row of an example counts, but no failure hides a result."""
         if _PUBLISHED in row:
             self.published = row[_PUBLISHED]
+        elif _ANEW in row:
+            self.anew = True
         elif _ABANDONED in row:
             pass  # it only says what was paid: the example is to be called again
         else:
@@ -156,6 +161,11 @@ class Journal:
         """Digest of the `raw.jsonl` that was written from these rows; None if there is none yet."""
         return self._index.published
 
+    @property
+    def is_anew(self) -> bool:
+        """Whether `begin_anew` was the beginning of these rows."""
+        return self._index.anew
+
     def append(self, row: Mapping[str, Any]) -> None:
         """Adds a finished or an abandoned example. A later row of the same example replaces the earlier one.
 
@@ -180,10 +190,15 @@ class Journal:
             offset, length = self._index.places[index]
             yield os.pread(self._file, length, offset)
 
-    def clear(self) -> None:
-        """Empties the journal, so that every example is called again."""
+    def begin_anew(self) -> None:
+        """Empties the journal, and notes that every example is to be called, in later sessions too.
+
+        Raises:
+            EnvironmentProblem: As `append`.
+        """
         os.ftruncate(self._file, 0)
         self._index = _Index()
+        self._write({_ANEW: True}, sync=True)
 
     def _write(self, row: Mapping[str, Any], *, sync: bool) -> None:
         line = encode(row) + b"\n"
@@ -246,6 +261,15 @@ def is_published(path: Path) -> bool:
     with contextlib.suppress(OSError), path.open("rb") as file:
         index.read(file)
     return index.published is not None
+
+
+def begins_anew(path: Path) -> bool:
+    """Whether all examples of a journal are to be called, whatever earlier answers there are."""
+    try:
+        with path.open("rb") as file:
+            return _ANEW in json.loads(file.readline())
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
 
 
 def stored_rows(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -1,0 +1,166 @@
+"""Answers that were paid for already: what a run whose metrics alone were changed scores again.
+
+Beside the journals lies, for each run, one file for each configuration whose answers are known, named by what
+decides the answers and by what decides the results. It is a hard link: to the journal as long as the run is
+not complete, then to `raw.jsonl`. So it takes no room while the results lie in the workspace, and is still
+there when DVC has removed them, which it does before it executes a stage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dspylab.errors import DataError
+from dspylab.record.layout import Layout
+from dspylab.record.publish import read_json
+
+
+class KeptAnswers:
+    """The answers of one run that are kept.
+
+    Args:
+        layout: Where files lie.
+        run: Key of the run.
+        answers_hash: Digest of what decides its answers now.
+        config_hash: Digest of what decides its results now.
+    """
+
+    def __init__(self, layout: Layout, run: str, answers_hash: str, config_hash: str) -> None:
+        self._layout = layout
+        self._run = run
+        self._answers_hash = answers_hash
+        self._config_hash = config_hash
+
+    @property
+    def _own(self) -> Path:
+        return self._layout.answers(self._run) / f"{self._answers_hash}-{self._config_hash}.jsonl"
+
+    def sources(self) -> list[Path]:
+        """Files with rows whose answers are those of the run as it is now, the latest first."""
+        kept = list(self._layout.answers(self._run).glob(f"{self._answers_hash}-*.jsonl"))
+        # As a time may be the same, the name decides.
+        kept.sort(key=lambda path: (_changed_at(path), path.name), reverse=True)
+        is_ours = self._published_info().get("answers_hash") == self._answers_hash
+        return [*kept, self._layout.raw(self._run)] if is_ours else kept
+
+    def are_recorded(self, is_recorded: Callable[[str], bool]) -> bool:
+        """Whether results of this very configuration are recorded: whoever executes it wants new ones."""
+        published = [self._layout.raw(self._run)]
+        if self._published_info().get("config_hash") != self._config_hash:
+            published = []
+        return any(is_recorded(md5) for path in (self._own, *published) if (md5 := _md5(path)) is not None)
+
+    def follow(self, journal: Path) -> None:
+        """Keeps what a journal holds, and what is appended to it, also when it is dropped."""
+        self._link(journal)
+
+    def replace(self, raw: Path) -> None:
+        """Keeps the complete results, and nothing else: they have all answers that are worth keeping."""
+        self._link(raw)
+        for other in self._layout.answers(self._run).glob("*.jsonl"):
+            if other != self._own:
+                other.unlink(missing_ok=True)
+
+    def _link(self, target: Path) -> None:
+        # Where there are no hard links, what lies in `results` can still be scored again.
+        with contextlib.suppress(OSError):
+            self._own.parent.mkdir(parents=True, exist_ok=True)
+            self._own.unlink(missing_ok=True)
+            os.link(target, self._own)
+
+    def _published_info(self) -> Mapping[str, Any]:
+        try:
+            return read_json(self._layout.info(self._run))
+        except DataError:
+            return {}
+
+
+class EarlierRows:
+    """Rows that have an answer which can be scored again, by example. Thread-safe.
+
+    It knows where they stand and reads them one at a time. The files stay open, so it does not matter what
+    becomes of their names.
+
+    Args:
+        paths: Files of rows. Of several rows of an example the last one of the first file counts.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._places: dict[int, tuple[int, int, int]] = {}
+        for path in paths:
+            try:
+                handle = os.open(path, os.O_RDONLY)
+            except OSError:
+                continue
+            with os.fdopen(os.dup(handle), "rb") as file:
+                found = {index: (handle, offset, length) for index, offset, length in _usable(file)}
+            if not found:
+                os.close(handle)
+                continue
+            # A thread may still be reading when the run has ended: closed when nobody can any more.
+            weakref.finalize(self, os.close, handle)
+            self._places = {**found, **self._places}
+
+    @property
+    def indexes(self) -> set[int]:
+        """Examples that have such a row."""
+        return set(self._places)
+
+    def row(self, index: int) -> Mapping[str, Any] | None:
+        """The row of an example; None if there is none."""
+        if index not in self._places:
+            return None
+        handle, offset, length = self._places[index]
+        try:
+            row = _with_answer(json.loads(os.pread(handle, length, offset)))
+        except (OSError, ValueError, AttributeError, RecursionError):  # somebody has changed the file
+            return None
+        return row if row.get("index") == index else None
+
+
+def _usable(file: Iterable[bytes]) -> Iterator[tuple[int, int, int]]:
+    """Index, offset and length of the rows that save a call of the program."""
+    offset = 0
+    for line in file:
+        try:
+            row = _with_answer(json.loads(line))
+            if _saves_the_call(row):
+                yield int(row["index"]), offset, len(line)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            pass  # a line that was cut or damaged
+        offset += len(line)
+
+
+def _with_answer(line: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row of a line; of an example that was abandoned, its answer, which was not scored yet."""
+    return line.get("answer") or line
+
+
+def _saves_the_call(row: Mapping[str, Any]) -> bool:
+    """Whether a row has an answer, or the failure of a program that would fail again."""
+    if row.get("prediction") is None:
+        error = row.get("error")
+        return error is not None and error["kind"] == "program"
+    return row.get("exact_prediction") is True
+
+
+def _changed_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _md5(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    except OSError:
+        return None

@@ -1,0 +1,336 @@
+"""`dspylab init`: what it makes, what it leaves alone, and that the result works."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import dspy
+import pytest
+from conftest import Cli
+
+from dspylab.config.load import load
+from dspylab.lm.gguf import is_present
+from dspylab.scaffold.editors import SCHEMA_FILE, schema_text
+from dspylab.testing import FakeServer
+
+NOBODY = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null", "EMAIL": ""}
+SOMEBODY = {
+    "GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@example.org",
+    "GIT_COMMITTER_NAME": "A", "GIT_COMMITTER_EMAIL": "a@example.org",
+}  # fmt: skip
+
+PROGRAM = """
+import dspy
+
+class Answer(dspy.Signature):
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+class Answering(dspy.Module):
+    def __init__(self, style: str = "cot"):
+        super().__init__()
+        self.answer = dspy.ChainOfThought(Answer) if style == "cot" else dspy.Predict(Answer)
+
+    def forward(self, question):
+        return self.answer(question=question)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_model_configured() -> Iterator[None]:
+    """What a program configures when it is imported must not reach the next test."""
+    yield
+    dspy.settings.configure(lm=None)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def experiment_of(folder: Path, name: str) -> str:
+    return (folder / "experiments" / name / "experiment.yaml").read_text(encoding="utf-8")
+
+
+def test_a_laboratory_from_nothing_is_complete_and_committed(tmp_path: Path, cli_inside: Cli) -> None:
+    done = cli_inside("init", "lab", cwd=tmp_path, **NOBODY, **SOMEBODY)
+
+    lab = tmp_path / "lab"
+    assert done.code == 0, done.err
+    assert done.err == ""
+    assert "committed what was written" in done.out
+    assert "cd lab" in done.out
+    assert git(lab, "status", "--porcelain") == ""
+    assert "analytics = False" in (lab / ".dvc" / "config").read_text()
+    assert {".env", ".dspylab/"} <= set((lab / ".gitignore").read_text().splitlines())
+    assert ".dspylab" in (lab / ".dvcignore").read_text().splitlines()
+    assert git(lab, "check-ignore", ".env").strip() == ".env"
+    loaded = load(lab / "experiments" / "topics" / "experiment.yaml")
+    assert loaded.experiment.name == "topics"
+    named = experiment_of(lab, "topics").splitlines()[0].partition("$schema=")[2]
+    assert (loaded.folder / named).resolve() == lab / SCHEMA_FILE
+    assert (lab / SCHEMA_FILE).read_text(encoding="utf-8") == schema_text()
+
+
+def test_without_an_identity_it_says_what_to_do(tmp_path: Path, cli_inside: Cli) -> None:
+    done = cli_inside("init", cwd=tmp_path, **NOBODY)
+
+    assert done.code == 0, done.err
+    assert "not committed: git does not know who you are: git config user.name NAME" in done.out
+    assert "cd " not in done.out.partition("Next:")[2]
+
+
+def test_it_adds_to_a_repository_and_overwrites_nothing(tmp_path: Path, cli_inside: Cli) -> None:
+    git(tmp_path, "init", "-q")
+    (tmp_path / ".gitignore").write_text("*.log\n.env\n")
+    (tmp_path / ".env.example").write_text("MINE=\n")
+    mine = tmp_path / "experiments" / "topics" / "program.py"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine = 1\n")
+
+    done = cli_inside("init", cwd=tmp_path)
+
+    assert done.code == 0, done.err
+    lines = (tmp_path / ".gitignore").read_text().splitlines()
+    assert lines[:2] == ["*.log", ".env"]
+    assert lines.count(".env") == 1
+    assert ".dspylab/" in lines
+    assert (tmp_path / ".env.example").read_text() == "MINE=\n"
+    assert mine.read_text() == "mine = 1\n"
+    said = [line.split(maxsplit=1) for line in done.out.splitlines()]
+    for word, path in [
+        ("kept", ".env.example"),
+        ("kept", "experiments/topics/program.py"),
+        ("added", ".gitignore"),
+    ]:
+        assert [word, path] in said
+    assert "not committed: look at what was added" in done.out
+    assert git(tmp_path, "rev-list", "--all") == ""
+
+
+def test_a_second_time_there_is_nothing_to_add(tmp_path: Path, cli_inside: Cli) -> None:
+    cli_inside("init", cwd=tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    done = cli_inside("init", cwd=tmp_path)
+
+    assert "nothing to add: everything is there" in done.out
+    assert "wrote" not in done.out
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    unlike = {path.name for path in before if before[path] != after.get(path)}
+    assert unlike <= {"index"}, unlike  # git's own, which `git status` refreshes
+
+
+def test_a_folder_inside_of_a_repository_is_a_laboratory_of_its_own(tmp_path: Path, cli_inside: Cli) -> None:
+    git(tmp_path, "init", "-q")
+
+    done = cli_inside("init", "labs/one", cwd=tmp_path)
+    synced = cli_inside("sync", cwd=tmp_path / "labs" / "one")
+
+    assert done.code == synced.code == 0, done.err + synced.err
+    assert (tmp_path / "labs" / "one" / ".dvc").is_dir()
+    assert not (tmp_path / ".dvc").exists()
+    assert (tmp_path / "labs" / "one" / "dvc.yaml").is_file()
+
+
+def test_sync_brings_a_copy_of_the_schema_up_to_date_and_no_other_file(
+    tmp_path: Path, cli_inside: Cli
+) -> None:
+    cli_inside("init", cwd=tmp_path)
+    schema = tmp_path / SCHEMA_FILE
+    schema.write_text(schema_text().replace("dspylab experiment", "of last year"))
+    assert cli_inside("sync", cwd=tmp_path).code == 0
+    assert schema.read_text() == schema_text()
+
+    schema.write_text('{"$id": "mine"}')
+    assert cli_inside("sync", cwd=tmp_path).code == 0
+    assert schema.read_text() == '{"$id": "mine"}'
+
+
+@pytest.mark.local
+@pytest.mark.xdist_group("local-model")
+def test_the_example_runs_at_once(tmp_path: Path, cli: Cli) -> None:
+    if not is_present("local/smollm2-135m-instruct", base=tmp_path):
+        pytest.skip("the embedded model is not on this machine")
+    assert cli("init", "lab", cwd=tmp_path, **SOMEBODY).code == 0
+    # Fewer rows show as much: that the program, its data and the model fit together.
+    rows = tmp_path / "lab" / "experiments" / "topics" / "test.jsonl"
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:4]))
+
+    done = cli("run", cwd=tmp_path / "lab", **SOMEBODY)
+
+    assert done.code == 0, done.err
+    assert "smollm2-solved" in done.out
+    assert "4/4" in done.out
+    assert "saved as the DVC experiment" in done.out
+
+
+def test_from_a_program_with_everything(tmp_path: Path, cli_inside: Cli, server: FakeServer) -> None:
+    (tmp_path / "qa.py").write_text(
+        PROGRAM
+        + f"""
+dspy.configure(lm=dspy.LM("openai/fake", api_base="{server.url}", api_key="sk-canary-123", temperature=0.5))
+
+def exact(example, pred, trace=None):
+    return example.answer == pred.answer
+
+def load():
+    raise RuntimeError("nobody asked for it")
+
+trainset = [dspy.Example(question="q", answer="a").with_inputs("question")]
+"""
+    )
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "dev.csv").write_text("question,answer\nWhat is 1+1?,2\nWhat is 2+2?,4\n")
+    (tmp_path / "settings.json").write_text('{"no": "rows"}')
+
+    done = cli_inside("init", "--from", "qa.py", cwd=tmp_path)
+
+    assert done.code == 0, done.err
+    text = experiment_of(tmp_path, "qa")
+    assert "canary" not in text
+    experiment = load(tmp_path / "experiments" / "qa" / "experiment.yaml").experiment
+    assert (experiment.program.path, experiment.program.factory) == ("../../qa.py", "Answering")
+    assert experiment.program.adapter is None
+    assert '# program.style: ["cot"]' in text
+    assert experiment.dataset.inputs == ["question"]
+    assert experiment.dataset.train == "../../qa.py:trainset"
+    assert experiment.dataset.test == "../../data/dev.csv"
+    model = experiment.models["current"]
+    assert (model.model, model.api_base, model.temperature) == ("openai/fake", server.url, 0.5)
+    assert {name: metric.ref for name, metric in experiment.metrics.items()} == {"exact": "../../qa.py:exact"}
+    assert "It calls openai/fake: 1 run over 2 examples." in done.out
+    assert f"{Path('experiments', 'qa', 'experiment.yaml')}:8: the question" in done.out
+
+    ran = cli_inside("run", "--quiet", cwd=tmp_path)
+
+    assert ran.code == 0, ran.err
+    assert len(server.requests) == 2
+
+
+def test_from_a_bare_program(tmp_path: Path, cli_inside: Cli) -> None:
+    """No factory, no data, no metric, no model: an instance is copied, the rest is a pattern to fill in."""
+    (tmp_path / "program.py").write_text('import dspy\nqa = dspy.Predict("question -> answer, score: int")\n')
+
+    done = cli_inside("init", ".", "--from", "program.py", cwd=tmp_path)
+
+    assert done.code == 0, done.err
+    config = next((tmp_path / "experiments").glob("*/experiment.yaml"))
+    experiment = load(config).experiment
+    assert experiment.program.factory == "qa"
+    assert experiment.program.adapter == "json"
+    assert experiment.models["smollm2"].model.startswith("local/")
+    assert experiment.metrics["accuracy"].field == "answer"
+    assert "TODO: score of row 2" in (config.parent / "examples.jsonl").read_text()
+    assert f"{config.parent.relative_to(tmp_path) / 'examples.jsonl'}: put in your own rows" in done.out
+    assert cli_inside("validate", cwd=tmp_path).code == 0
+
+
+def test_a_program_in_a_package_is_named_as_a_module(tmp_path: Path, cli_inside: Cli) -> None:
+    package = tmp_path / "answering_app"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "parts.py").write_text(PROGRAM)
+    (package / "program.py").write_text(
+        "from .parts import Answering\n"
+        "def build():\n    return Answering()\n"
+        "def f1(gold, pred):\n    return 1\n"
+    )
+
+    done = cli_inside("init", "--from", "answering_app/program.py", cwd=tmp_path)
+
+    assert done.code == 0, done.err
+    experiment = load(tmp_path / "experiments" / "answering_app" / "experiment.yaml").experiment
+    assert (experiment.program.module, experiment.program.path) == ("answering_app.program", None)
+    assert experiment.metrics["f1"].ref == "answering_app.program:f1"
+
+
+def test_an_agent_and_a_typed_program(tmp_path: Path, cli_inside: Cli) -> None:
+    """ReAct has predictors of its own, whose fields are not the program's."""
+    (tmp_path / "agent.py").write_text(
+        "import dspy\ndef search(query: str) -> str:\n    return query\n"
+        "def build():\n"
+        "    return dspy.ReAct('question, n: int -> answer: list[str], ok: bool', tools=[search])\n"
+    )
+
+    done = cli_inside("init", "--from", "agent.py", cwd=tmp_path)
+
+    assert done.code == 0, done.err
+    experiment = load(tmp_path / "experiments" / "agent" / "experiment.yaml").experiment
+    assert experiment.dataset.inputs == ["question", "n"]
+    assert '"TODO: ok of row 1"' in (tmp_path / "experiments" / "agent" / "examples.jsonl").read_text()
+    assert list(experiment.metrics) == ["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("source", "factory"),
+    [
+        (PROGRAM + "def make_it() -> dspy.Module:\n    return Answering()\n", "make_it"),
+        (PROGRAM + "def build_program(style='cot'):\n    return Answering(style)\n", "build_program"),
+        (PROGRAM + "def build(style):\n    return Answering(style)\n", "Answering"),
+        (PROGRAM + "class Whole(Answering):\n    pass\n", "Whole  # TODO: or one of Answering"),
+        (
+            PROGRAM + "class Needy(dspy.Module):\n    def __init__(self, k):\n        super().__init__()\n",
+            "Answering",
+        ),
+        (PROGRAM + "qa = Answering()\n", "qa"),
+    ],
+    ids=["annotated", "named", "needs arguments", "last class", "class needs arguments", "instance"],
+)
+def test_the_factory_that_is_found(tmp_path: Path, cli_inside: Cli, source: str, factory: str) -> None:
+    (tmp_path / "qa.py").write_text(source)
+
+    done = cli_inside("init", "--from", "qa.py", cwd=tmp_path)
+
+    assert done.code == 0, done.err
+    assert f"  factory: {factory}\n" in experiment_of(tmp_path, "qa")
+
+
+def test_a_program_below_experiments_gets_its_experiment_beside_it(tmp_path: Path, cli_inside: Cli) -> None:
+    folder = tmp_path / "experiments" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "program.py").write_text(PROGRAM)
+
+    first = cli_inside("init", "--from", "experiments/mine/program.py", cwd=tmp_path)
+    written = experiment_of(tmp_path, "mine")
+    again = cli_inside("init", "--from", "experiments/mine/program.py", cwd=tmp_path)
+
+    assert first.code == again.code == 0, first.err + again.err
+    assert "path: program.py" in written
+    assert "kept    experiments/mine/experiment.yaml" in again.out
+    assert experiment_of(tmp_path, "mine") == written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["init", "notes.txt"], 2, "notes.txt: is a file: name a folder"),
+        (["init", "--from", "none.py"], 2, "none.py: no such file: name the file"),
+        (["init", "--from", "notes.txt"], 2, "notes.txt: is not a Python file: name the file"),
+        (["init", "lab", "--from", "empty.py"], 2, "make the laboratory around it: dspylab init"),
+        (["init", "--from", "empty.py"], 2, "empty.py: has no program"),
+        (["init", "--from", "broken.py"], 2, "broken.py:1: is not valid Python"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    tmp_path: Path, cli_inside: Cli, arguments: list[str], code: int, said: str
+) -> None:
+    (tmp_path / "notes.txt").write_text("")
+    (tmp_path / "empty.py").write_text("import dspy\n")
+    (tmp_path / "broken.py").write_text("def\n")
+
+    done = cli_inside(*arguments, cwd=tmp_path)
+
+    assert done.code == code
+    assert said in done.err
+    assert not list(tmp_path.rglob(".git*")), "the folder is as it was"
+
+
+def test_a_second_experiment_is_named_in_the_next_command(tmp_path: Path, cli_inside: Cli) -> None:
+    cli_inside("init", cwd=tmp_path)
+    (tmp_path / "qa.py").write_text(PROGRAM)
+
+    done = cli_inside("init", "--from", "qa.py", cwd=tmp_path)
+
+    assert "  dspylab run -c experiments/qa/experiment.yaml\n" in done.out
