@@ -12,6 +12,7 @@ from typing import Any
 
 from dspylab.aggregate.summarize import RunRows, summarize
 from dspylab.aggregate.views import plain_metrics, plot_points
+from dspylab.compiled import standing
 from dspylab.errors import DataError
 from dspylab.jsonable import to_json
 from dspylab.laboratory import REPORTED_PACKAGES, Laboratory, versions
@@ -64,7 +65,10 @@ def collect(laboratory: Laboratory, git: GitState | None) -> Collected:
             missing.append(spec.key)
             continue
         info = read_info(read_json(layout.info(spec.key)), str(layout.info(spec.key)))
-        if info.config_hash != laboratory.config_hash(spec, info.versions):
+        needed = laboratory.needed_compiles.get(spec.key)
+        compiled = standing(laboratory, needed) if needed is not None else None
+        has_lost_program = needed is not None and compiled is None
+        if has_lost_program or info.config_hash != laboratory.config_hash(spec, info.versions):
             outdated.append(spec.key)
             continue
         rows = functools.partial(read_rows, layout.raw(spec.key))
@@ -72,7 +76,9 @@ def collect(laboratory: Laboratory, git: GitState | None) -> Collected:
         for name, error in errors.items():
             logger.warning("metric %s of the run %s has no value: %s", name, spec.key, error)
         checked = _checked(rows(), layout.raw(spec.key))
-        found[spec.key] = RunRows(info=info, rows=checked, total=info.total, run_metrics=values)
+        found[spec.key] = RunRows(
+            info=info, rows=checked, total=info.total, run_metrics=values, compiled=compiled
+        )
     summary = summarize(
         experiment,
         found,

@@ -15,10 +15,11 @@ from typing import Any
 
 from dspylab.aggregate.activity import Activity
 from dspylab.aggregate.calls import CallTotals
+from dspylab.aggregate.gains import with_gains
 from dspylab.aggregate.scores import OverSeeds, Scores
 from dspylab.aggregate.stats import distribution
 from dspylab.config.models import Experiment
-from dspylab.records import ExampleCounts, GitState, Rates, RunInfo, RunSummary, Summary
+from dspylab.records import CompileRecord, ExampleCounts, GitState, Rates, RunInfo, RunSummary, Summary
 
 #: Types of metrics whose numbers lie between 0 and 1 whatever the answer.
 _ZERO_TO_ONE = frozenset({
@@ -36,12 +37,14 @@ class RunRows:
         rows: The rows of `raw.jsonl`; read once.
         total: Examples of the test split.
         run_metrics: Values of the metrics over all rows, by name.
+        compiled: What is recorded of its compiled program; None without an optimizer.
     """
 
     info: RunInfo
     rows: Iterable[Mapping[str, Any]]
     total: int
     run_metrics: Mapping[str, float | None] = field(default_factory=dict)
+    compiled: CompileRecord | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,10 +93,14 @@ def summarize(
         bounded=frozenset(name for name, metric in metrics.items() if metric.type in _ZERO_TO_ONE),
     )
     over_seeds = OverSeeds(run.info.coordinates for run in runs.values())
+    compiled = {key: run.compiled for key, run in runs.items() if run.compiled is not None}
     summaries: dict[str, RunSummary] = {}
+    kept: dict[str, Scores] = {}
     for key, run in runs.items():
         summaries[key], scores = summarize_run(run, expected, rates)
         over_seeds.add(key, run.info.coordinates, scores)
+        if compiled:
+            kept[key] = scores
     return Summary(
         experiment=experiment.name,
         description=experiment.description,
@@ -103,7 +110,7 @@ def summarize(
         created_at=created_at,
         versions=versions,
         rates=rates,
-        runs=summaries,
+        runs=with_gains(summaries, kept, compiled, experiment.ranked_by),
         over_seeds=over_seeds.summaries(expected.names, expected.bounded),
     )
 
@@ -142,6 +149,7 @@ def summarize_run(
         run_metrics=dict(run.run_metrics),
         errors=dict(totals.errors.most_common()),
         **call_figures.timings,
+        compile=None,
         example_s=distribution(totals.example_s),
         metric_s=distribution(totals.metric_s),
         throughput_tokens_per_s=(

@@ -30,7 +30,8 @@ def plain_metrics(summary: Summary) -> dict[str, Any]:
     Returns:
         `best`, the complete run with the highest mean, with its name, its mean under the metric's name, its
         median latency and its cost; then the number of complete runs, of failed examples, and what all runs
-        cost. Figures that do not exist are left out, since DVC has no way to show them.
+        and the compiling of their programs cost, each program once. Figures that do not exist are left out,
+        since DVC has no way to show them.
     """
     primary = summary.primary_metric
     name = f"{primary}_mean" if primary in _OWN_COLUMNS else primary
@@ -44,7 +45,8 @@ def plain_metrics(summary: Summary) -> dict[str, Any]:
         plain["best"] = {"run": best, **known}
     plain["complete_runs"] = sum(run.complete for run in summary.runs.values())
     plain["failed_examples"] = sum(run.examples.failed for run in summary.runs.values())
-    costs = [run.cost_usd.total for run in summary.runs.values()]
+    compiled = {run.compile.program: run.compile.cost_usd for run in summary.runs.values() if run.compile}
+    costs = [*(run.cost_usd.total for run in summary.runs.values()), *compiled.values()]
     priced = [cost for cost in costs if cost is not None]
     if len(priced) == len(costs):
         plain["cost_usd"] = _rounded(math.fsum(priced))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +27,7 @@ from dspylab.lm.litellm_engine import litellm_engine
 from dspylab.lm.metered import AsyncMeteredEngine, Endpoint, InnerEngine, MeteredEngine
 from dspylab.lm.native import NativeEngine
 from dspylab.lm.pricing import cost_usd, rates_for
+from dspylab.lm.replies import asking
 from dspylab.lm.routing import Engine, engine_for, native_provider, native_route, wire_model
 from dspylab.lm.threads import prepare_for_threads
 from dspylab.lm.timing import Tokens, reported_tokens
@@ -222,8 +224,9 @@ class MeteredLM(dspy.LM):  # type: ignore[misc]  # dspy has no types
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """As `dspy.LM`."""
         if not kwargs.get("cache", self.cache):
-            return super().__call__(prompt, messages=messages, **kwargs)
-        with recorder.engines_asked() as asked:
+            with self._asking(kwargs):
+                return super().__call__(prompt, messages=messages, **kwargs)
+        with recorder.engines_asked() as asked, self._asking(kwargs):
             answer = super().__call__(prompt, messages=messages, **kwargs)
         if not asked:
             self._record(prepare(self, prompt, messages, kwargs), asynchronous=False)
@@ -232,12 +235,19 @@ class MeteredLM(dspy.LM):  # type: ignore[misc]  # dspy has no types
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """As `dspy.LM`."""
         if not kwargs.get("cache", self.cache):
-            return await super().acall(prompt, messages=messages, **kwargs)
-        with recorder.engines_asked() as asked:
+            with self._asking(kwargs):
+                return await super().acall(prompt, messages=messages, **kwargs)
+        with recorder.engines_asked() as asked, self._asking(kwargs):
             answer = await super().acall(prompt, messages=messages, **kwargs)
         if not asked:
             self._record(prepare(self, prompt, messages, kwargs, asynchronous=True), asynchronous=True)
         return answer
+
+    def _asking(self, kwargs: Mapping[str, Any]) -> AbstractContextManager[None]:
+        """What the engine is not told, for a compile that gives replies again."""
+        rollout_id = kwargs.get("rollout_id", self.kwargs.get("rollout_id"))
+        # A caller that turns the cache off for one call wants a reply of its own.
+        return asking(rollout_id, may_repeat=kwargs.get("cache") is not False)
 
     def _record(self, prepared: Any, *, asynchronous: bool) -> None:
         """Records what DSPy's cache answered: no timing, no cost, and what it would have cost.

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dspy
+from dspy import lm15
 from dspy.utils.callback import BaseCallback
 from dspy.utils.exceptions import AdapterParseError
 
+from dspylab.lm.replies import Replies
 from dspylab.lm.transcript import Transcript
 from dspylab.records import LMCall, Role
 
@@ -60,6 +62,7 @@ class Recorder:
         was_stopped: Set when a call was not made any more, because the run was stopped; shared like `calls`.
         has_ended: Set by the run once it begins nothing more: a call that fails then is not tried again.
         keep_prompts: Whether calls are kept with what was said in them.
+        replies: Where a compile keeps its calls instead of `calls`, and finds replies again; None for others.
     """
 
     names: Mapping[int, str]
@@ -69,6 +72,7 @@ class Recorder:
     was_stopped: threading.Event = field(default_factory=threading.Event)
     has_ended: threading.Event = field(default_factory=threading.Event)
     keep_prompts: bool = False
+    replies: Replies | None = None
 
     def as_role(self, role: Role) -> Recorder:
         """A recorder that adds to the same calls under another role."""
@@ -79,16 +83,28 @@ class Recorder:
             was_stopped=self.was_stopped,
             has_ended=self.has_ended,
             keep_prompts=self.keep_prompts,
+            replies=self.replies,
         )
 
-    def add(self, call: LMCall, said: Callable[[], Transcript]) -> None:
+    def add(
+        self,
+        call: LMCall,
+        said: Callable[[], Transcript],
+        key: str | None = None,
+        response: lm15.Response | None = None,
+    ) -> None:
         """Keeps a call that has ended.
 
         Args:
             call: Its figures.
             said: Gives what was said in it; only called when that is kept.
+            key: What `replies` knows it by.
+            response: Its reply, if it has one.
         """
-        self.calls.append(replace(call, **said()) if self.keep_prompts else call)
+        if self.replies is not None:
+            self.replies.note(call, key, response)
+        else:
+            self.calls.append(replace(call, **said()) if self.keep_prompts else call)
 
     def context(self, **settings: Any) -> Any:
         """`dspy.context` in which every call is recorded here."""
