@@ -170,6 +170,41 @@ def run_one(
 
 
 @app.command(
+    "compile-one",
+    epilog=_example("dspylab compile-one -c experiments/triage/experiment.yaml optimizer=fewshot"),
+)
+def compile_one(
+    coordinates: Coordinates = None,
+    config: Config = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compile again, and call everything again.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Compile one program, unless it stands. This is the command of each DVC stage that compiles."""
+    from dspylab.commands.compile_one import compile_one_program
+
+    _log(verbose)
+    compile_one_program(config, coordinates or [], fresh=fresh, quiet=quiet)
+
+
+@app.command(
+    "diff-program",
+    epilog=_example("dspylab diff-program none fewshot-smollm2 -c experiments/triage/experiment.yaml"),
+)
+def diff_program(
+    first: Annotated[str, typer.Argument(help="A program or run; none for the program as it is built.")],
+    second: Annotated[str, typer.Argument(help="The other one.")],
+    config: Config = None,
+    verbose: Verbose = False,
+) -> None:
+    """Show what an optimizer changed: instructions and demonstrations of two programs, line by line."""
+    from dspylab.commands.programs import diff_programs
+
+    _log(verbose)
+    diff_programs(config, first, second)
+
+
+@app.command(
     epilog=_example(
         "dspylab plan             # what would be executed, and why",
         "dspylab plan --pilot 5   # 5 examples of each run: what will the rest cost?",
@@ -285,7 +320,7 @@ def main() -> None:
 #: typer has a click of its own, which it does not export as a whole.
 _CommandLineError = typer.BadParameter.__mro__[2]
 #: Commands that call models: a reader of their output that goes away stops no work that is paid for.
-_LONG_COMMANDS = frozenset({"run", "run-one"})
+_LONG_COMMANDS = frozenset({"run", "run-one", "compile-one"})
 _BROKEN = 70
 
 

@@ -9,21 +9,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from dspylab.config.axes import NO_OPTIMIZER
 from dspylab.config.load import LoadedExperiment, load
 from dspylab.config.models import Experiment
 from dspylab.errors import EnvironmentProblem, UsageError
 from dspylab.lm.keys import ambient_base, read_environment, without_login
 from dspylab.plan.answers import answers_hash
-from dspylab.plan.identity import config_hash
+from dspylab.plan.compiles import compiles, distinct_compiles
+from dspylab.plan.identity import compile_hash, config_hash, digest
 from dspylab.plan.runs import plan_runs
 from dspylab.program.dataset import Splits, file_digest, load_splits
-from dspylab.program.footprint import code_files, code_references, data_files
+from dspylab.program.footprint import code_files, code_references, data_files, training_files
 from dspylab.program.load import Code
 from dspylab.record.answers import EarlierRows, KeptAnswers
 from dspylab.record.journal import begins_anew
 from dspylab.record.layout import Layout, find_root
-from dspylab.records import RunSpec
+from dspylab.records import JSON, CompileSpec, DataRow, RunSpec
 
 #: Packages whose version shapes prompts and replies, so that a new one means new results.
 DECISIVE_PACKAGES = ("dspy",)
@@ -62,6 +62,16 @@ class Laboratory:
         return next(run for run in self.runs if run.key == key)
 
     @functools.cached_property
+    def needed_compiles(self) -> dict[str, CompileSpec]:
+        """Run key to the compile that it needs, for the runs that have an optimizer."""
+        return compiles(self.runs)
+
+    @property
+    def compiles(self) -> tuple[CompileSpec, ...]:
+        """The programs that the runs need compiled, each once, in the order of the matrix."""
+        return distinct_compiles(self.needed_compiles)
+
+    @functools.cached_property
     def code_files(self) -> dict[Path, str]:
         """Python files of the repository that the experiment's code consists of, with their digests.
 
@@ -87,6 +97,11 @@ class Laboratory:
     def data_files(self) -> dict[Path, str]:
         """Dataset files with their digests."""
         return {path: file_digest(path) for path in data_files(self.experiment, self.layout.folder)}
+
+    @property
+    def training_files(self) -> list[Path]:
+        """Those of the dataset files that optimizers learn from."""
+        return training_files(self.experiment, self.layout.folder)
 
     @functools.cached_property
     def splits(self) -> Splits:
@@ -129,18 +144,12 @@ class Laboratory:
             made_with: Package versions that its results were made with; default: those installed.
         """
         files = self._relative({**self.code_files, **self.data_files})
-        return config_hash(self.resolved, run, files, _decisive(made_with))
+        return config_hash(self.resolved, run, files, _decisive(made_with), self.program_digest(run))
 
     def answers_hash(self, run: RunSpec) -> str:
-        """Digest of what decides the answers of a run's program: all but the metrics and what they need.
-
-        What an optimizer made of the program depends on metrics. So for a run that has one it is the digest
-        of everything.
-        """
-        if run.optimizer != NO_OPTIMIZER:
-            return self.config_hash(run)
+        """Digest of what decides the answers of a run's program: all but the metrics and what they need."""
         files = self._relative({**self._answer_files, **self.data_files})
-        return answers_hash(self.resolved, run, files, _decisive(None))
+        return answers_hash(self.resolved, run, files, _decisive(None), self.program_digest(run))
 
     def earlier_rows(self, run: RunSpec) -> EarlierRows:
         """Rows of earlier sessions whose answers are those of the run, for what its journal has not."""
@@ -148,6 +157,29 @@ class Laboratory:
             return EarlierRows(())
         kept = KeptAnswers(self.layout, run.key, self.answers_hash(run), self.config_hash(run))
         return EarlierRows(kept.sources())
+
+    def compile_hash(self, spec: CompileSpec, made_with: Mapping[str, str] | None = None) -> str:
+        """Digest of everything that decides a compiled program.
+
+        Args:
+            spec: The compile.
+            made_with: Package versions that it was compiled with; default: those installed.
+        """
+        code = self._relative(self.code_files)
+        return compile_hash(self.resolved, spec, code, self._training_digest, _decisive(made_with))
+
+    def program_digest(self, run: RunSpec) -> str | None:
+        """Digest of the compiled program of a run as it lies there; None if it has or needs none."""
+        spec = self.needed_compiles.get(run.key)
+        path = None if spec is None else self.layout.program(spec.key)
+        return file_digest(path) if path is not None and path.is_file() else None
+
+    @functools.cached_property
+    def _training_digest(self) -> str:
+        def content(rows: tuple[DataRow, ...]) -> list[list[dict[str, JSON]]]:
+            return [[dict(row.inputs), dict(row.labels)] for row in rows]
+
+        return digest([content(self.splits.train), content(self.splits.validation)])
 
     def _relative(self, files: Mapping[Path, str]) -> dict[str, str]:
         return {

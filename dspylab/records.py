@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 RAW_SCHEMA_VERSION = 1
+COMPILE_SCHEMA_VERSION = 1
 SUMMARY_SCHEMA_VERSION = 1
 
 JSON = None | bool | int | float | str | list[Any] | dict[str, Any]
@@ -41,6 +42,31 @@ class RunSpec:
     optimizer: str = "none"
     compile_model: str | None = None
     seed: int = 0
+    adapter: str | None = None
+    program_args: Mapping[str, JSON] = field(default_factory=dict)
+    lm_settings: Mapping[str, JSON] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileSpec:
+    """One program to compile: everything that says which one this is. Several runs may share it.
+
+    Attributes:
+        key: Unique, readable name; safe as a DVC stage item and as a file name.
+        coordinates: Axis name to value, as in the runs that need it; `model` is the one that compiles.
+        optimizer: Id of the optimizer.
+        model: Id of the model that it compiles with.
+        seed: Seed of the optimizer and of the order of the training examples; None leaves both as they are.
+        adapter: As in RunSpec.
+        program_args: As in RunSpec.
+        lm_settings: Request settings laid over the model's entry.
+    """
+
+    key: str
+    coordinates: Mapping[str, JSON]
+    optimizer: str
+    model: str
+    seed: int | None = None
     adapter: str | None = None
     program_args: Mapping[str, JSON] = field(default_factory=dict)
     lm_settings: Mapping[str, JSON] = field(default_factory=dict)
@@ -269,6 +295,71 @@ class RunInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationScore:
+    """How the compiled program scored on the validation examples, by the metric that was optimized.
+
+    Attributes:
+        metric: Name of the metric.
+        score: Its mean and interval.
+        failed: Examples without a score.
+    """
+
+    metric: str
+    score: MetricSummary
+    failed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileRecord:
+    """What ``programs/<key>.record.json`` says about a compiled program, beside the program itself.
+
+    Attributes:
+        program: Key of the compiled program.
+        coordinates: Axis name to value; `model` is the one that compiled.
+        compile_hash: Digest of everything that decides the compiled program.
+        program_sha256: Digest of the program's file.
+        optimizer: Type of the optimizer, or ``path:name``.
+        params: Its parameters, as the experiment file gives them.
+        metric: Name of the metric that it optimized.
+        models: Role (`task` for the program's own) to id of the model.
+        seed: Seed that it was given; None when the matrix has none.
+        train: Training examples.
+        validation: Validation examples.
+        validation_score: The score on them; None when there are none or none could be scored.
+        compile_s: Time that it took, over all sessions when it was interrupted.
+        calls: Calls that were sent, over all sessions; replies that were given again are not in it.
+        failed_calls: Those of them without a reply.
+        prompt_tokens: Sum.
+        completion_tokens: Sum.
+        cost_usd: US dollars; None when a call has no price.
+        rates: Model id to the price rates used, None where no price is known.
+        versions: Package name to version.
+    """
+
+    program: str
+    coordinates: Mapping[str, JSON]
+    compile_hash: str
+    program_sha256: str
+    optimizer: str
+    params: Mapping[str, JSON]
+    metric: str
+    models: Mapping[str, str]
+    seed: int | None
+    train: int
+    validation: int
+    validation_score: ValidationScore | None
+    compile_s: float
+    calls: int
+    failed_calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
+    rates: Mapping[str, Rates | None]
+    versions: Mapping[str, str]
+    schema_version: int = COMPILE_SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
     """Prices of a model in US dollars per million tokens, and where they come from.
 
@@ -445,6 +536,47 @@ class Concurrency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """A difference of the primary metric between two runs, over the examples that both have scored.
+
+    Attributes:
+        baseline: Key of the run without an optimizer that is otherwise the same.
+        difference: Mean of the run's score minus the baseline's, example by example.
+        ci95: Lower and upper end of its 95% interval; None for fewer than two examples.
+        n: Examples that both have scored.
+    """
+
+    baseline: str
+    difference: float
+    ci95: tuple[float, float] | None
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCompile:
+    """The compiled program of a run: what it cost, and what it gained.
+
+    Attributes:
+        program: Key of the compiled program, which other runs may share.
+        cost_usd: What compiling it cost, once for all its runs; None when a call has no price.
+        calls: Calls that compiling it took.
+        compile_s: Time that compiling it took.
+        validation_score: Mean score on the validation examples; None without them.
+        gain: Over the same run without an optimizer; None when there is no such run.
+        cost_per_point_usd: `cost_usd` / (100 x `gain.difference`), one point being 0.01 of the primary
+            metric; None unless the gain is above zero.
+    """
+
+    program: str
+    cost_usd: float | None
+    calls: int
+    compile_s: float
+    validation_score: float | None
+    gain: Gain | None
+    cost_per_point_usd: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
     """One run of ``summary.json``. Timings are of task calls that were sent and succeeded.
 
@@ -476,6 +608,7 @@ class RunSummary:
         calls: Counts over the calls of all roles.
         predictors: Name of a predictor to its figures; calls outside of any predictor are under ``(none)``.
         cost_usd: Cost by role.
+        compile: The compiled program that it ran; None without an optimizer.
         versions: Package name to version.
     """
 
@@ -507,6 +640,7 @@ class RunSummary:
     predictors: Mapping[str, PredictorSummary]
     cost_usd: CostSummary
     versions: Mapping[str, str]
+    compile: RunCompile | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

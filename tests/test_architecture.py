@@ -37,7 +37,14 @@ HEAVY = frozenset(
     }
 )
 MAY_IMPORT_DVC = ("dspylab.pipeline.repo",)
-MAY_IMPORT_DSPY = ("dspylab.execute", "dspylab.lm", "dspylab.metrics", "dspylab.program", "dspylab.testing")
+MAY_IMPORT_DSPY = (
+    "dspylab.execute",
+    "dspylab.lm",
+    "dspylab.metrics",
+    "dspylab.optimize",
+    "dspylab.program",
+    "dspylab.testing",
+)
 # `python -m dspylab.testing` is a command of its own: it prints where its server listens.
 MAY_PRINT = ("dspylab.cli", "dspylab.commands", "dspylab.testing.__main__")
 MAY_IMPORT_CLI = ("dspylab.__main__",)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from dspylab.config.models import Experiment
 from dspylab.config.values import canonical
 from dspylab.pipeline.stages import arguments, parse_coordinate
-from dspylab.plan.identity import config_hash, digest, param_addresses, resolved_model
+from dspylab.plan.compiles import compiles, distinct_compiles
+from dspylab.plan.identity import compile_addresses, config_hash, digest, param_addresses, resolved_model
 from dspylab.plan.matrix import MAX_KEY_LENGTH, MatrixProblem, axis_values, canonical_order, expand, run_keys
 from dspylab.records import RunSpec
 
@@ -123,7 +124,14 @@ def naive(matrix: Mapping[str, Any]) -> list[dict[str, Any]]:
                 return True
         return False
 
-    return [cell for cell in product if not excluded(cell)] + list(matrix["include"])
+    def compiled(cell: Mapping[str, Any]) -> dict[str, Any]:
+        """Without an optimizer there is no model that compiles."""
+        has_optimizer = cell.get("optimizer", "none") != "none"
+        return {name: value for name, value in cell.items() if has_optimizer or name != "compile_model"}
+
+    kept = [compiled(cell) for cell in product if not excluded(cell)]
+    distinct = list({canonical(cell): cell for cell in kept}.values())
+    return (distinct if "compile_model" in axes else kept) + [compiled(cell) for cell in matrix["include"]]
 
 
 def unordered(cells: list[dict[str, Any]]) -> list[str]:
@@ -389,8 +397,12 @@ def test_a_run_reads_the_keys_that_decide_it_and_stand_in_the_file() -> None:
         "models.tiny.temperature",
         "models.tiny.max_tokens",
     ]
-    assert {"models.mini.model", "models.mini.params", "optimizers.gepa"} <= set(optimized)
-    assert "models.mini.num_retries" not in optimized
+    # What decides its program is read by the compile, which the run depends on through that program.
+    assert optimized == plain
+    (spec,) = distinct_compiles(compiles(expand(lab)))
+    compiled = compile_addresses(lab, spec, document)
+    assert {"models.mini.model", "models.mini.params", "optimizers.gepa"} <= set(compiled)
+    assert "models.mini.num_retries" not in compiled
 
 
 @given(value=VALUES)

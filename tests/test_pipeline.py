@@ -157,6 +157,7 @@ def entry_of(document: dict[str, Any], config: str = "experiments/x/experiment.y
         config=PurePosixPath(config),
         code=[str(folder / "program.py"), str(folder / "helper.py")],
         data=[str(folder / "rows.jsonl")],
+        training=[str(folder / "rows.jsonl")],
         document=document,
         endpoints={},
     )

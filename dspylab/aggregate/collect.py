@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dspylab.aggregate.summarize import RunRows, plain_metrics, summarize
+from dspylab.compiled import standing
 from dspylab.errors import DataError
 from dspylab.jsonable import to_json
 from dspylab.laboratory import REPORTED_PACKAGES, Laboratory, versions
@@ -60,14 +61,19 @@ def collect(laboratory: Laboratory, git: GitState | None) -> Collected:
             missing.append(spec.key)
             continue
         info = read_info(read_json(layout.info(spec.key)), str(layout.info(spec.key)))
-        if info.config_hash != laboratory.config_hash(spec, info.versions):
+        needed = laboratory.needed_compiles.get(spec.key)
+        compiled = standing(laboratory, needed) if needed is not None else None
+        has_lost_program = needed is not None and compiled is None
+        if has_lost_program or info.config_hash != laboratory.config_hash(spec, info.versions):
             outdated.append(spec.key)
             continue
         rows = functools.partial(read_rows, layout.raw(spec.key))
         values, errors = evaluate(over_rows, rows)
         for name, error in errors.items():
             logger.warning("metric %s of the run %s has no value: %s", name, spec.key, error)
-        found[spec.key] = RunRows(info=info, rows=rows(), total=info.total, run_metrics=values)
+        found[spec.key] = RunRows(
+            info=info, rows=rows(), total=info.total, run_metrics=values, compiled=compiled
+        )
     summary = summarize(
         experiment,
         found,

@@ -16,10 +16,11 @@ from typing import Any
 
 from dspylab.aggregate.activity import Activity
 from dspylab.aggregate.calls import CallTotals
+from dspylab.aggregate.gains import with_gains
 from dspylab.aggregate.scores import OverSeeds, Scores
 from dspylab.aggregate.stats import distribution
 from dspylab.config.models import Experiment
-from dspylab.records import ExampleCounts, GitState, Rates, RunInfo, RunSummary, Summary
+from dspylab.records import CompileRecord, ExampleCounts, GitState, Rates, RunInfo, RunSummary, Summary
 
 #: Types of metrics whose numbers lie between 0 and 1 whatever the answer.
 _ZERO_TO_ONE = frozenset({
@@ -41,12 +42,14 @@ class RunRows:
         rows: The rows of `raw.jsonl`; read once.
         total: Examples of the test split.
         run_metrics: Values of the metrics over all rows, by name.
+        compiled: What is recorded of its compiled program; None without an optimizer.
     """
 
     info: RunInfo
     rows: Iterable[Mapping[str, Any]]
     total: int
     run_metrics: Mapping[str, float | None] = field(default_factory=dict)
+    compiled: CompileRecord | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,10 +98,14 @@ def summarize(
         bounded=frozenset(name for name, metric in metrics.items() if metric.type in _ZERO_TO_ONE),
     )
     over_seeds = OverSeeds(run.info.coordinates for run in runs.values())
+    compiled = {key: run.compiled for key, run in runs.items() if run.compiled is not None}
     summaries: dict[str, RunSummary] = {}
+    kept: dict[str, Scores] = {}
     for key, run in runs.items():
         summaries[key], scores = summarize_run(run, expected, rates)
         over_seeds.add(key, run.info.coordinates, scores)
+        if compiled:
+            kept[key] = scores
     return Summary(
         experiment=experiment.name,
         description=experiment.description,
@@ -108,7 +115,7 @@ def summarize(
         created_at=created_at,
         versions=versions,
         rates=rates,
-        runs=summaries,
+        runs=with_gains(summaries, kept, compiled, experiment.ranked_by),
         over_seeds=over_seeds.summaries(expected.names, expected.bounded),
     )
 
@@ -147,6 +154,7 @@ def summarize_run(
         run_metrics=dict(run.run_metrics),
         errors=dict(totals.errors.most_common()),
         **call_figures.timings,
+        compile=None,
         example_s=distribution(totals.example_s),
         metric_s=distribution(totals.metric_s),
         throughput_tokens_per_s=(
@@ -170,8 +178,9 @@ def plain_metrics(summary: Summary) -> dict[str, Any]:
 
     Returns:
         ``{<primary metric>: {run: mean}, "best": {…}, "failed": n, "cost_usd": total}``. `best` is the
-        complete run with the highest mean: its mean, median latency and cost. Figures that do not
-        exist are left out, since DVC has no way to show them.
+        complete run with the highest mean: its mean, median latency and cost. `cost_usd` is that of all
+        runs and of compiling their programs, each once. Figures that do not exist are left out, since DVC
+        has no way to show them.
     """
     primary = summary.primary_metric
     name = f"{primary}_mean" if primary in _OWN_COLUMNS else primary
@@ -179,7 +188,8 @@ def plain_metrics(summary: Summary) -> dict[str, Any]:
     ranked = {key: run.metrics[primary].mean for key, run in summary.runs.items() if primary in run.metrics}
     known = {key: mean for key, mean in ranked.items() if mean is not None}
     complete = {key: value for key, value in known.items() if summary.runs[key].complete}
-    costs = [run.cost_usd.total for run in summary.runs.values()]
+    compiled = {run.compile.program: run.compile.cost_usd for run in summary.runs.values() if run.compile}
+    costs = [*(run.cost_usd.total for run in summary.runs.values()), *compiled.values()]
     priced = [cost for cost in costs if cost is not None]
     plain: dict[str, Any] = {}
     if known:

@@ -58,6 +58,29 @@ def raise_unless_complete(execution: Execution, stop: Stop) -> None:
     )
 
 
+def raise_unless_compiled(execution: Execution, stop: Stop) -> None:
+    """Says why a program is not compiled, if one is not. Of the errors of `raise_unless_complete`."""
+    left = [report for report in execution.compiles if report.record is None]
+    if not left:
+        return
+    kept = "what it paid for is kept"
+    if stop.requested:
+        raise Interrupted(f"stopped: {kept}", remedy="the same command goes on where it stopped")
+    if execution.exhausted is not None:
+        remedy = "raise it and run the same command again: only what is missing is called"
+        raise BudgetExhausted(f"{execution.exhausted}; {kept}", remedy=remedy)
+    problem: type[DspylabError] = RunsIncomplete
+    if left[0].refused:
+        problem = EndpointError
+    elif left[0].held:
+        problem = RepositoryError
+    raise problem(
+        f"is not compiled: {left[0].stopped}",
+        where=left[0].program,
+        remedy=f"mend the cause and run the same command again; {kept}",
+    )
+
+
 def _raise_budget(spent: Spending, kept: int, total: int) -> str:
     """What the rest would take at the pace so far."""
     advice = "raise it and run the same command again: only what is missing is called"

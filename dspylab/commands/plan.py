@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from dspylab.commands.console import console, note
 from dspylab.commands.find import find_config
+from dspylab.commands.programs import plan_compiles
 from dspylab.commands.sync import pipeline_entry
+from dspylab.errors import UsageError
 from dspylab.laboratory import Laboratory, open_laboratory
 from dspylab.lm.routing import engine_for
+from dspylab.pipeline.states import RunState
 from dspylab.record.journal import peek
 from dspylab.records import RunSpec
+from dspylab.report.programs import compiles_table
 from dspylab.report.tables import PlanRow, plan_table
 
 
@@ -28,10 +33,17 @@ def show_plan(config: Path | None, pilot: int | None) -> None:
 
     laboratory = open_laboratory(find_config(config))
     repository = open_repository(laboratory.layout.root)
-    states = repository.states(pipeline_entry(laboratory), [run.key for run in laboratory.runs])
+    entry = pipeline_entry(laboratory)
+    states = repository.states(entry, [run.key for run in laboratory.runs])
+    programs = plan_compiles(laboratory, repository.compile_states(entry, _compile_keys(laboratory)))
+    to_compile = {program.program for program in programs if program.state != "done"}
     rows = []
     for run in laboratory.runs:
         state = states[run.key]
+        needed = laboratory.needed_compiles.get(run.key)
+        if needed is not None and needed.key in to_compile:
+            reasons = (f"its program {needed.key} is to be compiled",)
+            state = RunState("missing" if state.state == "missing" else "stale", reasons)
         kept = 0 if state.state == "done" else _kept(laboratory, run.key)
         model = laboratory.experiment.models[run.model]
         rows.append(
@@ -48,13 +60,39 @@ def show_plan(config: Path | None, pilot: int | None) -> None:
                 engine=engine_for(run.model, model),
             )
         )
+    if programs:
+        console().print(compiles_table(programs))
     console().print(plan_table(rows, laboratory.experiment.name))
-    todo = sum(row.state != "done" for row in rows)
-    note(f"{len(rows)} runs, {todo} to execute" if todo else f"{len(rows)} runs, nothing to do")
+    todo = [row.run for row in rows if row.state != "done"]
+    first = f"{len(programs)} programs, {len(to_compile)} to compile; " if programs else ""
+    note(f"{first}{len(rows)} runs, " + (f"{len(todo)} to execute" if todo else "nothing to do"))
     if pilot is not None and todo:
         from dspylab.commands.pilot import run_pilot
 
-        run_pilot(laboratory, [row.run for row in rows if row.state != "done"], pilot)
+        run_pilot(laboratory, _with_program(laboratory, todo, to_compile), pilot)
+
+
+def _compile_keys(laboratory: Laboratory) -> list[str]:
+    return [spec.key for spec in laboratory.compiles]
+
+
+def _with_program(laboratory: Laboratory, runs: Sequence[str], to_compile: Collection[str]) -> list[str]:
+    """The runs that a pilot can execute. To compile is the dear step that a pilot is made before.
+
+    Raises:
+        UsageError: If there are none.
+    """
+    needed = laboratory.needed_compiles
+    able = [run for run in runs if run not in needed or needed[run].key not in to_compile]
+    if not able:
+        raise UsageError(
+            "no run can have a pilot: their programs are not compiled",
+            where="--pilot",
+            remedy="compile one first: `dspylab compile-one`",
+        )
+    if len(able) < len(runs):
+        note(f"{len(runs) - len(able)} runs have no pilot, as their programs are not compiled")
+    return able
 
 
 def _answered(laboratory: Laboratory, run: RunSpec) -> list[str]:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dspylab.execute.active import Observer, RunReport
+from dspylab.execute.compile import CompileReport
 from dspylab.execute.rescore import new_calls
 from dspylab.records import ExampleFailure, ExampleOutcome
 from dspylab.report.numbers import cost, duration, number
@@ -91,6 +92,12 @@ class Quiet:
     def limited_by(self, limits: Limits) -> None:
         """Nothing."""
 
+    def compiling(self, program: str) -> None:
+        """Nothing."""
+
+    def compiled(self, report: CompileReport) -> None:
+        """Nothing."""
+
     def begun(self, run: str, total: int, kept: int) -> None:
         """Nothing."""
 
@@ -106,6 +113,19 @@ class Events:
 
     def limited_by(self, limits: Limits) -> None:
         """Nothing."""
+
+    def compiling(self, program: str) -> None:
+        """Prints that a compile begins."""
+        self._print("compile_begun", program=program)
+
+    def compiled(self, report: CompileReport) -> None:
+        """Prints how a compile ended."""
+        record = report.record
+        figures = {} if record is None else {"calls": record.calls, "cost_usd": record.cost_usd}
+        complete = record is not None
+        self._print(
+            "compile_ended", program=report.program, complete=complete, stopped=report.stopped, **figures
+        )
 
     def begun(self, run: str, total: int, kept: int) -> None:
         """Prints that a run begins."""
@@ -144,6 +164,14 @@ class Lines:
     def limited_by(self, limits: Limits) -> None:
         """Nothing."""
 
+    def compiling(self, program: str) -> None:
+        """Prints that a compile begins."""
+        print(f"{program}: compiling", flush=True)
+
+    def compiled(self, report: CompileReport) -> None:
+        """Prints how a compile ended."""
+        print(_compile_line(report), flush=True)
+
     def begun(self, run: str, total: int, kept: int) -> None:
         """Prints that a run begins."""
         self._tallies[run] = RunTally(total=total, done=kept)
@@ -175,6 +203,7 @@ class LiveView:
         self._metric = metric
         self._live = live
         self._tallies: dict[str, RunTally] = {}
+        self._compiling: list[str] = []
         self._drawn = 0.0
         self._calls = 0
         self._began = time.monotonic()
@@ -183,6 +212,17 @@ class LiveView:
     def limited_by(self, limits: Limits) -> None:
         """Remembers how to ask what the limiter does."""
         self._limits = limits
+
+    def compiling(self, program: str) -> None:
+        """Adds a row."""
+        self._compiling.append(program)
+        self._draw(now=True)
+
+    def compiled(self, report: CompileReport) -> None:
+        """Moves a row to the lines above the table."""
+        self._compiling.remove(report.program)
+        self._live.console.print(_compile_line(report), markup=False, highlight=False)
+        self._draw(now=True)
 
     def begun(self, run: str, total: int, kept: int) -> None:
         """Adds a row."""
@@ -216,6 +256,8 @@ class LiveView:
 
         elapsed_s = time.monotonic() - self._began
         table = Table(box=None, pad_edge=False, show_header=False)
+        for program in self._compiling[:_SHOWN_RUNS]:
+            table.add_row(Text(program, overflow="ellipsis"), "", Text("compiling"))
         for run, tally in list(self._tallies.items())[:_SHOWN_RUNS]:
             bar = ProgressBar(total=max(tally.total, 1), completed=tally.done, width=20)
             table.add_row(Text(run, overflow="ellipsis"), bar, Text(tally.line(self._metric)))
@@ -231,6 +273,21 @@ class LiveView:
             Text(f"and {hidden} more runs" if hidden > 0 else "", style="dim"), "", Text(foot, style="dim")
         )
         return table
+
+
+def _compile_line(report: CompileReport) -> str:
+    record = report.record
+    if record is None:
+        # A refusal is said once, at the end, for all its runs.
+        return f"{report.program}: not compiled" + ("" if report.refused else f": {report.stopped}")
+    parts = [f"{record.calls} calls"]
+    if record.cost_usd:
+        parts.append(cost(record.cost_usd))
+    if record.validation_score is not None:
+        parts.append(
+            f"validation {record.validation_score.metric} {number(record.validation_score.score.mean)}"
+        )
+    return f"{report.program}: compiled in {duration(record.compile_s)}: {', '.join(parts)}"
 
 
 def _ending(report: RunReport) -> str:

@@ -10,6 +10,7 @@ from dspylab.aggregate.collect import collect
 from dspylab.commands.console import console, note
 from dspylab.commands.find import find_config
 from dspylab.commands.sync import pipeline_entry
+from dspylab.compiled import standing
 from dspylab.laboratory import Laboratory, open_laboratory
 from dspylab.pipeline.dvcfile import upsert
 from dspylab.pipeline.git import SavedExperiment
@@ -19,7 +20,6 @@ from dspylab.report.tables import results_table
 from dspylab.scaffold.editors import refresh_schema
 
 if TYPE_CHECKING:
-    from dspylab.execute.active import RunReport
     from dspylab.execute.pool import Stop
     from dspylab.execute.runs import Execution
     from dspylab.pipeline.repo import Repository
@@ -43,14 +43,14 @@ def run_experiment(config: Path | None, *, fresh: bool, quiet: bool, json_events
     repository = open_repository(laboratory.layout.root)
     upsert(repository.root, entry)
     refresh_schema(laboratory.loaded.path, repository.root)
-    stale, restored = _stale(laboratory, repository, entry, fresh=fresh)
-    if not stale and not restored and repository.summary_state(entry).state == "done":
+    todo = _Todo(laboratory, repository, entry, fresh=fresh)
+    if todo.is_empty and repository.summary_state(entry).state == "done":
         note(f"{laboratory.experiment.name}: all {len(laboratory.runs)} runs are done: nothing to do", silent)
         return
-    if restored:
-        note(f"{len(restored)} runs come from the cache of DVC", silent)
-    execution, stop = _execute(laboratory, stale, fresh=fresh, quiet=quiet, json_events=json_events)
-    summary = _record(laboratory, repository, entry, execution.reports if execution else [])
+    if todo.restored:
+        note(f"{len(todo.restored)} runs come from the cache of DVC", silent)
+    execution, stop = _execute(laboratory, todo, fresh=fresh, quiet=quiet, json_events=json_events)
+    summary = _record(laboratory, repository, entry, execution)
     if not json_events:
         console().print(results_table(summary))
     if stop is not None and stop.requested:
@@ -64,20 +64,64 @@ def run_experiment(config: Path | None, *, fresh: bool, quiet: bool, json_events
         raise_unless_complete(execution, stop)
 
 
-def _stale(
+class _Todo:
+    """What is to be done.
+
+    Attributes:
+        runs: Keys of the runs to execute, in matrix order, those included that wait for their program.
+        compiles: Keys of the programs to compile.
+        restored: Keys of the runs that came back from DVC's caches.
+    """
+
+    def __init__(
+        self, laboratory: Laboratory, repository: Repository, entry: PipelineEntry, *, fresh: bool
+    ) -> None:
+        self._laboratory = laboratory
+        self._repository = repository
+        self._entry = entry
+        self._fresh = fresh
+        self.restored: set[str] = set()
+        self.compiles = compiles_to_do(laboratory, repository, entry, fresh=fresh)
+        waiting = {run for run, spec in laboratory.needed_compiles.items() if spec.key in self.compiles}
+        keys = [run.key for run in laboratory.runs]
+        stale = waiting | set(self.stale([key for key in keys if key not in waiting]))
+        self.runs = [key for key in keys if key in stale]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is to be executed and nothing came back."""
+        return not (self.runs or self.compiles or self.restored)
+
+    def stale(self, keys: list[str]) -> list[str]:
+        """Those of some runs, whose programs stand, that are to be executed; others are restored."""
+        laboratory, repository = self._laboratory, self._repository
+        # What the runs read is remembered by this, for when they are recorded.
+        states = repository.states(self._entry, keys)
+        if self._fresh:
+            return keys
+        stale = [key for key in keys if states[key].state != "done"]
+        _drop_recorded(laboratory, [key for key in keys if states[key].state == "done"])
+        # What an interrupted session began, an interrupted `--fresh` included, goes on instead.
+        begun = {key for key in stale if _is_begun(laboratory, key)}
+        unknown = [key for key in stale if key not in begun]
+        restored = repository.restore(self._entry, unknown) if unknown else set()
+        self.restored |= restored
+        return [key for key in stale if key not in restored]
+
+
+def compiles_to_do(
     laboratory: Laboratory, repository: Repository, entry: PipelineEntry, *, fresh: bool
-) -> tuple[list[str], set[str]]:
-    """Keys of the runs to execute, in matrix order, and of those that came back from DVC's caches."""
-    keys = [run.key for run in laboratory.runs]
-    states = repository.states(entry, keys)
+) -> list[str]:
+    """Keys of the programs to compile. Those that stand although DVC does not think so are recorded."""
+    keys = [spec.key for spec in laboratory.compiles]
+    states = repository.compile_states(entry, keys)
     if fresh:
-        return keys, set()
-    stale = [key for key in keys if states[key].state != "done"]
-    _drop_recorded(laboratory, [key for key in keys if states[key].state == "done"])
-    # What an interrupted session began, an interrupted `--fresh` included, goes on instead.
-    begun = {key for key in stale if _is_begun(laboratory, key)}
-    restored = repository.restore(entry, [key for key in stale if key not in begun]) if stale else set()
-    return [key for key in stale if key not in restored], restored
+        return keys
+    stale = [spec for spec in laboratory.compiles if states[spec.key].state != "done"]
+    standing_keys = [spec.key for spec in stale if standing(laboratory, spec) is not None]
+    if standing_keys:
+        repository.commit(entry, [], compiles=standing_keys, summary=False)
+    return [spec.key for spec in stale if spec.key not in standing_keys]
 
 
 def _is_begun(laboratory: Laboratory, key: str) -> bool:
@@ -95,28 +139,33 @@ def _drop_recorded(laboratory: Laboratory, keys: Sequence[str]) -> None:
 
 
 def _execute(
-    laboratory: Laboratory, keys: Sequence[str], *, fresh: bool, quiet: bool, json_events: bool
+    laboratory: Laboratory, todo: _Todo, *, fresh: bool, quiet: bool, json_events: bool
 ) -> tuple[Execution | None, Stop | None]:
-    if not keys:
+    if not todo.runs and not todo.compiles:
         return None, None
     # Heavy: they import dspy, which a run that has nothing to do does not need.
     from dspylab.commands.interrupt import stopping_on_signals
     from dspylab.commands.progress import observing
-    from dspylab.execute.runs import execute_runs
+    from dspylab.execute.runs import Compiling, execute_runs
 
+    compiling = Compiling(todo.compiles, todo.stale)
     metric = laboratory.experiment.ranked_by
     with stopping_on_signals() as stop, observing(metric, quiet=quiet, json_events=json_events) as observer:
-        return execute_runs(laboratory, keys, observer, stop, fresh=fresh), stop
+        return execute_runs(laboratory, todo.runs, observer, stop, fresh=fresh, compiling=compiling), stop
 
 
 def _record(
-    laboratory: Laboratory, repository: Repository, entry: PipelineEntry, reports: Sequence[RunReport]
+    laboratory: Laboratory, repository: Repository, entry: PipelineEntry, execution: Execution | None
 ) -> Summary:
     """Builds the summary, has DVC record every complete run and the summary, and drops their journals."""
     summary = collect(laboratory, repository.git_state()).summary
-    complete = [report.run for report in reports if report.complete]
+    complete = [report.run for report in execution.reports if report.complete] if execution else []
+    compiled = [report.program for report in execution.compiles if report.record] if execution else []
     # Without any result there is no folder that the summary could depend on.
-    recorded = repository.commit(entry, complete, summary=laboratory.layout.results.is_dir())
+    has_inputs = laboratory.layout.results.is_dir() and (
+        not laboratory.compiles or laboratory.layout.programs.is_dir()
+    )
+    recorded = repository.commit(entry, complete, compiles=compiled, summary=has_inputs)
     for key in recorded:
         drop_journal(laboratory.layout.journal(laboratory.config_hash(laboratory.run(key))))
     return summary
@@ -125,6 +174,8 @@ def _record(
 def _save(laboratory: Laboratory, repository: Repository, *, silent: bool) -> None:
     layout, loaded = laboratory.layout, laboratory.loaded
     own = [loaded.path, layout.folder / ".gitignore", layout.summary, layout.metrics]
+    for spec in laboratory.compiles:
+        own += [path for path in layout.compiled(spec.key) if path.is_file()]
     saved = repository.save_experiment(
         laboratory.experiment.name, [*own, *laboratory.code_files, *laboratory.data_files]
     )

@@ -42,6 +42,7 @@ def pipeline_entry(laboratory: Laboratory) -> PipelineEntry:
         config=laboratory.config,
         code=relative(laboratory.code_files),
         data=relative(laboratory.data_files),
+        training=sorted(path.relative_to(root).as_posix() for path in laboratory.training_files),
         document=laboratory.loaded.document,
         endpoints=laboratory.endpoints,
     )

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Final
 
+from dspylab.config.optimizers import references_in
 from dspylab.config.references import is_loader
 from dspylab.config.sections import Sections
 from dspylab.config.syntax import Defect
@@ -34,7 +35,7 @@ def check_files(sections: Sections, folder: Path) -> Iterator[Defect]:
     for address, path in _code_files(sections):
         yield from _check_file(path, address, folder)
     dataset = sections.dataset
-    for key in ("path", "train", "test") if dataset is not None else ():
+    for key in ("path", "train", "validation", "test") if dataset is not None else ():
         reference = getattr(dataset, key)
         if reference is None or is_loader(reference):
             continue
@@ -58,10 +59,15 @@ def _code_files(sections: Sections) -> Iterator[tuple[Address, str]]:
         references.append((("program", "adapter"), sections.program.adapter))
     if sections.dataset is not None:
         references += [
-            (("dataset", key), getattr(sections.dataset, key)) for key in ("path", "train", "test")
+            (("dataset", key), getattr(sections.dataset, key))
+            for key in ("path", "train", "validation", "test")
         ]
     for name, optimizer in (sections.optimizers or {}).items():
-        references.append((("optimizers", name, "path"), optimizer.path if optimizer is not None else None))
+        if optimizer is not None:
+            references += [
+                (("optimizers", name, "path" if named == optimizer.path else "params"), named)
+                for named in references_in(optimizer)
+            ]
     for name, metric in (sections.metrics or {}).items():
         references.append((("metrics", name, "ref"), metric.ref if metric is not None else None))
     adapters = sections.matrix.axes.get("adapter", []) if sections.matrix is not None else []

@@ -51,10 +51,13 @@ class Program(Section):
 
 
 class Split(Section):
-    """A seeded split of one dataset file into train and test."""
+    """A seeded split of one dataset file into train, validation if it is named, and test."""
 
     train: Annotated[float, Field(gt=0, lt=1)] = Field(
         description="Share of the examples that train, 0 to 1."
+    )
+    validation: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="Share of the examples that optimizers validate on, 0 to 1. Default: none."
     )
     seed: int = Field(0, description="Seed of the shuffle that comes before the split.")
 
@@ -62,12 +65,20 @@ class Split(Section):
 class Dataset(Section):
     """The examples: one file and a split, or separate files, or a loader."""
 
+    #: Keys that decide which examples an optimizer sees. The others only choose test examples.
+    TRAINING: ClassVar[tuple[str, ...]] = (
+        "path", "train", "validation", "inputs", "labels", "id", "split",
+    )  # fmt: skip
+
     path: str | None = Field(
         None,
         description="jsonl, json, csv, tsv or parquet file, or `program.py:load`: a function that returns "
         "rows, or a list of them.",
     )
     train: str | None = Field(None, description="Separate training file or loader; instead of `path`.")
+    validation: str | None = Field(
+        None, description="Separate file or loader of examples that optimizers validate on; beside `train`."
+    )
     test: str | None = Field(None, description="Separate test file or loader; instead of `path`.")
     inputs: Annotated[list[str], Field(min_length=1)] = Field(
         description="Fields that the program is called with."
@@ -172,12 +183,16 @@ class Optimizer(Section):
 
     type: str | None = Field(None, description="Name of a DSPy optimizer, such as BootstrapFewShot.")
     path: Ref | None = Field(None, description="path:name of your own optimizer, instead of `type`.")
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: dict[str, Any] = Field(
+        default_factory=dict, description="Parameters of the optimizer, of its compile() too."
+    )
     metric: Id | None = Field(
         None, description="Id of the metric that it optimizes. Default: primary_metric."
     )
     lms: dict[str, Id] = Field(
-        default_factory=dict, description="Role, such as teacher or reflection_lm, to model id."
+        default_factory=dict,
+        description="Role, such as teacher, prompt_model or reflection_lm, to model id. "
+        "Default: the model that it compiles with.",
     )
 
 

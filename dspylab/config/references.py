@@ -8,6 +8,7 @@ from typing import Final
 
 from dspylab.config.axes import NO_OPTIMIZER, check_adapter, check_matrix, check_settings, optimizers_used
 from dspylab.config.models import Dataset, Metric, Model, Optimizer, Program
+from dspylab.config.optimizers import check_nested, check_type
 from dspylab.config.scoring import check_metric
 from dspylab.config.sections import Sections
 from dspylab.config.syntax import Defect
@@ -77,7 +78,7 @@ def _check_program(program: Program) -> Iterator[Defect]:
 
 def _check_dataset(dataset: Dataset) -> Iterator[Defect]:
     address: Address = ("dataset",)
-    separate = [key for key in ("train", "test") if getattr(dataset, key) is not None]
+    separate = [key for key in ("train", "validation", "test") if getattr(dataset, key) is not None]
     if dataset.path is None and dataset.test is None:
         problem = (
             "test is missing: training examples alone measure nothing" if separate else "path is missing"
@@ -92,8 +93,7 @@ def _check_dataset(dataset: Dataset) -> Iterator[Defect]:
         yield Defect(
             (*address, "split"), "only path can be split", "take it out, or write path instead of test"
         )
-    if dataset.train is not None and dataset.train == dataset.test:
-        yield Defect((*address, "train"), "is also the test file", "use path and split, or another file")
+    yield from _check_splits(dataset, address)
     inputs = frozenset(dataset.inputs)
     for key, names in (("inputs", dataset.inputs), ("labels", dataset.labels or [])):
         seen: set[str] = set()
@@ -105,6 +105,18 @@ def _check_dataset(dataset: Dataset) -> Iterator[Defect]:
                 problem = f"{shown(name)} is an input, too: the program would see the answer"
                 yield Defect(place, problem, "take it out of one of them")
             seen.add(name)
+
+
+def _check_splits(dataset: Dataset, address: Address) -> Iterator[Defect]:
+    for key in ("train", "validation"):
+        if getattr(dataset, key) is not None and getattr(dataset, key) == dataset.test:
+            yield Defect((*address, key), "is also the test file", "use path and split, or another file")
+    if dataset.validation is not None and dataset.train is None and dataset.path is None:
+        yield Defect((*address, "validation"), "nothing is trained without train", "add train: <file>")
+    split = dataset.split
+    if split is not None and split.train + (split.validation or 0.0) >= 1.0:
+        problem = "train and validation leave nothing to test"
+        yield Defect((*address, "split"), problem, "make their sum less than 1")
 
 
 def _check_model(model: Model, address: Address) -> Iterator[Defect]:
@@ -127,6 +139,9 @@ def _check_optimizer(optimizer: Optimizer, address: Address, sections: Sections)
         yield Defect(address, "type is missing", "add type: BootstrapFewShot, or path: <file.py>:<name>")
     elif optimizer.type is not None and optimizer.path is not None:
         yield Defect((*address, "path"), "type and path exclude each other", "keep one of them")
+    else:
+        yield from check_type(optimizer, address)
+        yield from check_nested(optimizer, sections.optimizers or {}, address)
     metrics = sections.metrics
     if optimizer.metric is not None and metrics is not None:
         if optimizer.metric not in metrics:

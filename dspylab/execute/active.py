@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dspylab.errors import RepositoryError
+from dspylab.execute.compile import CompileReport
 from dspylab.execute.example import Job
 from dspylab.jsonable import to_json
 from dspylab.record.answers import EarlierRows, KeptAnswers
@@ -28,6 +29,12 @@ class Observer(Protocol):
 
     def limited_by(self, limits: Callable[[], Mapping[str, tuple[int, int]]]) -> None:
         """Before anything begins: how to ask, per model, for the calls allowed at once now and at most."""
+
+    def compiling(self, program: str) -> None:
+        """A program is compiled from now on."""
+
+    def compiled(self, report: CompileReport) -> None:
+        """A compile has ended."""
 
     def begun(self, run: str, total: int, kept: int) -> None:
         """A run begins; `kept` of its `total` examples were finished in an earlier session."""

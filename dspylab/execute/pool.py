@@ -5,9 +5,10 @@ from __future__ import annotations
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from typing import Any
 
 from dspylab.execute.active import ActiveRun
 from dspylab.execute.example import execute_example
@@ -78,11 +79,31 @@ class _Lane:
         return None
 
 
-_Finished = queue.SimpleQueue[tuple[_Lane, ActiveRun, "Future[ExampleOutcome | AbandonedExample | None]"]]
+@dataclass(frozen=True)
+class Opening:
+    """Something under way at whose end further runs may begin, such as the compile of their program.
+
+    Attributes:
+        future: It.
+        runs: Gives these runs, from what it returned; called by the thread of `work_off`.
+    """
+
+    future: Future[Any]
+    runs: Callable[[Any], Iterable[ActiveRun]]
+
+
+_Example = Future[ExampleOutcome | AbandonedExample | None]
+_Finished = queue.SimpleQueue[tuple[_Lane, ActiveRun, _Example] | Opening]
 
 
 def work_off(
-    runs: Iterable[ActiveRun], widths: Mapping[str, int], executor: Executor, total: int, stop: Stop
+    runs: Iterable[ActiveRun],
+    widths: Mapping[str, int],
+    executor: Executor,
+    total: int,
+    stop: Stop,
+    *,
+    openings: Sequence[Opening] = (),
 ) -> None:
     """Executes all examples of all runs, and has each run record what finishes.
 
@@ -96,29 +117,55 @@ def work_off(
         executor: Runs `execute_example`; must have at least `total` workers.
         total: Examples in flight at once, over all runs.
         stop: Ends the loop early.
+        openings: What opens further runs; they join the lane of their model at once.
     """
-    lanes: dict[str, _Lane] = {}
-    for run in runs:
-        model = run.job.spec.model
-        lanes.setdefault(model, _Lane(widths[model])).waiting.append(run)
-    turns = deque(lanes.values())
+    lanes = _Lanes(widths, runs)
     finished: _Finished = queue.SimpleQueue()
-    in_flight = 0
+    for opening in openings:
+        opening.future.add_done_callback(_tell(finished, opening))
+    in_flight, closed = 0, len(openings)
     stop.is_heeded = True
     while not stop.over:
         if stop.requested:
             stop.tell()
-        while not stop.requested and in_flight < total and _start(turns, executor, finished):
+        while not stop.requested and in_flight < total and _start(lanes.turns, executor, finished):
             in_flight += 1
-        if not in_flight:
+        if not in_flight and not closed:
             return
         try:
-            lane, run, future = finished.get(timeout=_TICK_S)
+            ended = finished.get(timeout=_TICK_S)
         except queue.Empty:
             continue
+        if isinstance(ended, Opening):
+            closed -= 1
+            lanes.add(ended.runs(ended.future.result()))
+            continue
+        lane, run, future = ended
         in_flight -= 1
         lane.in_flight -= 1
         run.record(future.result())
+
+
+class _Lanes:
+    """The lanes of all models, in the order of their turns."""
+
+    def __init__(self, widths: Mapping[str, int], runs: Iterable[ActiveRun]) -> None:
+        self.turns: deque[_Lane] = deque()
+        self._by_model: dict[str, _Lane] = {}
+        self._widths = widths
+        self.add(runs)
+
+    def add(self, runs: Iterable[ActiveRun]) -> None:
+        for run in runs:
+            model = run.job.spec.model
+            if model not in self._by_model:
+                self._by_model[model] = _Lane(self._widths[model])
+                self.turns.append(self._by_model[model])
+            self._by_model[model].waiting.append(run)
+
+
+def _tell(finished: _Finished, opening: Opening) -> Callable[[Future[Any]], None]:
+    return lambda _: finished.put(opening)
 
 
 def _start(turns: deque[_Lane], executor: Executor, finished: _Finished) -> bool:

@@ -6,15 +6,18 @@ import contextlib
 import logging
 import os
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from dspylab.errors import EnvironmentProblem
+from dspylab.compiled import standing
+from dspylab.errors import EnvironmentProblem, UsageError
 from dspylab.execute.active import NOT_BEGUN, ActiveRun, Observer, RunReport, recorded_in
+from dspylab.execute.compile import CompileReport, compile_program, drop_compiling
+from dspylab.execute.compiles import compile_job, compiled_program, has_frame
 from dspylab.execute.example import Job
-from dspylab.execute.pool import Stop, work_off
+from dspylab.execute.pool import Opening, Stop, work_off
 from dspylab.execute.rescore import output_types
 from dspylab.execute.spending import refuse_unpriced, spent_before
 from dspylab.laboratory import REPORTED_PACKAGES, Laboratory, versions
@@ -22,9 +25,9 @@ from dspylab.lm.budget import Spending
 from dspylab.lm.build import Models
 from dspylab.lm.recorder import predictor_names
 from dspylab.metrics.adapt import build_scorers
-from dspylab.plan.identity import resolved_model
+from dspylab.plan.identity import compile_models, resolved_model
 from dspylab.record.journal import drop_journal, peek
-from dspylab.records import RunInfo, RunSpec
+from dspylab.records import CompileSpec, RunInfo, RunSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +38,27 @@ class Execution:
         reports: How each run ended.
         spent: What all results of the matrix have cost; without a budget, those of this session.
         exhausted: Which bound of the budget was reached; None if none was.
+        compiles: How each compile ended.
     """
 
     reports: list[RunReport]
     spent: Spending
     exhausted: str | None
+    compiles: list[CompileReport] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Compiling:
+    """What is to be compiled before runs, or instead of any.
+
+    Attributes:
+        keys: Compiles to execute. Runs that need none of them must have a program that stands.
+        ready: Asked, from the thread of the execution, once a program stands: which of the runs that
+            waited for it are to be executed.
+    """
+
+    keys: Sequence[str] = ()
+    ready: Callable[[list[str]], list[str]] = list
 
 
 def execute_runs(
@@ -50,8 +69,11 @@ def execute_runs(
     *,
     fresh: bool = False,
     pilot: int | None = None,
+    compiling: Compiling | None = None,
 ) -> Execution:
-    """Executes runs, all of them together.
+    """Executes runs and compiles, all of them together.
+
+    A run whose program is compiled here joins the others as soon as that stands.
 
     Args:
         laboratory: The experiment.
@@ -60,61 +82,176 @@ def execute_runs(
         stop: Ends the execution early.
         fresh: Call every example again, also those that an interrupted session finished.
         pilot: Execute so many examples of each run only, always the same ones, chosen at random.
+        compiling: What is to be compiled; default: nothing.
 
     Returns:
-        How each run ended, in the order of `keys`, and what was spent. What finished is on disk, whatever
-        happened.
+        How each run ended, in the order of `keys`, without those that need not be executed once their
+        program stands; and what was spent. What finished is on disk, whatever happened.
 
     Raises:
         EnvironmentProblem: If the machine is not ready, before the first call.
+        InvalidExperiment: If an optimizer cannot be made as the file describes it, before the first call.
         ProgramError: If the user's code cannot be used, before the first call.
         DataError: If the dataset cannot be read, before the first call.
         UsageError: If the budget bounds a cost that is not known, before the first call.
     """
     _log_as_we_do()
     laboratory.layout.make_private()
+    plan = compiling or Compiling()
     specs = [laboratory.run(key) for key in keys]
     # Before metrics are imported: whatever is imported then counts as the program's.
     _ = laboratory.code_files
+    compiles = [spec for spec in laboratory.compiles if spec.key in plan.keys]
     experiment = laboratory.experiment
     for name, value in laboratory.environment.items():
         # LiteLLM reads the variables of providers that need several, such as Azure and Bedrock, by itself.
         os.environ.setdefault(name, value)
-    needed = _models_needed(laboratory, specs)
+    needed = _models_needed(laboratory, specs, compiles)
     refuse_unpriced(experiment, needed)
-    spent = spent_before(laboratory, keys if fresh else ())
+    spent = spent_before(laboratory, {*keys, *plan.keys} if fresh else ())
+    if fresh:
+        for anew in compiles:
+            drop_compiling(laboratory.layout, laboratory.compile_hash(anew))
     with Models(experiment, needed, laboratory.layout.folder, laboratory.environment, spent) as models:
-        chosen = None if pilot is None else _pilot_indexes(len(laboratory.splits.test), pilot)
-        recorded = recorded_in(laboratory.layout.root / "dvc.lock")
-        runs = [
-            ActiveRun(
-                _job(laboratory, spec, models),
-                _info(laboratory, spec, models),
-                laboratory.layout,
-                observer,
-                is_recorded=recorded,
-                chosen=chosen,
-                fresh=fresh,
-            )
-            for spec in specs
-        ]
-        if fresh:
-            for run in runs:
-                drop_journal(run.journal_path)
-        width = min(experiment.execution.max_concurrency, sum(len(run.job.rows) for run in runs))
+        begin = _Begin(laboratory, models, observer, fresh=fresh, pilot=pilot)
+        waiting = {spec.key: needs for spec in specs if (needs := _waits_for(laboratory, spec, plan))}
+        for spec in specs:
+            if spec.key not in waiting:
+                begin.run(spec.key)
+        jobs = [compile_job(laboratory, spec, models) for spec in compiles]
+        width = min(experiment.execution.max_concurrency, len(laboratory.splits.test) * len(specs))
         widths = {spec.model: models.width(spec.model) for spec in specs}
-        with _threads(width, stop) as executor, _ending(runs, models):
+        side_by_side = min(experiment.execution.max_concurrency, len(jobs))
+        with (
+            _threads(width, stop) as executor,
+            _threads(side_by_side, stop, "dspylab-compile") as compilers,
+            _ending(begin.runs, models),
+        ):
             stop.on_request(models.stop)
             observer.limited_by(models.limits)
-            work_off(runs, widths, executor, width, stop)
-        reports = [run.report or _untouched(run) for run in runs]
-        return Execution(reports, models.ledger.spent, models.ledger.exhausted)
+            openings = [
+                Opening(
+                    compilers.submit(compile_program, job), begin.after(job.spec.key, waiting, plan.ready)
+                )
+                for job in jobs
+            ]
+            work_off(list(begin.runs), widths, executor, width, stop, openings=openings)
+        reports = {run.job.spec.key: run.report or _untouched(run) for run in begin.runs} | begin.left_out
+        for key, needs in waiting.items():
+            if needs not in begin.compiled:
+                reports[key] = _without_program(laboratory, key, CompileReport(needs, stopped=NOT_BEGUN))
+        return Execution(
+            [reports[key] for key in keys if key in reports],
+            models.ledger.spent,
+            models.ledger.exhausted,
+            [
+                begin.compiled.get(job.spec.key) or CompileReport(job.spec.key, stopped=NOT_BEGUN)
+                for job in jobs
+            ],
+        )
+
+
+class _Begin:
+    """Begins runs: some at once, others when their program stands.
+
+    Attributes:
+        runs: Those that have begun.
+        left_out: Run key to report, of those whose program could not be compiled.
+        compiled: Compile key to report, of those that have ended.
+    """
+
+    def __init__(
+        self, laboratory: Laboratory, models: Models, observer: Observer, *, fresh: bool, pilot: int | None
+    ) -> None:
+        self.runs: list[ActiveRun] = []
+        self.left_out: dict[str, RunReport] = {}
+        self.compiled: dict[str, CompileReport] = {}
+        self._laboratory = laboratory
+        self._models = models
+        self._observer = observer
+        self._fresh = fresh
+        self._chosen = None if pilot is None else _pilot_indexes(len(laboratory.splits.test), pilot)
+        self._recorded = recorded_in(laboratory.layout.root / "dvc.lock")
+
+    def run(self, key: str) -> ActiveRun:
+        """Makes a run whose program stands ready."""
+        spec = self._laboratory.run(key)
+        run = ActiveRun(
+            _job(self._laboratory, spec, self._models),
+            _info(self._laboratory, spec, self._models),
+            self._laboratory.layout,
+            self._observer,
+            is_recorded=self._recorded,
+            chosen=self._chosen,
+            fresh=self._fresh,
+        )
+        if self._fresh:
+            drop_journal(run.journal_path)
+        self.runs.append(run)
+        return run
+
+    def after(
+        self, compile_key: str, waiting: Mapping[str, str], ready: Callable[[list[str]], list[str]]
+    ) -> Callable[[CompileReport], list[ActiveRun]]:
+        """What to do when a compile has ended: begin its runs, or say why they have no program."""
+        keys = [key for key, needs in waiting.items() if needs == compile_key]
+        self._observer.compiling(compile_key)
+
+        def begin(report: CompileReport) -> list[ActiveRun]:
+            self.compiled[compile_key] = report
+            self._observer.compiled(report)
+            if report.record is None:
+                self.left_out |= {key: _without_program(self._laboratory, key, report) for key in keys}
+                return []
+            return [self.run(key) for key in ready(keys)]
+
+        return begin
+
+
+def _waits_for(laboratory: Laboratory, run: RunSpec, plan: Compiling) -> str | None:
+    """Key of the compile that a run has to wait for; None if it can begin.
+
+    Raises:
+        UsageError: If its program neither stands nor is compiled now.
+    """
+    spec = laboratory.needed_compiles.get(run.key)
+    if spec is None:
+        return None
+    if spec.key in plan.keys:
+        return spec.key
+    if standing(laboratory, spec) is None:
+        place = laboratory.layout.program(spec.key).relative_to(laboratory.layout.root)
+        coordinates = " ".join(f"{axis}={value}" for axis, value in spec.coordinates.items())
+        raise UsageError(
+            f"its program {place} is not compiled, or not from what there is now",
+            where=run.key,
+            remedy=f"compile it first: dspylab compile-one --config {laboratory.config} {coordinates}",
+        )
+    return None
+
+
+def _without_program(laboratory: Laboratory, key: str, report: CompileReport) -> RunReport:
+    why = (
+        report.stopped
+        if report.refused
+        else f"its program {report.program} is not compiled: {report.stopped}"
+    )
+    return RunReport(
+        run=key,
+        total=len(laboratory.splits.test),
+        done=0,
+        failed=0,
+        retryable=0,
+        stopped=why,
+        refused=report.refused,
+        held=report.held,
+    )
 
 
 @contextlib.contextmanager
-def _threads(width: int, stop: Stop) -> Iterator[ThreadPoolExecutor]:
+def _threads(width: int, stop: Stop, name: str = "dspylab-example") -> Iterator[ThreadPoolExecutor]:
     """Threads that are only waited for when nobody asked to stop."""
-    executor = ThreadPoolExecutor(max_workers=max(width, 1), thread_name_prefix="dspylab-example")
+    executor = ThreadPoolExecutor(max_workers=max(width, 1), thread_name_prefix=name)
     try:
         yield executor
     finally:
@@ -163,8 +300,18 @@ def _untouched(run: ActiveRun) -> RunReport:
     )
 
 
-def _models_needed(laboratory: Laboratory, specs: Sequence[RunSpec]) -> list[str]:
-    return list(dict.fromkeys([*(spec.model for spec in specs), *_judges(laboratory)]))
+def _models_needed(
+    laboratory: Laboratory, specs: Sequence[RunSpec], compiles: Sequence[CompileSpec]
+) -> list[str]:
+    experiment = laboratory.experiment
+    # Some compiled programs call the optimizer's models when they run.
+    own = [laboratory.needed_compiles[spec.key] for spec in specs if spec.key in laboratory.needed_compiles]
+    around = [spec for spec in own if has_frame(experiment, spec.optimizer)]
+    compiling = [
+        model for spec in (*compiles, *around) for model in compile_models(experiment, spec).values()
+    ]
+    judges = _judges(laboratory) if specs else []
+    return list(dict.fromkeys([*(spec.model for spec in specs), *judges, *compiling]))
 
 
 def _judges(laboratory: Laboratory) -> list[str]:
@@ -173,7 +320,7 @@ def _judges(laboratory: Laboratory) -> list[str]:
 
 def _job(laboratory: Laboratory, spec: RunSpec, models: Models) -> Job:
     experiment = laboratory.experiment
-    program = laboratory.code.build(spec.program_args)
+    program = compiled_program(laboratory, spec, models)
 
     def judge(model_id: str) -> Any:
         return models.lm(model_id, {})

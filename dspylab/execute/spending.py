@@ -6,14 +6,17 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+from dspylab.compiled import standing
 from dspylab.config.models import Budget, Experiment
 from dspylab.errors import DataError, UsageError
+from dspylab.execute.compile import calls_file
 from dspylab.laboratory import Laboratory
 from dspylab.lm.budget import Spending
 from dspylab.lm.pricing import rates_for
+from dspylab.lm.replies import noted
 from dspylab.record.journal import stored_rows
 from dspylab.record.publish import read_json, read_rows
-from dspylab.records import RunSpec
+from dspylab.records import CompileSpec, RunSpec
 
 
 def spent_before(laboratory: Laboratory, anew: Collection[str]) -> Spending:
@@ -21,7 +24,7 @@ def spent_before(laboratory: Laboratory, anew: Collection[str]) -> Spending:
 
     Args:
         laboratory: The experiment.
-        anew: Runs whose results are thrown away now; they do not count.
+        anew: Runs and compiles whose results are thrown away now; they do not count.
 
     Returns:
         The sum over all calls in journals and results, those of replaced failures in journals included, and
@@ -34,6 +37,9 @@ def spent_before(laboratory: Laboratory, anew: Collection[str]) -> Spending:
     for run in laboratory.runs:
         if run.key not in anew:
             total += _spent_on(laboratory, run)
+    for spec in laboratory.compiles:
+        if spec.key not in anew:
+            total += _spent_compiling(laboratory, spec)
     return total
 
 
@@ -68,6 +74,15 @@ def _spent_on(laboratory: Laboratory, run: RunSpec) -> Spending:
         row = earlier.row(index) or {}
         total += _cost(call for call in row.get("calls") or () if call["role"] == "task")
     return total
+
+
+def _spent_compiling(laboratory: Laboratory, spec: CompileSpec) -> Spending:
+    """What a compile has cost: its record says, or, as long as it is not done, what it has noted."""
+    record = standing(laboratory, spec)
+    if record is None:
+        return _cost(noted(calls_file(laboratory.layout, laboratory.compile_hash(spec))).calls)
+    tokens = record.prompt_tokens + record.completion_tokens
+    return Spending(record.cost_usd or 0.0, tokens, record.calls)
 
 
 def _rows(laboratory: Laboratory, run: RunSpec) -> Iterator[Mapping[str, Any]]:

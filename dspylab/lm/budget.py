@@ -86,6 +86,20 @@ class Ledger:
                     self.spent += cost
                 self._changed.notify_all()
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped
+
+    def go_on(self) -> None:
+        """Nothing, as long as calls may be made.
+
+        Raises:
+            Stopped: If the run was stopped.
+        """
+        if self._stopped:
+            raise Stopped
+
     def stop(self) -> None:
         """Admits nothing more; those who wait get `Stopped`."""
         with self._changed:

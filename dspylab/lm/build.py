@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -25,6 +26,7 @@ from dspylab.lm.litellm_engine import litellm_engine
 from dspylab.lm.metered import AsyncMeteredEngine, Endpoint, InnerEngine, MeteredEngine
 from dspylab.lm.native import NativeEngine
 from dspylab.lm.pricing import cost_usd, rates_for
+from dspylab.lm.replies import asking
 from dspylab.lm.routing import Engine, engine_for, native_provider, native_route, wire_model
 from dspylab.lm.threads import prepare_for_threads
 from dspylab.lm.timing import Tokens, reported_tokens
@@ -220,8 +222,9 @@ class MeteredLM(dspy.LM):  # type: ignore[misc]  # dspy has no types
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """As `dspy.LM`."""
         if not kwargs.get("cache", self.cache):
-            return super().__call__(prompt, messages=messages, **kwargs)
-        with recorder.engines_asked() as asked:
+            with self._asking(kwargs):
+                return super().__call__(prompt, messages=messages, **kwargs)
+        with recorder.engines_asked() as asked, self._asking(kwargs):
             answer = super().__call__(prompt, messages=messages, **kwargs)
         if not asked:
             self._record(prepare(self, prompt, messages, kwargs).key(self, asynchronous=False))
@@ -230,13 +233,20 @@ class MeteredLM(dspy.LM):  # type: ignore[misc]  # dspy has no types
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """As `dspy.LM`."""
         if not kwargs.get("cache", self.cache):
-            return await super().acall(prompt, messages=messages, **kwargs)
-        with recorder.engines_asked() as asked:
+            with self._asking(kwargs):
+                return await super().acall(prompt, messages=messages, **kwargs)
+        with recorder.engines_asked() as asked, self._asking(kwargs):
             answer = await super().acall(prompt, messages=messages, **kwargs)
         if not asked:
             call = prepare(self, prompt, messages, kwargs, asynchronous=True)
             self._record(call.key(self, asynchronous=True))
         return answer
+
+    def _asking(self, kwargs: Mapping[str, Any]) -> AbstractContextManager[None]:
+        """What the engine is not told, for a compile that gives replies again."""
+        rollout_id = kwargs.get("rollout_id", self.kwargs.get("rollout_id"))
+        # A caller that turns the cache off for one call wants a reply of its own.
+        return asking(rollout_id, may_repeat=kwargs.get("cache") is not False)
 
     def _record(self, key: dict[str, Any]) -> None:
         """Records what DSPy's cache answered: no timing, no cost, and what it would have cost.
@@ -261,7 +271,7 @@ class MeteredLM(dspy.LM):  # type: ignore[misc]  # dspy has no types
             cached=True,
             finish_reason=replies[-1].finish_reason if replies else None,
         )
-        watch.calls.append(_with_savings(call, known, endpoint.rates) if complete else call)
+        watch.note(_with_savings(call, known, endpoint.rates) if complete else call)
 
 
 def _with_savings(call: LMCall, counts: Sequence[Tokens], rates: Rates | None) -> LMCall:

@@ -169,25 +169,34 @@ class MeteredEngine:
             lm15.LM15Error: The last attempt's failure.
             Stopped: If the run was stopped, or the budget is exhausted.
         """
+        watch = recorder.current()
         try:
-            with self._ledger.admit(self._expected(request)) as costs:
-                # A call that fails, or whose reply is lost, counts as a call all the same.
-                costs.append(Spending(calls=1))
-                response, call = self._called(request)
-                tokens = (call.prompt_tokens or 0) + (call.completion_tokens or 0)
-                costs[:] = [Spending(call.cost_usd or 0.0, tokens, 1)]
-                return response
+            if watch.replies is None:
+                return self._paid(request)
+            key = watch.replies.key(self.endpoint.id, request)
+            with watch.replies.turn(key) as known:
+                self._ledger.go_on()
+                return self._paid(request, key) if known is None else known
         except Stopped:
             # A program that catches everything must not make an answer of it.
-            recorder.current().was_stopped.set()
+            watch.was_stopped.set()
             raise
+
+    def _paid(self, request: lm15.Request, key: str | None = None) -> lm15.Response:
+        with self._ledger.admit(self._expected(request)) as costs:
+            # A call that fails, or whose reply is lost, counts as a call all the same.
+            costs.append(Spending(calls=1))
+            response, call = self._called(request, key)
+            tokens = (call.prompt_tokens or 0) + (call.completion_tokens or 0)
+            costs[:] = [Spending(call.cost_usd or 0.0, tokens, 1)]
+            return response
 
     def _expected(self, request: lm15.Request) -> Spending:
         prompt, completion = prompt_estimate(request), request.config.max_tokens or _UNBOUNDED_REPLY_TOKENS
         cost = cost_usd(self.endpoint.rates, prompt, 0, 0, completion)
         return Spending(cost or 0.0, prompt + completion, 1)
 
-    def _called(self, request: lm15.Request) -> tuple[lm15.Response, LMCall]:
+    def _called(self, request: lm15.Request, key: str | None) -> tuple[lm15.Response, LMCall]:
         recorder.note_asked(self.endpoint.id)
         watch = recorder.current()
         adapter, fallback = recorder.adapter_now()
@@ -207,10 +216,10 @@ class MeteredEngine:
                 failure = canonical(error, self.endpoint.timeout_s)
             else:
                 done = self._measured(progress.onto(call), response, timing, tokens)
-                watch.calls.append(done)
+                watch.note(done, key, response)
                 return response, done
             if not self._may_retry(failure, progress):
-                watch.calls.append(replace(progress.onto(call), error=describe(failure)))
+                watch.note(replace(progress.onto(call), error=describe(failure)))
                 raise failure
 
     def stream(self, request: lm15.Request) -> Iterator[Any]:

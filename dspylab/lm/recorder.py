@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dspy
+from dspy import lm15
 from dspy.utils.callback import BaseCallback
 from dspy.utils.exceptions import AdapterParseError
 
+from dspylab.lm.replies import Replies
 from dspylab.records import LMCall, Role
 
 _SETTING = "dspylab_recorder"
@@ -57,6 +59,7 @@ class Recorder:
         calls: Finished calls, in the order in which they ended; shared with recorders made by `as_role`.
         parse_failures: One entry per reply that an adapter could not parse (appending is atomic).
         was_stopped: Set when a call was not made any more, because the run was stopped; shared like `calls`.
+        replies: Where a compile keeps its calls instead of `calls`, and finds replies again; None for others.
     """
 
     names: Mapping[int, str]
@@ -64,10 +67,26 @@ class Recorder:
     calls: list[LMCall] = field(default_factory=list)
     parse_failures: list[str] = field(default_factory=list)
     was_stopped: threading.Event = field(default_factory=threading.Event)
+    replies: Replies | None = None
+
+    def note(self, call: LMCall, key: str | None = None, response: lm15.Response | None = None) -> None:
+        """Keeps a call that ended.
+
+        Args:
+            call: The call.
+            key: What `replies` knows it by.
+            response: Its reply, if it has one.
+        """
+        if self.replies is not None:
+            self.replies.note(call, key, response)
+        else:
+            self.calls.append(call)
 
     def as_role(self, role: Role) -> Recorder:
         """A recorder that adds to the same calls under another role."""
-        return Recorder(names={}, role=role, calls=self.calls, was_stopped=self.was_stopped)
+        return Recorder(
+            names={}, role=role, calls=self.calls, was_stopped=self.was_stopped, replies=self.replies
+        )
 
     def context(self, **settings: Any) -> Any:
         """`dspy.context` in which every call is recorded here."""

@@ -17,7 +17,7 @@ from dspylab.config.models import Metric
 from dspylab.errors import ProgramError
 from dspylab.jsonable import to_json
 from dspylab.metrics.builtin import COMPARISONS, WITHOUT_LABEL, Comparison, comparison
-from dspylab.metrics.calling import MetricCall, metric_call
+from dspylab.metrics.calling import NOTHING_FURTHER, Further, MetricCall, metric_call
 from dspylab.metrics.fields import answer_of, label_of
 from dspylab.metrics.judge import judge_scorer
 from dspylab.metrics.numbers import Score, score_of
@@ -164,10 +164,14 @@ class CallingScorer:
 
     def score(self, example: dspy.Example, prediction: dspy.Prediction) -> Score:
         """Scores one prediction; raises what the metric raises."""
+        return self.score_traced(example, prediction, NOTHING_FURTHER)
+
+    def score_traced(self, example: dspy.Example, prediction: dspy.Prediction, further: Further) -> Score:
+        """As `score`, with what an optimizer hands over further: `trace`, `pred_name`, `pred_trace`."""
         if self.lm is None:
-            return score_of(self.name, self.call(example, prediction))
+            return score_of(self.name, self.call(example, prediction, further))
         with dspy.context(lm=self.lm):
-            return score_of(self.name, self.call(example, prediction))
+            return score_of(self.name, self.call(example, prediction, further))
 
 
 def _calling(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
 import threading
 from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from dspylab.errors import ProgramError
@@ -15,11 +15,18 @@ _EXAMPLE_AND_PREDICTION = 2
 #: Further arguments in the order in which DSPy and GEPA hand them over; all None in an evaluation.
 _OPTIONAL = ("trace", "pred_name", "pred_trace", "program_trace")
 
-MetricCall = Callable[[Any, Any], Any]
+#: What DSPy's optimizers hand over beside example and prediction, by name.
+Further = Mapping[str, Any]
+NOTHING_FURTHER: Further = MappingProxyType({})
+#: Calls a metric with (example, prediction), and with what an optimizer hands over further.
+MetricCall = Callable[..., Any]
 
 
 def metric_call(function: Any, params: Mapping[str, Any], where: str) -> MetricCall:
-    """A function of (example, prediction) that calls the user's metric and waits for it.
+    """A function of (example, prediction, further) that calls the user's metric and waits for it.
+
+    What an optimizer hands over further is optional. It reaches those parameters of the metric that have
+    its names, and those without a default, in DSPy's order.
 
     Args:
         function: A function, an object with `__call__` (such as a `dspy.Module`), or a class of such
@@ -52,7 +59,7 @@ def _with_arguments(function: Callable[..., Any], params: Mapping[str, Any], whe
     """Hands over the settings, and None for those of DSPy's further arguments that have no default."""
     signature = _signature(function)
     if signature is None:
-        return functools.partial(function, **params)
+        return lambda example, prediction, _further=NOTHING_FURTHER: function(example, prediction, **params)
     further = [
         parameter
         for parameter in list(signature.parameters.values())[_EXAMPLE_AND_PREDICTION:]
@@ -79,8 +86,15 @@ def _with_arguments(function: Callable[..., Any], params: Mapping[str, Any], whe
             remedy="give it the parameters (example, prediction, trace=None), and those that params names",
         ) from error
 
-    def call(example: Any, prediction: Any) -> Any:
-        return function(example, prediction, **arguments)
+    by_name = [name for name in _OPTIONAL if name in signature.parameters and name not in params]
+    places = {
+        **dict(zip((p.name for p in further), _OPTIONAL, strict=False)),
+        **dict(zip(by_name, by_name, strict=True)),
+    }
+
+    def call(example: Any, prediction: Any, handed: Further = NOTHING_FURTHER) -> Any:
+        given = {name: handed[argument] for name, argument in places.items() if argument in handed}
+        return function(example, prediction, **{**arguments, **given})
 
     return call
 
@@ -97,8 +111,8 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
 def _waiting(call: MetricCall) -> MetricCall:
     """Waits for the result if it is awaitable."""
 
-    def finished(example: Any, prediction: Any) -> Any:
-        result = call(example, prediction)
+    def finished(example: Any, prediction: Any, handed: Further = NOTHING_FURTHER) -> Any:
+        result = call(example, prediction, handed)
         return run_async(result) if inspect.isawaitable(result) else result
 
     return finished

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from dspylab.errors import RepositoryError
 from dspylab.pipeline.blocks import Unsplittable, blocks, dump, inline, load, replace
-from dspylab.pipeline.stages import RUN_COMMAND, SUMMARY_COMMAND, PipelineEntry
+from dspylab.pipeline.stages import COMPILE_COMMAND, RUN_COMMAND, SUMMARY_COMMAND, PipelineEntry
 from dspylab.record.publish import write_atomically
 
 DVC_FILE = "dvc.yaml"
@@ -23,6 +23,7 @@ LOCK_FILE = "dvc.lock"
 _CONFLICT = re.compile(r"^(<{7}|={7}|>{7})( |$)", re.MULTILINE)
 #: What an entry of ours in params.yaml consists of.
 _PARAMS_KEYS = frozenset({"config", "sections", "settings"})
+_OPTIONAL_KEYS = frozenset({"training"})
 
 
 def upsert(root: Path, entry: PipelineEntry) -> bool:
@@ -209,7 +210,8 @@ def _owner_of_stage(stage: Any) -> str | None:
         return None
     body = stage.get("do", stage)
     command = body.get("cmd") if isinstance(body, dict) else None
-    if not isinstance(command, str) or not command.startswith((f"{RUN_COMMAND} ", f"{SUMMARY_COMMAND} ")):
+    ours = tuple(f"{own} " for own in (RUN_COMMAND, COMPILE_COMMAND, SUMMARY_COMMAND))
+    if not isinstance(command, str) or not command.startswith(ours):
         return None
     try:
         return shlex.split(command)[3]
@@ -218,7 +220,7 @@ def _owner_of_stage(stage: Any) -> str | None:
 
 
 def _owner_of_params(value: Any) -> str | None:
-    ours = isinstance(value, dict) and value.keys() == _PARAMS_KEYS
+    ours = isinstance(value, dict) and value.keys() - _OPTIONAL_KEYS == _PARAMS_KEYS
     return str(value["config"]) if ours else None
 
 

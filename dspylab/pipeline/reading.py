@@ -90,9 +90,12 @@ def input_changes(stage: Any, entry: PipelineEntry) -> Iterator[str]:
         old, new = dep.hash_info.value or {}, dep.read_params()
         for address, word in change.items():
             if dep.def_path == PARAMS_FILE:
-                # triage.settings.mini lists the keys of models.mini; triage.sections those of the file.
+                # triage.settings.mini lists the keys of models.mini, triage.training those of dataset,
+                # triage.sections those of the file.
                 model = address.partition(".settings.")[2]
-                yield from key_changes(f"models.{model}" if model else "", old.get(address), new.get(address))
+                section = "dataset" if address.endswith(".training") else ""
+                place = f"models.{model}" if model else section
+                yield from key_changes(place, old.get(address), new.get(address))
             else:
                 yield from param_changes(address, word, old.get(address), new.get(address))
 

@@ -35,7 +35,7 @@ from dspylab.pipeline import git
 from dspylab.pipeline.dvcfile import DVC_FILE, LOCK_FILE, PARAMS_FILE, refuse_conflict
 from dspylab.pipeline.lockfile import LockTexts
 from dspylab.pipeline.reading import ReadOnce, input_changes, inputs, output_changes
-from dspylab.pipeline.stages import PipelineEntry, run_stage_name, summary_stage_name
+from dspylab.pipeline.stages import PipelineEntry, compile_item_name, run_stage_name, summary_stage_name
 from dspylab.pipeline.states import NEVER_RUN, RunState, judge
 from dspylab.record.publish import write_atomically
 from dspylab.records import GitState
@@ -140,6 +140,15 @@ class Repository:
             states = self._states(entry, names)
         return {key: states[name] for name, key in names.items()}
 
+    def compile_states(self, entry: PipelineEntry, keys: Iterable[str]) -> dict[str, RunState]:
+        """As `states`, for compiles."""
+        names = {compile_item_name(entry.name, key): key for key in keys}
+        if not names:
+            return {}
+        with self._locked():
+            states = self._states(entry, names)
+        return {key: states[name] for name, key in names.items()}
+
     def summary_state(self, entry: PipelineEntry) -> RunState:
         """Says whether DVC would build the summary again, and why.
 
@@ -171,8 +180,10 @@ class Repository:
             self._record(loaded, list(found.values()))
         return set(found)
 
-    def commit(self, entry: PipelineEntry, keys: Iterable[str], *, summary: bool = True) -> set[str]:
-        """Records finished runs, and the summary that was built from them, in one batch.
+    def commit(
+        self, entry: PipelineEntry, keys: Iterable[str], *, compiles: Iterable[str] = (), summary: bool = True
+    ) -> set[str]:
+        """Records finished runs and compiles, and the summary that was built from them, in one batch.
 
         A run whose program, data or params were changed since `states` was asked is left out: its results
         belong to what was there before.
@@ -180,6 +191,7 @@ class Repository:
         Args:
             entry: The experiment's entry.
             keys: Keys of runs whose files lie in the workspace.
+            compiles: Keys of compiles whose files lie in the workspace.
             summary: Whether the summary was built from what lies in the workspace now.
 
         Returns:
@@ -194,7 +206,9 @@ class Repository:
             stages = {key: loaded.stages[run_stage_name(entry.name, key)] for key in keys}
             chosen = {key: stage for key, stage in stages.items() if self._may_commit(stage)}
             built = [loaded.stages[summary_stage_name(entry.name)]] if summary else []
-            self._record(loaded, [*chosen.values(), *built])
+            compiled = [loaded.stages[compile_item_name(entry.name, key)] for key in compiles]
+            compiled = [stage for stage in compiled if self._may_commit(stage)]
+            self._record(loaded, [*compiled, *chosen.values(), *built])
         return set(chosen)
 
     def save_experiment(self, prefix: str, paths: Iterable[Path]) -> git.SavedExperiment | git.NotSaved:

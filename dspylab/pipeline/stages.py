@@ -7,6 +7,9 @@ Two facts about DVC shape what is written here:
 * DVC compares the values of the addresses that a stage lists and nothing else. A key that was taken out of a
   model is no longer listed, hence no change. So `params.yaml` keeps which keys each model sets, and the runs
   depend on that too. An endpoint that only the environment names stands there as well.
+
+A run that has an optimizer depends on its compiled program, not on what that was compiled from. Both files of
+a compile persist: DVC must not remove them before it calls `compile-one`, which keeps a program that stands.
 """
 
 from __future__ import annotations
@@ -18,14 +21,18 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from dspylab.config.models import Experiment
-from dspylab.plan.identity import param_addresses
-from dspylab.records import JSON, RunSpec
+from dspylab.config.models import Dataset, Experiment
+from dspylab.plan.compiles import compiles, distinct_compiles
+from dspylab.plan.identity import compile_addresses, param_addresses
+from dspylab.records import JSON, CompileSpec, RunSpec
 
 RUN_COMMAND = "dspylab run-one --config"
+COMPILE_COMMAND = "dspylab compile-one --config"
 SUMMARY_COMMAND = "dspylab aggregate --config"
 #: What lies in the folder of a run and is kept in the DVC cache.
 RUN_OUTPUTS = ("raw.jsonl", "run.json")
+#: Of the files of a compiled program, which lie in git.
+COMPILE_ENDINGS = (".json", ".record.json")
 #: Sections of the experiment file that the summary is made from, beside the rows.
 SUMMARY_SECTIONS = (
     "name",
@@ -65,6 +72,7 @@ def build(
     config: PurePosixPath,
     code: Sequence[str],
     data: Sequence[str],
+    training: Sequence[str],
     document: Mapping[str, Any],
     endpoints: Mapping[str, str],
 ) -> PipelineEntry:
@@ -76,6 +84,7 @@ def build(
         config: The experiment file, relative to the root of the repository.
         code: Python files that the program consists of, relative to the root.
         data: Dataset files, relative to the root.
+        training: Those of them that optimizers learn from.
         document: The experiment file as plain data.
         endpoints: Model id to its endpoint, for those whose endpoint only the environment names.
 
@@ -83,25 +92,30 @@ def build(
         The entry. It depends on nothing but the arguments, so two calls agree.
     """
     addresses = {run.key: param_addresses(experiment, run, document) for run in runs}
-    settings = _settings(addresses.values(), endpoints)
+    needed = compiles(runs)
+    specs = distinct_compiles(needed)
+    compile_params = {spec.key: compile_addresses(experiment, spec, document) for spec in specs}
+    settings = _settings([*addresses.values(), *compile_params.values()], endpoints)
     tracked = _Tracked.split(addresses)
     tracked_settings = _Tracked.split(
         {key: _models_of(found, experiment.name) for key, found in addresses.items()}
     )
     folder = config.parent
     files = [literal(path) for path in dict.fromkeys([*code, *data])]
+    programs = literal(str(folder / "programs"))
     run_stage = {
         "foreach": {
             run.key: {
                 "args": arguments(run),
                 **({"params": tracked.own[run.key]} if tracked.width else {}),
                 **({"settings": tracked_settings.own[run.key]} if tracked_settings.width else {}),
+                **({"program": _program_of(run, needed, programs, files)} if needed else {}),
             }
             for run in runs
         },
         "do": {
             "cmd": f"{RUN_COMMAND} {quote(str(config))} ${{item.args}}",
-            **({"deps": files} if files else {}),
+            **({"deps": [*files, *(["${item.program}"] if needed else [])]} if files or needed else {}),
             "params": [
                 {literal(str(config)): [*tracked.common, *tracked.places("params")]},
                 *tracked_settings.common,
@@ -114,7 +128,7 @@ def build(
     summary_stage = {
         "cmd": f"{SUMMARY_COMMAND} {quote(str(config))}",
         # The folder stands for every run's files: one entry in dvc.lock instead of two a run.
-        "deps": [literal(str(folder / "results"))],
+        "deps": [literal(str(folder / "results")), *([programs] if needed else [])],
         "params": [{literal(str(config)): sections}, f"{experiment.name}.sections"],
         "outs": [{literal(str(folder / "summary.json")): {"cache": False}}],
         "metrics": [{literal(str(folder / "metrics.json")): {"cache": False}}],
@@ -122,10 +136,76 @@ def build(
     return PipelineEntry(
         name=experiment.name,
         config=config,
-        stages={experiment.name: run_stage, summary_stage_name(experiment.name): summary_stage},
-        params={"config": str(config), "sections": sections, "settings": settings},
+        stages={
+            **(
+                {
+                    compile_stage_name(experiment.name): _compile_stage(
+                        experiment.name, config, specs, compile_params, [*code, *training]
+                    )
+                }
+                if specs
+                else {}
+            ),
+            experiment.name: run_stage,
+            summary_stage_name(experiment.name): summary_stage,
+        },
+        params={
+            "config": str(config),
+            "sections": sections,
+            "settings": settings,
+            **(
+                {"training": [key for key in Dataset.TRAINING if key in document["dataset"]]} if specs else {}
+            ),
+        },
         ignored=tuple(f"/results/**/{name}" for name in RUN_OUTPUTS),
     )
+
+
+def _compile_stage(
+    name: str,
+    config: PurePosixPath,
+    specs: Sequence[CompileSpec],
+    addresses: Mapping[str, Sequence[str]],
+    files: Sequence[str],
+) -> dict[str, Any]:
+    """The stage that compiles each program once."""
+    tracked = _Tracked.split(addresses)
+    tracked_settings = _Tracked.split({key: _models_of(found, name) for key, found in addresses.items()})
+    place = f"{literal(str(config.parent / 'programs'))}/${{key}}"
+    return {
+        "foreach": {
+            spec.key: {
+                "args": arguments(spec),
+                **({"params": tracked.own[spec.key]} if tracked.width else {}),
+                **({"settings": tracked_settings.own[spec.key]} if tracked_settings.width else {}),
+            }
+            for spec in specs
+        },
+        "do": {
+            "cmd": f"{COMPILE_COMMAND} {quote(str(config))} ${{item.args}}",
+            "deps": [literal(path) for path in dict.fromkeys(files)],
+            "params": [
+                {literal(str(config)): [*tracked.common, *tracked.places("params")]},
+                f"{name}.training",
+                *tracked_settings.common,
+                *tracked_settings.places("settings"),
+            ],
+            "outs": [{f"{place}{ending}": {"cache": False, "persist": True}} for ending in COMPILE_ENDINGS],
+        },
+    }
+
+
+def _program_of(run: RunSpec, needed: Mapping[str, CompileSpec], programs: str, files: Sequence[str]) -> str:
+    """The compiled program that a run depends on.
+
+    A run without one names a file again that it depends on anyway: DVC interpolates single strings, and
+    every item must have one. It takes that as said once. Where there is no such file, all code being that
+    of installed packages, it is the program of another run.
+    """
+    own = needed.get(run.key)
+    if own is None and files:
+        return files[0]
+    return f"{programs}/{(own or next(iter(needed.values()))).key}.json"
 
 
 def summary_stage_name(name: str) -> str:
@@ -133,13 +213,23 @@ def summary_stage_name(name: str) -> str:
     return f"{name}-summary"
 
 
+def compile_stage_name(name: str) -> str:
+    """Name of the stage that compiles the programs of an experiment."""
+    return f"{name}-compile"
+
+
+def compile_item_name(name: str, key: str) -> str:
+    """Address of the stage of one compile, as in `dvc repro triage-compile@fewshot-smollm2`."""
+    return f"{name}-compile@{key}"
+
+
 def run_stage_name(name: str, key: str) -> str:
     """Address of the stage of one run, as in `dvc repro triage@smollm2-predict`."""
     return f"{name}@{key}"
 
 
-def arguments(run: RunSpec) -> str:
-    """The coordinates of a run as the command line of `run-one` names them, quoted for a shell."""
+def arguments(run: RunSpec | CompileSpec) -> str:
+    """The coordinates of a run or a compile as the command line of its stage names them, for a shell."""
     return " ".join(quote(coordinate(axis, value)) for axis, value in run.coordinates.items())
 
 

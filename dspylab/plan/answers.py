@@ -10,9 +10,13 @@ from dspylab.records import RunSpec
 
 
 def answers_hash(
-    experiment: Experiment, run: RunSpec, files: Mapping[str, str], versions: Mapping[str, str]
+    experiment: Experiment,
+    run: RunSpec,
+    files: Mapping[str, str],
+    versions: Mapping[str, str],
+    program: str | None = None,
 ) -> str:
-    """Digest of everything that decides what the program of a run without an optimizer answers.
+    """Digest of everything that decides what the program of a run answers.
 
     It is `config_hash` without the metrics, their code and their judges.
 
@@ -22,6 +26,7 @@ def answers_hash(
         files: Path, relative to the root, of every data file, and every code file but those that only
             metrics need, to the digest of its content.
         versions: Package name to version, for the packages that shape prompts and replies.
+        program: Digest of the compiled program's file; None for a run without an optimizer.
 
     Returns:
         64 hexadecimal digits.
@@ -33,6 +38,7 @@ def answers_hash(
         "adapter": run.adapter,
         "seed": run.seed,
         "model": resolved_model(experiment, run.model, run.lm_settings),
+        "optimizer": program,
         "dataset": experiment.dataset.model_dump(mode="json"),
         "files": dict(files),
         "versions": dict(versions),

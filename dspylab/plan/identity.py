@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from dspylab.config.models import Experiment, Model
+from dspylab.config.models import Dataset, Experiment, Model
+from dspylab.config.optimizers import nested_ids
 from dspylab.config.values import canonical
-from dspylab.records import JSON, RunSpec
+from dspylab.records import JSON, CompileSpec, RunSpec
 
 
 def resolved_model(experiment: Experiment, model_id: str, settings: Mapping[str, JSON]) -> dict[str, JSON]:
@@ -36,7 +37,11 @@ def resolved_model(experiment: Experiment, model_id: str, settings: Mapping[str,
 
 
 def config_hash(
-    experiment: Experiment, run: RunSpec, files: Mapping[str, str], versions: Mapping[str, str]
+    experiment: Experiment,
+    run: RunSpec,
+    files: Mapping[str, str],
+    versions: Mapping[str, str],
+    program: str | None = None,
 ) -> str:
     """Digest of everything that decides the results of a run.
 
@@ -45,6 +50,8 @@ def config_hash(
         run: The run.
         files: Path, relative to the root, of every code and data file to the digest of its content.
         versions: Package name to version, for the packages that shape prompts and replies.
+        program: Digest of the compiled program's file. It stands for all that decided the program. None for
+            a run without an optimizer, and as long as there is no program.
 
     Returns:
         64 hexadecimal digits.
@@ -58,13 +65,72 @@ def config_hash(
         "seed": run.seed,
         "model": resolved_model(experiment, run.model, run.lm_settings),
         "judges": {judge: resolved_model(experiment, judge, {}) for judge in sorted(judges)},
-        "optimizer": _optimizer(experiment, run),
+        "optimizer": program,
         "dataset": experiment.dataset.model_dump(mode="json"),
         "metrics": {name: metric.model_dump(mode="json") for name, metric in experiment.metrics.items()},
         "files": dict(files),
         "versions": dict(versions),
     }
     return digest(decisive)
+
+
+def compile_hash(
+    experiment: Experiment,
+    spec: CompileSpec,
+    code: Mapping[str, str],
+    training: str,
+    versions: Mapping[str, str],
+) -> str:
+    """Digest of everything that decides a compiled program.
+
+    Neither the test examples nor any metric but the one that is optimized are in it.
+
+    Args:
+        experiment: The experiment.
+        spec: The compile.
+        code: Path, relative to the root, of every code file to the digest of its content.
+        training: Digest of the training and validation examples.
+        versions: Package name to version, for the packages that shape prompts and replies.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    entry = experiment.optimizers[spec.optimizer]
+    metric_name = optimized_metric(experiment, spec.optimizer)
+    metric = experiment.metrics[metric_name.partition(".")[0]]
+    others = nested_optimizers(experiment, spec.optimizer)
+    decisive = {
+        "program": experiment.program.model_dump(mode="json"),
+        "program_args": dict(spec.program_args),
+        "adapter": spec.adapter,
+        "optimizer": entry.model_dump(mode="json", exclude={"metric"}),
+        "nested": {name: experiment.optimizers[name].model_dump(mode="json") for name in others},
+        "metric": {"name": metric_name, **metric.model_dump(mode="json")},
+        "models": {
+            "task": resolved_model(experiment, spec.model, spec.lm_settings),
+            **{role: resolved_model(experiment, model, {}) for role, model in _roles(experiment, spec)},
+        },
+        "seed": spec.seed,
+        "training": training,
+        "files": dict(code),
+        "versions": dict(versions),
+    }
+    return digest(decisive)
+
+
+def optimized_metric(experiment: Experiment, optimizer: str) -> str:
+    """Name of the metric that an optimizer optimizes; `helpful.clarity` for one number of several."""
+    return experiment.optimizers[optimizer].metric or experiment.ranked_by
+
+
+def compile_models(experiment: Experiment, spec: CompileSpec) -> dict[str, str]:
+    """Role to id of every model that a compile calls: `task`, the optimizer's roles and `judge`."""
+    return {"task": spec.model, **dict(_roles(experiment, spec))}
+
+
+def nested_optimizers(experiment: Experiment, optimizer: str) -> list[str]:
+    """Ids of the optimizers that another one is made of, such as those of BetterTogether; each once."""
+    return list(dict.fromkeys(nested_ids(experiment.optimizers[optimizer])))
 
 
 def digest(value: object) -> str:
@@ -87,21 +153,35 @@ def param_addresses(experiment: Experiment, run: RunSpec, document: Mapping[str,
         Dotted addresses, without duplicates, in a stable order.
     """
     models = [run.model, *sorted({m.model for m in experiment.metrics.values() if m.model})]
-    if run.optimizer != "none":
-        models += [run.compile_model or run.model, *experiment.optimizers[run.optimizer].lms.values()]
-    addresses = ["program", "dataset", "metrics"]
+    return ["program", "dataset", "metrics", *_model_addresses(models, document)]
+
+
+def compile_addresses(experiment: Experiment, spec: CompileSpec, document: Mapping[str, Any]) -> list[str]:
+    """Addresses in the experiment file that a compile reads; otherwise as `param_addresses`."""
+    metric = optimized_metric(experiment, spec.optimizer)
+    optimizers = [spec.optimizer, *nested_optimizers(experiment, spec.optimizer)]
+    present = document.get("dataset", {})
+    addresses = ["program", *(f"dataset.{key}" for key in Dataset.TRAINING if key in present)]
+    addresses += [f"optimizers.{name}" for name in optimizers]
+    addresses.append(f"metrics.{metric.partition('.')[0]}")
+    if experiment.optimizers[spec.optimizer].metric is None and "primary_metric" in document:
+        addresses.append("primary_metric")
+    return [*addresses, *_model_addresses(compile_models(experiment, spec).values(), document)]
+
+
+def _model_addresses(models: Iterable[str], document: Mapping[str, Any]) -> list[str]:
+    addresses = []
     for model_id in dict.fromkeys(models):
         present = document.get("models", {}).get(model_id, {})
         addresses += [f"models.{model_id}.{key}" for key in Model.DECISIVE if key in present]
-    if run.optimizer != "none":
-        addresses.append(f"optimizers.{run.optimizer}")
     return addresses
 
 
-def _optimizer(experiment: Experiment, run: RunSpec) -> JSON:
-    entry = experiment.optimizers.get(run.optimizer)
-    if entry is None:
-        return None
-    lms = {role: resolved_model(experiment, model, {}) for role, model in entry.lms.items()}
-    compile_model = resolved_model(experiment, run.compile_model or run.model, run.lm_settings)
-    return {**entry.model_dump(mode="json"), "lms": lms, "compile_model": compile_model}
+def _roles(experiment: Experiment, spec: CompileSpec) -> Iterator[tuple[str, str]]:
+    """Roles beside the program's own, with the ids of their models."""
+    yield from experiment.optimizers[spec.optimizer].lms.items()
+    for name in nested_optimizers(experiment, spec.optimizer):
+        yield from ((f"{name}.{role}", model) for role, model in experiment.optimizers[name].lms.items())
+    metric = experiment.metrics[optimized_metric(experiment, spec.optimizer).partition(".")[0]]
+    if metric.model is not None:
+        yield "judge", metric.model

@@ -66,6 +66,8 @@ def expand(experiment: Experiment) -> tuple[RunSpec, ...]:
         spec = _spec(experiment, cell)
         identity = _identity(spec)
         if identity in seen:
+            if spec.optimizer == NO_OPTIMIZER and "compile_model" in axes and address == ("matrix",):
+                continue  # nothing is compiled: the values of compile_model make no difference
             raise MatrixProblem(
                 address,
                 f"the run {_describe(cell)} stands twice",
@@ -207,11 +209,14 @@ def _spec(experiment: Experiment, cell: Mapping[str, JSON]) -> RunSpec:
         return None if value is None else str(value)
 
     seed = cell.get("seed", 0)
+    optimizer = text("optimizer", NO_OPTIMIZER) or NO_OPTIMIZER
+    if optimizer == NO_OPTIMIZER:
+        cell = {axis: value for axis, value in cell.items() if axis != "compile_model"}
     return RunSpec(
         key="",
         coordinates=dict(cell),
         model=str(cell["model"]),
-        optimizer=text("optimizer", NO_OPTIMIZER) or NO_OPTIMIZER,
+        optimizer=optimizer,
         compile_model=text("compile_model", None),
         seed=seed if isinstance(seed, int) else 0,
         adapter=text("adapter", experiment.program.adapter),

@@ -31,10 +31,11 @@ _Placed = tuple[str, DataRow]
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """The two splits of a dataset; `train` is empty when the experiment names none."""
+    """The splits of a dataset; `train` and `validation` are empty when the experiment names none."""
 
     train: tuple[DataRow, ...]
     test: tuple[DataRow, ...]
+    validation: tuple[DataRow, ...] = ()
 
 
 def load_splits(dataset: Dataset, folder: Path, resolve: Callable[[str], Any]) -> Splits:
@@ -50,7 +51,7 @@ def load_splits(dataset: Dataset, folder: Path, resolve: Callable[[str], Any]) -
 
     Raises:
         DataError: If a file or row cannot be read, if rows lack an input, or if a test example also
-            stands in the training split.
+            stands in the training or the validation split.
     """
 
     def examples(reference: str) -> list[_Placed]:
@@ -60,17 +61,22 @@ def load_splits(dataset: Dataset, folder: Path, resolve: Callable[[str], Any]) -
         return _examples(rows, dataset, place)
 
     train: list[_Placed] = []
+    validation: list[_Placed] = []
     if dataset.path is not None:
         test = examples(dataset.path)
         if dataset.split is not None:
-            train, test = _split(test, dataset.split, dataset.path)
+            train, validation, test = _split(test, dataset.split, dataset.path)
     else:
         train = examples(dataset.train) if dataset.train else []
+        validation = examples(dataset.validation) if dataset.validation else []
         test = examples(str(dataset.test))
-    _refuse_leaks(train, test)
+    _refuse_leaks(train, test, "training")
+    _refuse_leaks(validation, test, "validation")
     if dataset.shuffle is not None:
         test = [test[position] for position in _shuffled(test, f"shuffle {dataset.shuffle}")]
-    return Splits(train=_numbered(train), test=_numbered(test[: dataset.limit]))
+    return Splits(
+        train=_numbered(train), validation=_numbered(validation), test=_numbered(test[: dataset.limit])
+    )
 
 
 def file_digest(path: Path) -> str:
@@ -165,20 +171,26 @@ def _given_id(row: Mapping[str, Any], field: str, place: str) -> str:
     return str(value)
 
 
-def _split(examples: list[_Placed], split: Split, where: str) -> tuple[list[_Placed], list[_Placed]]:
-    count = round(len(examples) * split.train)
-    if count in (0, len(examples)):
+def _split(
+    examples: list[_Placed], split: Split, where: str
+) -> tuple[list[_Placed], list[_Placed], list[_Placed]]:
+    """The training, the validation and the test examples."""
+    share = split.train + (split.validation or 0.0)
+    trained, used = round(len(examples) * split.train), round(len(examples) * share)
+    if trained == 0 or used == len(examples) or (split.validation is not None and used == trained):
+        shares = f"{split.train:g}" + (f" and {split.validation:g}" if split.validation is not None else "")
         raise DataError(
-            f"{len(examples)} rows split at {split.train:g} leave a side empty",
+            f"{len(examples)} rows split at {shares} leave a side empty",
             where=where,
             remedy="add rows or change the share",
         )
-    chosen = set(_shuffled(examples, f"split {split.seed}")[:count])
+    order = _shuffled(examples, f"split {split.seed}")
     # Each side keeps the order of the file, so that a reader finds rows again.
-    return (
-        [example for position, example in enumerate(examples) if position in chosen],
-        [example for position, example in enumerate(examples) if position not in chosen],
+    train, validation, test = (
+        [examples[position] for position in sorted(chosen)]
+        for chosen in (order[:trained], order[trained:used], order[used:])
     )
+    return train, validation, test
 
 
 def _shuffled(examples: Sequence[_Placed], salt: str) -> list[int]:
@@ -190,8 +202,9 @@ def _shuffled(examples: Sequence[_Placed], salt: str) -> list[int]:
     return sorted(range(len(keys)), key=keys.__getitem__)
 
 
-def _refuse_leaks(train: Iterable[_Placed], test: Iterable[_Placed]) -> None:
-    known = {digest(dict(example.inputs)): (place, example) for place, example in train}
+def _refuse_leaks(seen: Iterable[_Placed], test: Iterable[_Placed], split: str) -> None:
+    """Refuses test examples among those that an optimizer sees; `split` says which those are."""
+    known = {digest(dict(example.inputs)): (place, example) for place, example in seen}
     if not known:
         return
     pairs = [(found, known[key]) for found in test if (key := digest(dict(found[1].inputs))) in known]
@@ -201,7 +214,7 @@ def _refuse_leaks(train: Iterable[_Placed], test: Iterable[_Placed]) -> None:
     more = f" (and {len(pairs) - 1} more like it)" if len(pairs) > 1 else ""
     inputs = printable(json.dumps(dict(example.inputs), ensure_ascii=False))
     raise DataError(
-        f"test example {plain(example.example_id)} is also training example {plain(twin.example_id)} "
+        f"test example {plain(example.example_id)} is also {split} example {plain(twin.example_id)} "
         f"of {twin_place}{more}: {inputs if len(inputs) <= _MAX_SHOWN else inputs[:_MAX_SHOWN] + '…'}",
         where=place,
         remedy="keep one of them: a score on examples that were trained on says nothing",

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dspylab.config.axes import ADAPTERS
-from dspylab.config.models import Experiment
+from dspylab.config.models import Dataset, Experiment
+from dspylab.config.optimizers import references_in
 from dspylab.config.references import is_loader
 from dspylab.errors import DspylabError, EnvironmentProblem
 from dspylab.program.dataset import file_digest
@@ -34,9 +35,8 @@ def code_references(experiment: Experiment, runs: Iterable[RunSpec], *, metrics:
     """
     sources = [str(experiment.program.path or experiment.program.module)]
     references = [run.adapter for run in runs if run.adapter is not None and run.adapter not in ADAPTERS]
-    references += [optimizer.path for optimizer in experiment.optimizers.values() if optimizer.path]
-    dataset = experiment.dataset
-    references += [ref for ref in (dataset.path, dataset.train, dataset.test) if ref and is_loader(ref)]
+    references += [ref for optimizer in experiment.optimizers.values() for ref in references_in(optimizer)]
+    references += [ref for ref in _sources(experiment.dataset) if is_loader(ref)]
     if metrics:
         references += [metric.ref for metric in experiment.metrics.values() if metric.ref]
     sources += [reference.rpartition(":")[0] for reference in references]
@@ -45,9 +45,22 @@ def code_references(experiment: Experiment, runs: Iterable[RunSpec], *, metrics:
 
 def data_files(experiment: Experiment, folder: Path) -> list[Path]:
     """The dataset's files. Links stay: DVC itself may have made a data file a link into its cache."""
+    return _files(_sources(experiment.dataset), folder)
+
+
+def training_files(experiment: Experiment, folder: Path) -> list[Path]:
+    """Those of the dataset's files that an optimizer's examples come from."""
     dataset = experiment.dataset
-    named = [ref for ref in (dataset.path, dataset.train, dataset.test) if ref and not is_loader(ref)]
-    return [Path(os.path.abspath(folder / name)) for name in dict.fromkeys(named)]  # noqa: PTH100
+    return _files([ref for ref in (dataset.path, dataset.train, dataset.validation) if ref], folder)
+
+
+def _sources(dataset: Dataset) -> list[str]:
+    return [ref for ref in (dataset.path, dataset.train, dataset.validation, dataset.test) if ref]
+
+
+def _files(references: Iterable[str], folder: Path) -> list[Path]:
+    named = dict.fromkeys(reference for reference in references if not is_loader(reference))
+    return [Path(os.path.abspath(folder / name)) for name in named]  # noqa: PTH100
 
 
 def code_files(code: Code, references: list[str], memory: Path) -> dict[Path, str]:

@@ -34,6 +34,23 @@ class Layout:
         return self.results / run / "run.json"
 
     @property
+    def programs(self) -> Path:
+        """Folder of the compiled programs. In git."""
+        return self.folder / "programs"
+
+    def program(self, key: str) -> Path:
+        """A compiled program: DSPy's own JSON state, which `dspy.Module.load` reads. In git."""
+        return self.programs / f"{key}.json"
+
+    def compile_record(self, key: str) -> Path:
+        """What made a compiled program (`CompileRecord`). In git."""
+        return self.programs / f"{key}.record.json"
+
+    def compiled(self, key: str) -> list[Path]:
+        """Both files of a compiled program."""
+        return [self.program(key), self.compile_record(key)]
+
+    @property
     def summary(self) -> Path:
         """The whole experiment in figures. In git."""
         return self.folder / "summary.json"
@@ -65,6 +82,10 @@ class Layout:
     def answers(self, run: str) -> Path:
         """Folder of the answers that a run may score again, one file for each configuration."""
         return self.private / "answers" / self.folder.relative_to(self.root) / run
+
+    def compiling(self, compile_hash: str) -> Path:
+        """Folder of a compile that is not done: the replies that it got, and what its optimizer keeps."""
+        return self.private / "compile" / compile_hash
 
 
 def find_root(folder: Path) -> Path:

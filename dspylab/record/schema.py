@@ -12,8 +12,10 @@ from pydantic import TypeAdapter
 
 from dspylab.config.schema import DIALECT, clean_schema, experiment_schema
 from dspylab.records import (
+    COMPILE_SCHEMA_VERSION,
     RAW_SCHEMA_VERSION,
     SUMMARY_SCHEMA_VERSION,
+    CompileRecord,
     ExampleFailure,
     ExampleResult,
     RunInfo,
@@ -39,6 +41,12 @@ def run_schema() -> dict[str, Any]:
 
 
 @functools.cache
+def compile_schema() -> dict[str, Any]:
+    """JSON Schema of a `programs/<key>.record.json`. Shared: do not change it."""
+    return _record_schema("compile", "programs/<key>.record.json", CompileRecord, COMPILE_SCHEMA_VERSION)
+
+
+@functools.cache
 def summary_schema() -> dict[str, Any]:
     """JSON Schema of `summary.json`. Shared: do not change it."""
     return _record_schema("summary", "summary.json", Summary, SUMMARY_SCHEMA_VERSION)
@@ -50,6 +58,7 @@ def schema_files() -> dict[str, dict[str, Any]]:
         "experiment.schema.json": experiment_schema(),
         "raw.schema.json": raw_schema(),
         "run.schema.json": run_schema(),
+        "compile.schema.json": compile_schema(),
         "summary.schema.json": summary_schema(),
     }
 

@@ -15,7 +15,16 @@ from rich.text import Text
 
 from dspylab.jsonable import to_json
 from dspylab.records import JSON, Summary
-from dspylab.report.numbers import NOTHING, cost, count, duration, estimate, number, printable
+from dspylab.report.numbers import (
+    NOTHING,
+    cost,
+    count,
+    duration,
+    estimate,
+    number,
+    printable,
+    signed,
+)  # fmt: skip
 
 #: Width in characters below which the name of a run is not squeezed; a column goes instead.
 _NAME_WIDTH = 18
@@ -209,6 +218,7 @@ def _runs_table(document: Mapping[str, Any], primary: str) -> FittingTable:
         Column("TTFT\np50", lambda run: duration(run["ttft_s"]["p50"]), rank=6),
         Column("tok/s", lambda run: number(run["throughput_tokens_per_s"]), rank=7),
         Column("cost", lambda run: cost(run["cost_usd"]["total"]), rank=3),
+        *(_compile_columns() if any(run.get("compile") for run in rows) else ()),
         *_other_metrics(rows, primary),
     )
     return FittingTable(_title(document), columns, rows, _notes(rows, primary))
@@ -240,6 +250,26 @@ def _seeds_table(document: Mapping[str, Any], primary: str) -> FittingTable:
         *_other_metrics(rows, primary),
     )
     return FittingTable("over seeds", columns, rows)
+
+
+def _compile_columns() -> list[Column]:
+    """What compiling a run's program cost, and what it gained."""
+
+    def compiled(run: Mapping[str, Any], name: str) -> Any:
+        return (run.get("compile") or {}).get(name)
+
+    def gained(run: Mapping[str, Any]) -> str:
+        gain = compiled(run, "gain")
+        return NOTHING if gain is None else signed(gain["difference"], gain["ci95"])
+
+    def spent(run: Mapping[str, Any]) -> str:
+        return cost(compiled(run, "cost_usd")) if run.get("compile") else NOTHING
+
+    return [
+        Column("compile\ncost", spent, rank=3, legend="compile cost: once for all runs of a program."),
+        Column("gain", gained, rank=3, legend="gain: over the same run without an optimizer."),
+        Column("cost/\npoint", lambda run: cost(compiled(run, "cost_per_point_usd")), rank=7),
+    ]
 
 
 def _ranked(rows: Sequence[Mapping[str, Any]], primary: str) -> list[Mapping[str, Any]]:

@@ -1,0 +1,114 @@
+"""Compiled programs: which stand, what one says (`show --program`), what differs (`diff-program`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dspylab.commands.console import console, note
+from dspylab.commands.find import find_config
+from dspylab.compiled import is_untouched, recorded, standing
+from dspylab.config.wording import choose
+from dspylab.errors import UsageError
+from dspylab.laboratory import Laboratory, open_laboratory
+from dspylab.pipeline.states import RunState
+from dspylab.record.publish import read_json
+from dspylab.report.programs import CompileRow, program_diff, program_view
+
+#: What `diff-program` takes for a program as the factory builds it.
+_UNCOMPILED = "none"
+
+
+def show_program(config: Path | None, key: str) -> None:
+    """Prints the instructions and demonstrations of a compiled program.
+
+    Args:
+        config: The experiment file.
+        key: Key of the program or of a run that uses it.
+
+    Raises:
+        UsageError: If there is no such program.
+        DataError: If its file is absent or damaged.
+    """
+    laboratory = open_laboratory(find_config(config))
+    key = _program_key(laboratory, key)
+    state = read_json(laboratory.layout.program(key))
+    record = recorded(laboratory.layout, key)
+    if record is not None and not is_untouched(laboratory.layout, record):
+        note(f"{key}: was changed since it was compiled")
+    console().print(program_view(key, state, record))
+
+
+def diff_programs(config: Path | None, first: str, second: str) -> None:
+    """Prints what differs between two compiled programs.
+
+    Args:
+        config: The experiment file.
+        first: Key of a program or of a run; `none` for the other one as the factory builds it.
+        second: The same.
+
+    Raises:
+        UsageError: If there is no such program, or both are `none`.
+        DataError: If a file is absent or damaged.
+    """
+    laboratory = open_laboratory(find_config(config))
+    if first == second == _UNCOMPILED:
+        raise UsageError("names no program", where="diff-program", remedy="name at least one compiled one")
+    states = [(name, _state(laboratory, name, other)) for name, other in ((first, second), (second, first))]
+    difference = program_diff(*states)
+    if difference is None:
+        note(f"{first} and {second} are the same")
+    else:
+        console().print(difference)
+
+
+def plan_compiles(laboratory: Laboratory, states: Mapping[str, RunState]) -> list[CompileRow]:
+    """The compiles of an experiment with what would happen to each.
+
+    Args:
+        laboratory: The experiment.
+        states: Key of a compile to what DVC thinks of it.
+    """
+    users = [spec.key for spec in laboratory.needed_compiles.values()]
+    rows = []
+    for spec in laboratory.compiles:
+        record = standing(laboratory, spec)
+        state = RunState("done") if record is not None else states[spec.key]
+        reasons = state.reasons
+        if record is None and state.state == "done":
+            state, reasons = RunState("stale"), ("was not compiled from what there is now",)
+        begun = record is None and laboratory.layout.compiling(laboratory.compile_hash(spec)).is_dir()
+        entry = laboratory.experiment.optimizers[spec.optimizer]
+        rows.append(
+            CompileRow(
+                program=spec.key,
+                state="half done" if begun else state.state,
+                reasons=reasons,
+                optimizer=str(entry.type or entry.path),
+                runs=users.count(spec.key),
+                record=record,
+            )
+        )
+    return rows
+
+
+def _program_key(laboratory: Laboratory, key: str) -> str:
+    """Key of a program, given that or the key of a run."""
+    keys = {spec.key for spec in laboratory.compiles}
+    known = {**{run: spec.key for run, spec in laboratory.needed_compiles.items()}, **{k: k for k in keys}}
+    if key in known:
+        return known[key]
+    if key in {run.key for run in laboratory.runs}:
+        raise UsageError("is a run without an optimizer", where=key, remedy="name one that has one")
+    raise UsageError("there is no such program", where=key, remedy=choose(key, known))
+
+
+def _state(laboratory: Laboratory, name: str, other: str) -> dict[str, Any]:
+    if name != _UNCOMPILED:
+        return read_json(laboratory.layout.program(_program_key(laboratory, name)))
+    from dspylab.optimize.state import program_state
+
+    other_key = _program_key(laboratory, other)
+    spec = next(spec for spec in laboratory.compiles if spec.key == other_key)
+    return program_state(laboratory.code.build(spec.program_args))

@@ -1,0 +1,229 @@
+"""Whether an optimizer of the experiment file has the parameters and roles that it is given.
+
+DSPy's optimizers are looked up in DSPy's source: importing DSPy takes seconds, and a file is checked far more
+often than anything is compiled.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from dspylab.config.models import REF_PATTERN, Optimizer
+from dspylab.config.syntax import Defect
+from dspylab.config.wording import Address, choose, listed, near_miss, shown
+
+#: DSPy's optimizers that can be used, and the file of `dspy/teleprompt` that each is in.
+TYPES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "LabeledFewShot": "vanilla.py",
+        "BootstrapFewShot": "bootstrap.py",
+        "BootstrapFewShotWithRandomSearch": "random_search.py",
+        "MIPROv2": "mipro_optimizer_v2.py",
+        "COPRO": "copro_optimizer.py",
+        "SIMBA": "simba.py",
+        "GEPA": "gepa/gepa.py",
+        "KNNFewShot": "knn_fewshot.py",
+        "BetterTogether": "bettertogether.py",
+        "Ensemble": "ensemble.py",
+        "InferRules": "infer_rules.py",
+    }
+)
+#: Optimizers that hand what they do not know on to another one.
+_HANDS_ON: Final = {"InferRules": "BootstrapFewShot", "KNNFewShot": "BootstrapFewShot"}
+#: Those that can not be used, and why.
+_UNUSABLE: Final = {
+    "BootstrapFinetune": "it trains weights, which is not done through an endpoint",
+    "GRPO": "it trains weights, which is not done through an endpoint",
+}
+#: What dspylab itself hands over, to what decides it in the experiment file.
+_GIVEN: Final = {
+    "student": "it is what program.factory builds",
+    "trainset": "it is the training examples of dataset",
+    "valset": "it is the validation examples of dataset",
+    "metric": "name it under metric: of the optimizer",
+    "teacher": "name its model under lms: of the optimizer",
+    "teacher_settings": "name its model under lms: of the optimizer, as teacher",
+    "log_dir": "dspylab keeps what an optimizer needs to go on, until it is done",
+}
+TEACHER: Final = "teacher"
+#: Optimizers that are made of further ones, and the parameter that names these by id.
+NESTING: Final = {"BetterTogether": "optimizers", "Ensemble": "programs"}
+_ROLE = re.compile(r".+_(lm|model)")
+#: Parameters whose value may be a `path:name` that stands for what it names.
+CALLABLES: Final = frozenset(
+    {"instruction_proposer", "code_proposer", "component_selector", "reduce_fn", "vectorizer"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What an optimizer can be given.
+
+    Attributes:
+        constructor: Names of the parameters of its constructor; none for a function.
+        compile: Names of the parameters of its `compile()`, or of the function.
+        is_open: Whether its constructor, or the function, takes any further parameter.
+    """
+
+    constructor: frozenset[str]
+    compile: frozenset[str]
+    is_open: bool = False
+
+    @property
+    def params(self) -> frozenset[str]:
+        """What `params` may set."""
+        return frozenset(name for name in self._all if name not in _GIVEN and not _ROLE.fullmatch(name))
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """What `lms` may name a model for."""
+        roles = {name for name in self._all if _ROLE.fullmatch(name)}
+        return frozenset(roles | ({TEACHER} if "teacher_settings" in self._all else set()))
+
+    @property
+    def _all(self) -> frozenset[str]:
+        return self.constructor | self.compile
+
+
+def check_type(optimizer: Optimizer, address: Address) -> Iterator[Defect]:
+    """Checks an optimizer of DSPy's: its name, its parameters and its roles.
+
+    Args:
+        optimizer: The entry; one with a `path` is left to whoever imports that.
+        address: Its address.
+
+    Yields:
+        What is wrong.
+    """
+    name = optimizer.type
+    if name is None:
+        return
+    if name in _UNUSABLE:
+        yield Defect((*address, "type"), f"{name} can not be used", _UNUSABLE[name])
+    elif name not in TYPES:
+        near = near_miss(name, TYPES)
+        remedy = f"did you mean {near}?" if near else f"use {listed(TYPES)}, or path: <file.py>:<name>"
+        yield Defect((*address, "type"), f"DSPy has no optimizer {shown(name)}", remedy)
+    else:
+        signature = dspy_signature(name)
+        if signature is not None:
+            yield from check_signature(optimizer, signature, name, address)
+
+
+def check_signature(
+    optimizer: Optimizer, signature: Signature, name: str, address: Address
+) -> Iterator[Defect]:
+    """Checks the parameters and roles of an optimizer against its signature.
+
+    Args:
+        optimizer: The entry.
+        signature: Of what it names.
+        name: What messages call it.
+        address: Address of the entry.
+
+    Yields:
+        What is wrong.
+    """
+    for param in optimizer.params:
+        place = (*address, "params", param)
+        if param in _GIVEN:
+            yield Defect(place, "is not set here", _GIVEN[param])
+        elif param in signature.roles:
+            yield Defect(place, "is a model", f"name it under lms: {{{param}: <id of a model>}}")
+        elif param not in signature.params and not signature.is_open:
+            yield Defect(place, f"{name} has no such parameter", choose(param, sorted(signature.params)))
+    for role in optimizer.lms:
+        if role not in signature.roles and not (signature.is_open and _ROLE.fullmatch(role)):
+            remedy = choose(role, sorted(signature.roles)) if signature.roles else "take it out: it has none"
+            yield Defect((*address, "lms", role), f"{name} has no such role", remedy)
+
+
+def check_nested(
+    optimizer: Optimizer, known: Mapping[str, Optimizer | None], address: Address
+) -> Iterator[Defect]:
+    """Checks what an optimizer that is made of further ones says of them.
+
+    Args:
+        optimizer: The entry.
+        known: All entries by id.
+        address: Its address.
+
+    Yields:
+        What is wrong.
+    """
+    param = NESTING.get(optimizer.type or "")
+    if param is None:
+        return
+    names = optimizer.params.get(param)
+    place = (*address, "params", param)
+    if optimizer.type == "Ensemble" and not (isinstance(names, list) and names):
+        yield Defect(place, "must list what takes part", f"write {param}: [<id of an optimizer>, …]")
+        return
+    if optimizer.type == "BetterTogether" and not (isinstance(names, dict) and names):
+        remedy = f"write {param}: {{p: <id of an optimizer>}}, and strategy: p -> p"
+        yield Defect(place, "must name its optimizers", remedy)
+        return
+    for name in nested_ids(optimizer):
+        entry = known.get(name) if isinstance(name, str) else None
+        if not isinstance(name, str) or name not in known:
+            yield Defect(place, f"there is no optimizer {shown(name)}", choose(str(name), known))
+        elif entry is not None and entry.type in (*NESTING, "KNNFewShot"):
+            yield Defect(place, f"{name} is a {entry.type}, which can not take part", "name another one")
+
+
+def nested_ids(optimizer: Optimizer) -> list[Any]:
+    """What an optimizer that is made of further ones names; empty for all others."""
+    names = optimizer.params.get(NESTING.get(optimizer.type or "", ""))
+    return list(names.values() if isinstance(names, dict) else names if isinstance(names, list) else ())
+
+
+def references_in(optimizer: Optimizer) -> list[str]:
+    """The `path:name` references of an optimizer: itself, and what its parameters name."""
+    named = [optimizer.path, *(optimizer.params.get(name) for name in sorted(CALLABLES))]
+    return [name for name in named if isinstance(name, str) and re.search(REF_PATTERN, name)]
+
+
+@functools.cache
+def dspy_signature(name: str) -> Signature | None:
+    """What an optimizer of DSPy's can be given, from DSPy's source; None where that can not be read.
+
+    Args:
+        name: A key of `TYPES`.
+    """
+    spec = importlib.util.find_spec("dspy")
+    folder = next(iter(spec.submodule_search_locations or ()), None) if spec is not None else None
+    if folder is None:
+        return None
+    try:
+        tree = ast.parse(Path(folder, "teleprompt", TYPES[name]).read_bytes())
+    except (OSError, SyntaxError):
+        return None
+    methods = {
+        method.name: method.args
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and node.name == name
+        for method in node.body
+        if isinstance(method, ast.FunctionDef)
+    }
+    constructor = _names(methods.get("__init__"))
+    handed_on = dspy_signature(_HANDS_ON[name]) if name in _HANDS_ON else None
+    if handed_on is not None:
+        constructor |= handed_on.constructor
+    if name == "BetterTogether":
+        constructor |= {NESTING[name]}  # its constructor takes them one by one, under any name
+    return Signature(constructor, _names(methods.get("compile")))
+
+
+def _names(arguments: ast.arguments | None) -> frozenset[str]:
+    if arguments is None:
+        return frozenset()
+    named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    return frozenset(argument.arg for argument in named) - {"self"}

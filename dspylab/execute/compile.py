@@ -1,0 +1,274 @@
+"""Compile one program: run its optimizer on metered models, keep the program and the record of it."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dspy
+
+from dspylab.aggregate.stats import metric_summary
+from dspylab.errors import EndpointError, EnvironmentProblem, RepositoryError
+from dspylab.jsonable import to_json
+from dspylab.lm.budget import Ledger
+from dspylab.lm.faults import first_words
+from dspylab.lm.limits import Stopped
+from dspylab.lm.metered import MeteredEngine
+from dspylab.lm.recorder import Recorder
+from dspylab.lm.replies import Replies, noted
+from dspylab.optimize.build import Compile
+from dspylab.optimize.metric import OptimizerMetric
+from dspylab.optimize.mute import muted
+from dspylab.optimize.state import write_state
+from dspylab.program.dataset import file_digest
+from dspylab.record.layout import Layout
+from dspylab.record.publish import write_json
+from dspylab.records import JSON, CompileRecord, CompileSpec, Rates, ValidationScore
+from dspylab.redact import redact
+
+logger = logging.getLogger(__name__)
+
+#: Longest error that a report shows, in characters.
+_MAX_ERROR = 300
+
+
+@dataclass(frozen=True)
+class CompileJob:
+    """A compile that is ready to begin.
+
+    Attributes:
+        spec: The compile.
+        compile_hash: Digest of everything that decides its program.
+        layout: Where its files lie.
+        build: Calls the factory.
+        optimize: From the program to the compiled one.
+        frame: Makes the module that the compiled program's state is loaded into.
+        metric: The metric that is optimized.
+        lm: The model that compiles.
+        engines: The engines behind all models that it calls.
+        adapter: DSPy adapter, None for DSPy's default.
+        train: Training examples, in the order in which the optimizer gets them.
+        validation: Validation examples.
+        width: Examples that an optimizer may evaluate at once.
+        ledger: The budget that its calls count against.
+        optimizer: Type of the optimizer, or `path:name`.
+        params: Its parameters.
+        note: What decides how the program runs and is in no state of it.
+        models: Role to id of its model.
+        rates: Model id to its price rates.
+        versions: Package name to version.
+    """
+
+    spec: CompileSpec
+    compile_hash: str
+    layout: Layout
+    build: Callable[[], dspy.Module]
+    optimize: Compile
+    frame: Callable[[], dspy.Module]
+    metric: OptimizerMetric
+    lm: dspy.LM
+    engines: tuple[MeteredEngine, ...]
+    adapter: dspy.Adapter | None
+    train: Sequence[dspy.Example]
+    validation: Sequence[dspy.Example]
+    width: int
+    ledger: Ledger
+    optimizer: str
+    params: Mapping[str, JSON]
+    note: Mapping[str, JSON]
+    models: Mapping[str, str]
+    rates: Mapping[str, Rates | None]
+    versions: Mapping[str, str]
+
+    @property
+    def refusal(self) -> EndpointError | None:
+        """Why one of its models refuses every call; None if none does."""
+        return next((engine.refusal for engine in self.engines if engine.refusal is not None), None)
+
+
+@dataclass(frozen=True, slots=True)
+class CompileReport:
+    """How a compile ended.
+
+    Attributes:
+        program: Key of the compile.
+        record: What is recorded of the program; None if there is none.
+        stopped: Why there is none.
+        refused: Whether that is because a model refuses every call.
+        held: Whether another process compiles it.
+    """
+
+    program: str
+    record: CompileRecord | None = None
+    stopped: str | None = None
+    refused: bool = False
+    held: bool = False
+
+
+def calls_file(layout: Layout, compile_hash: str) -> Path:
+    """Where a compile that is not done keeps its calls and their replies."""
+    return layout.compiling(compile_hash) / "calls.jsonl"
+
+
+def compile_program(job: CompileJob) -> CompileReport:
+    """Compiles a program and publishes it. What an earlier session paid for is not asked again.
+
+    Args:
+        job: What to compile.
+
+    Returns:
+        How it ended; whatever the optimizer or the user's code raises is in it.
+
+    Raises:
+        EnvironmentProblem: If the disk is full.
+    """
+    path = calls_file(job.layout, job.compile_hash)
+    earlier_s, began = noted(path).duration_s, time.monotonic()
+    try:
+        with Replies(path) as replies:
+            recorder = Recorder(names={}, role="optimizer", replies=replies)
+            program, validation = _optimized(job, recorder)
+            _refuse_makeshift(job, recorder, calls := noted(path).calls)
+            record = _published(job, program, validation, calls, earlier_s + time.monotonic() - began)
+            drop_compiling(job.layout, job.compile_hash)
+        return CompileReport(job.spec.key, record)
+    except RepositoryError as error:
+        return CompileReport(job.spec.key, stopped=str(error), held=True)
+    except EnvironmentProblem:
+        if job.refusal is None:
+            raise  # the disk is full: nothing else will do better
+        return CompileReport(job.spec.key, stopped=str(job.refusal), refused=True)
+    except BaseException as error:  # noqa: BLE001 - whatever an optimizer raises, sys.exit() included
+        if isinstance(error, Stopped) or job.ledger.is_stopped or job.ledger.exhausted is not None:
+            return CompileReport(job.spec.key, stopped=job.ledger.exhausted or "interrupted")
+        if job.refusal is not None:
+            return CompileReport(job.spec.key, stopped=str(job.refusal), refused=True)
+        return CompileReport(job.spec.key, stopped=_described(error))
+
+
+def _refuse_makeshift(job: CompileJob, recorder: Recorder, calls: Sequence[Mapping[str, Any]]) -> None:
+    """Optimizers that catch everything make the best of calls that had no reply: that is no program.
+
+    Raises:
+        Stopped: If calls were not made any more.
+        EndpointError: If a model refuses every call, or none of them was answered.
+    """
+    if recorder.was_stopped.is_set():
+        raise Stopped
+    if job.refusal is not None:
+        raise job.refusal
+    failed = [call["error"] for call in calls if call["error"] is not None]
+    if failed and len(failed) == len(calls):
+        raise LMProblem(f"none of its {len(calls)} calls was answered: {failed[-1]}")
+    if failed:
+        logger.warning(
+            "%s: %d of %d calls were not answered (%s): its program is made without them",
+            job.spec.key, len(failed), len(calls), failed[-1],
+        )  # fmt: skip
+
+
+class LMProblem(Exception):  # it never leaves this module
+    """No call was answered."""
+
+
+def drop_compiling(layout: Layout, compile_hash: str) -> None:
+    """Removes what a compile kept until it was done."""
+    shutil.rmtree(layout.compiling(compile_hash), ignore_errors=True)
+
+
+def _optimized(job: CompileJob, recorder: Recorder) -> tuple[dspy.Module, ValidationScore | None]:
+    settings: dict[str, Any] = {
+        "lm": job.lm,
+        "adapter": job.adapter,
+        "trace": [],
+        "disable_history": True,
+        "num_threads": job.width,
+    }
+    with recorder.context(**settings), muted():
+        program = job.optimize(job.build())
+        if not isinstance(program, dspy.Module):
+            raise TypeError(f"the optimizer returned {type(program).__name__}, not a dspy.Module")
+        if _predictors(program) != _predictors(job.frame()):
+            raise TypeError(
+                "the optimizer returned a program with other predictors than the factory's, which no file "
+                "of its state can hold; change the program in the factory instead"
+            )
+        return program, None if recorder.was_stopped.is_set() else _validated(job, program)
+
+
+def _predictors(program: dspy.Module) -> set[str]:
+    return {name for name, _ in program.named_parameters()}
+
+
+def _validated(job: CompileJob, program: dspy.Module) -> ValidationScore | None:
+    """Scores the program on the validation examples, which an optimizer may have paid for already."""
+    if not job.validation:
+        return None
+
+    def score(example: dspy.Example) -> float:
+        with contextlib.suppress(Exception):  # it has no score then
+            return float(job.metric(example, program(**example.inputs())))
+        return math.nan
+
+    with ThreadPoolExecutor(job.width, thread_name_prefix="dspylab-validation") as threads:
+        # The recorder and the models are in the context, which threads do not inherit.
+        futures = [
+            threads.submit(contextvars.copy_context().run, score, example) for example in job.validation
+        ]
+        values = [value for value in (future.result() for future in futures) if not math.isnan(value)]
+    return ValidationScore(
+        metric=job.metric.name, score=metric_summary(values), failed=len(job.validation) - len(values)
+    )
+
+
+def _published(
+    job: CompileJob,
+    program: dspy.Module,
+    validation: ValidationScore | None,
+    calls: Sequence[Mapping[str, Any]],
+    compile_s: float,
+) -> CompileRecord:
+    """Writes the program and then its record: a program without its record does not count."""
+    spec, layout = job.spec, job.layout
+    priced = [call["cost_usd"] for call in calls if call["error"] is None]
+    write_state(layout.program(spec.key), program, job.note)
+    record = CompileRecord(
+        program=spec.key,
+        coordinates=spec.coordinates,
+        compile_hash=job.compile_hash,
+        program_sha256=file_digest(layout.program(spec.key)),
+        optimizer=job.optimizer,
+        params=job.params,
+        metric=job.metric.name,
+        models=job.models,
+        seed=spec.seed,
+        train=len(job.train),
+        validation=len(job.validation),
+        validation_score=validation,
+        compile_s=compile_s,
+        calls=len(calls),
+        failed_calls=sum(call["error"] is not None for call in calls),
+        prompt_tokens=sum(call["prompt_tokens"] or 0 for call in calls),
+        completion_tokens=sum(call["completion_tokens"] or 0 for call in calls),
+        cost_usd=None if None in priced else math.fsum(priced),
+        rates=job.rates,
+        versions=job.versions,
+    )
+    write_json(layout.compile_record(spec.key), to_json(record))
+    return record
+
+
+def _described(error: BaseException) -> str:
+    """The error on one line."""
+    text = redact(first_words(error) if isinstance(error, Exception) else str(error))
+    text = " ".join(f"{type(error).__name__}: {text}".split())
+    return text if len(text) <= _MAX_ERROR else f"{text[:_MAX_ERROR]} […]"

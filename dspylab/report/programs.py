@@ -1,0 +1,149 @@
+"""Compiled programs for the terminal: what is to be compiled, what a program says, what changed in it."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from dspylab.records import CompileRecord
+from dspylab.report.numbers import NOTHING, cost, count, duration, estimate, printable
+from dspylab.report.tables import Column, FittingTable
+
+#: Fields of a demonstration that say how it was made, not what it shows.
+_MARKS = ("augmented",)
+_STYLES = {"+": "green", "-": "red", "@": "dim"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileRow:
+    """One compile of a plan.
+
+    Attributes:
+        program: Key of the compile.
+        state: ``done``, ``stale``, ``missing`` or ``half done``.
+        reasons: Why it is to be compiled.
+        optimizer: Type of the optimizer, or ``path:name``.
+        runs: Runs that use it.
+        record: What is recorded of it; None if it does not stand.
+    """
+
+    program: str
+    state: str
+    reasons: Sequence[str]
+    optimizer: str
+    runs: int
+    record: CompileRecord | None
+
+
+def compiles_table(rows: Sequence[CompileRow]) -> RenderableType:
+    """The programs of an experiment and which of them are to be compiled.
+
+    Args:
+        rows: In the order of the matrix.
+
+    Returns:
+        A rich renderable that fits itself to the width of the terminal.
+    """
+
+    def spent(row: CompileRow) -> str:
+        return NOTHING if row.record is None else cost(row.record.cost_usd)
+
+    columns = (
+        Column("program", lambda row: row.program, text=True),
+        Column(
+            "state", lambda row: row.state, text=True, style=lambda row: "" if row.state == "done" else "bold"
+        ),
+        Column("reasons", lambda row: "; ".join(row.reasons) or NOTHING, text=True),
+        Column("optimizer", lambda row: row.optimizer, rank=2, text=True),
+        Column("runs", lambda row: count(row.runs), rank=1),
+        Column("cost", spent, rank=3),
+    )
+    return FittingTable("programs", columns, rows)
+
+
+def program_view(key: str, state: Mapping[str, Any], record: CompileRecord | None) -> RenderableType:
+    """The instructions and demonstrations of a compiled program.
+
+    Args:
+        key: Its key.
+        state: Content of its file.
+        record: What is recorded of it, if anything is.
+    """
+    lines = [Text(key, style="bold")]
+    if record is not None:
+        lines.append(Text(_made(record), style="dim"))
+    for name, part in predictors(state).items():
+        lines += [Text(), Text(name, style="bold")]
+        lines += [Text(printable(line)) for line in _lines(part)]
+    return Group(*lines)
+
+
+def program_diff(
+    first: tuple[str, Mapping[str, Any]], second: tuple[str, Mapping[str, Any]]
+) -> RenderableType | None:
+    """What is different between two programs, predictor by predictor; None if nothing is.
+
+    Args:
+        first: Name and state of one program.
+        second: Name and state of the other.
+    """
+    parts = [predictors(state) for _, state in (first, second)]
+    lines: list[Text] = []
+    for name in dict.fromkeys([*parts[0], *parts[1]]):
+        before, after = ([printable(line) for line in _lines(part.get(name, {}))] for part in parts)
+        changed = list(difflib.unified_diff(before, after, n=2, lineterm=""))[2:]
+        if changed:
+            lines += [Text(), Text(name, style="bold")]
+            lines += [Text(line, style=_STYLES.get(line[:1], "")) for line in changed]
+    if not lines:
+        return None
+    heads = [Text(f"--- {first[0]}", style="red"), Text(f"+++ {second[0]}", style="green")]
+    return Group(*heads, *lines)
+
+
+def predictors(state: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The state of each predictor of a program by name, from the content of its file."""
+    if "signature" in state:  # the program is a predictor itself
+        return {"self": state}
+    return {name: part for name, part in state.items() if isinstance(part, Mapping) and "signature" in part}
+
+
+def _made(record: CompileRecord) -> str:
+    parts = [
+        f"{record.optimizer} for {record.metric} on {record.models['task']}",
+        f"{count(record.train)} training examples",
+        f"{count(record.calls)} calls",
+        *([cost(record.cost_usd)] if record.cost_usd is not None else []),
+        duration(record.compile_s),
+    ]
+    if record.validation_score is not None:
+        score = record.validation_score.score
+        parts.append(f"validation {estimate(score.mean, score.ci95)} of {count(record.validation)}")
+    return ", ".join(parts)
+
+
+def _lines(part: Mapping[str, Any]) -> Iterator[str]:
+    """A predictor's state as lines: instructions, how its fields are called, demonstrations."""
+    signature = part.get("signature")
+    if signature is None:
+        return
+    yield "instructions:"
+    yield from (f"  {line}" for line in str(signature["instructions"]).splitlines())
+    fields = [f"{field['prefix']} {field['description']}" for field in signature["fields"]]
+    yield f"fields: {', '.join(fields)}"
+    demos = part.get("demos") or []
+    if not demos:
+        yield "no demonstrations"
+    for number, demo in enumerate(demos, start=1):
+        made = "bootstrapped" if demo.get("augmented") else "labeled"
+        yield f"demonstration {number} ({made}):"
+        for name, value in sorted(demo.items()):
+            if name not in _MARKS:
+                text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+                yield from (f"  {line}" for line in f"{name}: {text}".splitlines())

@@ -1,0 +1,247 @@
+"""Which programs a matrix needs compiled, and what each depends on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dspylab.aggregate.gains import gain
+from dspylab.aggregate.scores import Scores
+from dspylab.config.models import Experiment
+from dspylab.config.optimizers import TYPES, dspy_signature
+from dspylab.plan.compiles import compiles, distinct_compiles
+from dspylab.plan.identity import compile_hash
+from dspylab.plan.matrix import MAX_KEY_LENGTH, expand
+from dspylab.records import CompileSpec
+
+MODELS = ("tiny", "mini", "large")
+
+
+def experiment(matrix: Mapping[str, Any], **changes: Any) -> Experiment:
+    document = {
+        "name": "x",
+        "program": {"path": "program.py"},
+        "dataset": {"train": "train.jsonl", "test": "test.jsonl", "inputs": ["text"]},
+        "models": {name: {"model": f"openai/{name}"} for name in MODELS},
+        "optimizers": {
+            "fewshot": {"type": "LabeledFewShot", "params": {"k": 4}},
+            "gepa": {"type": "GEPA", "metric": "helpful", "lms": {"reflection_lm": "large"}},
+            "both": {"type": "Ensemble", "params": {"programs": ["fewshot", "gepa"]}},
+        },
+        "matrix": matrix,
+        "metrics": {
+            "accuracy": {"type": "exact_match", "field": "label"},
+            "helpful": {"type": "llm_judge", "model": "mini", "params": {"rubric": "politeness"}},
+            "other": {"type": "contains", "field": "label"},
+        },
+        **changes,
+    }
+    return Experiment.model_validate(document)
+
+
+def specs(matrix: Mapping[str, Any]) -> list[CompileSpec]:
+    return list(distinct_compiles(compiles(expand(experiment(matrix)))))
+
+
+def axis(*values: Any) -> st.SearchStrategy[list[Any]]:
+    return st.lists(st.sampled_from(values), min_size=1, unique=True)
+
+
+@st.composite
+def matrices(draw: st.DrawFn) -> dict[str, Any]:
+    axes = {
+        "model": axis(*MODELS),
+        "compile_model": axis(*MODELS),
+        "optimizer": axis("none", "fewshot", "gepa", "both"),
+        "adapter": axis("chat", "json"),
+        "seed": axis(0, 1),
+        "program.style": axis("a", "a-b", "B", "b", "x" * 100),
+        "lm.temperature": axis(0.0, 0.7),
+    }
+    chosen = draw(st.lists(st.sampled_from([name for name in axes if name != "optimizer"]), unique=True))
+    return {name: draw(axes[name]) for name in [*chosen, "optimizer"]}
+
+
+@given(matrix=matrices())
+def test_keys_are_unique_and_every_optimized_run_has_one(matrix: dict[str, Any]) -> None:
+    runs = expand(experiment(matrix))
+    needed = compiles(runs)
+    assert set(needed) == {run.key for run in runs if run.optimizer != "none"}
+    keys = [spec.key for spec in distinct_compiles(needed)]
+    assert len({key.casefold() for key in keys}) == len(keys)
+    for key in keys:
+        assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", key)
+        assert len(key) <= MAX_KEY_LENGTH
+    for run in runs:
+        if run.optimizer == "none":
+            continue
+        spec = needed[run.key]
+        assert (spec.optimizer, spec.model) == (run.optimizer, run.compile_model or run.model)
+        assert (spec.adapter, spec.program_args) == (run.adapter, run.program_args)
+        assert spec.seed == (run.seed if "seed" in run.coordinates else None)
+        assert spec.lm_settings == ({} if run.compile_model else run.lm_settings)
+
+
+@given(matrix=matrices())
+def test_two_compiles_differ_in_something_that_decides(matrix: dict[str, Any]) -> None:
+    lab = experiment(matrix)
+    found = distinct_compiles(compiles(expand(lab)))
+    hashes = {compile_hash(lab, spec, {}, "training", {}) for spec in found}
+    assert len(hashes) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "keys"),
+    [
+        ({"model": ["tiny"], "optimizer": ["none"]}, []),
+        ({"model": ["tiny", "mini"], "optimizer": ["none", "fewshot"]}, ["fewshot-tiny", "fewshot-mini"]),
+        (
+            {"model": list(MODELS), "compile_model": ["mini"], "optimizer": ["fewshot"]},
+            ["fewshot-mini"],
+        ),
+        (
+            {"model": ["tiny"], "optimizer": ["fewshot"], "program.style": ["a", "b"]},
+            ["fewshot-tiny-a", "fewshot-tiny-b"],
+        ),
+        (
+            {
+                "model": ["tiny", "large"],
+                "compile_model": ["mini"],
+                "optimizer": ["fewshot"],
+                "lm.temperature": [0.0, 1.0],
+            },
+            ["fewshot-mini"],
+        ),
+    ],
+)
+def test_runs_share_what_they_can(matrix: dict[str, Any], keys: list[str]) -> None:
+    assert [spec.key for spec in specs(matrix)] == keys
+
+
+def test_the_settings_of_a_model_that_compiles_itself_count() -> None:
+    found = specs({"model": ["tiny"], "optimizer": ["fewshot"], "lm.temperature": [0.0, 1.0]})
+    assert [dict(spec.lm_settings) for spec in found] == [{"temperature": 0.0}, {"temperature": 1.0}]
+
+
+def test_nothing_is_compiled_once_for_each_model_that_could() -> None:
+    runs = expand(
+        experiment({"model": ["tiny"], "compile_model": ["mini", "large"], "optimizer": ["none", "fewshot"]})
+    )
+    assert [run.key for run in runs] == ["tiny-none", "tiny-mini-fewshot", "tiny-large-fewshot"]
+
+
+OPTIMIZED = {"model": ["tiny"], "optimizer": ["gepa"]}
+
+
+def digest_with(matrix: Mapping[str, Any] = OPTIMIZED, **changes: Any) -> str:
+    lab = experiment(matrix, **changes)
+    (spec,) = distinct_compiles(compiles(expand(lab)))
+    return compile_hash(lab, spec, {"program.py": "1"}, "training", {"dspy": "3"})
+
+
+def models(**changes: Any) -> dict[str, Any]:
+    return {name: {"model": f"openai/{name}", **changes.get(name, {})} for name in MODELS}
+
+
+def gepa(**changes: Any) -> dict[str, Any]:
+    entry = {"type": "GEPA", "metric": "helpful", "lms": {"reflection_lm": "large"}, **changes}
+    return {"optimizers": {"gepa": entry}}
+
+
+METRICS: dict[str, dict[str, Any]] = {
+    "accuracy": {"type": "exact_match", "field": "label"},
+    "helpful": {"type": "llm_judge", "model": "mini", "params": {"rubric": "politeness"}},
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dataset": {"train": "train.jsonl", "test": "other.jsonl", "inputs": ["text"], "limit": 3}},
+        {"metrics": METRICS},
+        {"models": models(tiny={"max_concurrency": 3, "num_retries": 1})},
+        {"budget": {"max_calls": 3}, "description": "other"},
+        {"primary_metric": "accuracy"},
+    ],
+)
+def test_what_decides_no_program_changes_no_digest(changes: dict[str, Any]) -> None:
+    assert digest_with(**changes) == digest_with()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        gepa(params={"auto": "light"}),
+        gepa(metric="accuracy"),
+        gepa(lms={}),
+        {"metrics": {**METRICS, "helpful": {**METRICS["helpful"], "params": {"rubric": "wit"}}}},
+        {"models": models(mini={"temperature": 0.5})},  # judges for the metric
+        {"models": models(large={"temperature": 0.5})},
+        {"models": models(tiny={"temperature": 0.5})},
+        {"program": {"path": "program.py", "args": {"style": "cot"}}},
+        {"program": {"path": "program.py", "adapter": "xml"}},
+    ],
+)
+def test_what_decides_a_program_changes_its_digest(changes: dict[str, Any]) -> None:
+    assert digest_with(**changes) != digest_with()
+
+
+def test_the_primary_metric_is_optimized_when_none_is_named() -> None:
+    matrix = {"model": ["tiny"], "optimizer": ["fewshot"]}
+    assert digest_with(matrix, primary_metric="other") != digest_with(matrix)
+    assert digest_with(matrix, primary_metric="accuracy") == digest_with(matrix)
+
+
+def test_an_ensemble_depends_on_what_takes_part() -> None:
+    matrix = {"model": ["tiny"], "optimizer": ["both"]}
+    others = {**experiment(matrix).model_dump()["optimizers"]}
+    others["fewshot"] = {"type": "LabeledFewShot", "params": {"k": 5}}
+    assert digest_with(matrix, optimizers=others) != digest_with(matrix)
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_what_is_read_from_the_source_of_dspy_is_what_dspy_takes(name: str) -> None:
+    import inspect
+
+    from dspy import teleprompt
+
+    signature = dspy_signature(name)
+    optimizer = getattr(teleprompt, name)
+    assert signature is not None
+    for method, names in (
+        (optimizer.__init__, signature.constructor),
+        (optimizer.compile, signature.compile),
+    ):
+        parameters = inspect.signature(method).parameters.values()
+        own = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)} - {"self"}
+        assert own <= names
+
+
+def scores(**values: float) -> Scores:
+    found = Scores()
+    for example, value in values.items():
+        found.add({"example_id": example, "metrics": {"accuracy": value}})
+    return found
+
+
+def test_a_gain_is_paired_by_example() -> None:
+    before = scores(a=0.0, b=0.0, c=1.0, d=1.0, only_before=1.0)
+    after = scores(d=1.0, c=0.0, b=1.0, a=1.0, only_after=1.0)
+    found = gain("base", after, before, "accuracy")
+    assert found is not None
+    assert (found.baseline, found.n, found.difference) == ("base", 4, 0.25)
+    assert found.ci95 is not None
+    assert found.ci95[0] < 0.25 < found.ci95[1]
+
+
+def test_a_gain_without_spread_or_pairs_has_no_interval_or_is_none() -> None:
+    same = gain("base", scores(a=1.0, b=1.0), scores(a=0.0, b=0.0), "accuracy")
+    assert same is not None
+    assert (same.difference, same.ci95) == (1.0, None)
+    assert gain("base", scores(a=1.0), scores(b=1.0), "accuracy") is None
+    assert gain("base", scores(a=1.0), scores(a=1.0), "helpful") is None
