@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from dspylab.config.axes import NO_OPTIMIZER
 from dspylab.config.values import canonical
-from dspylab.plan.matrix import NO_OPTIMIZER, run_keys
+from dspylab.plan.matrix import run_keys
 from dspylab.records import JSON, CompileSpec, RunSpec
 
 #: Axes that say which model answers, which is not always the one that compiles.
