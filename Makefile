@@ -60,7 +60,7 @@ wheel-test: setup ## Build the wheel and try it in an environment of its own (EX
 lowest-test: setup ## Run the fast tests with the lowest versions that pyproject.toml allows
 	mkdir -p build/lowest
 	$(UV) pip compile --quiet --resolution lowest-direct --no-header --no-annotate \
-		--extra local --extra parquet --extra text --group dev --group demo pyproject.toml \
+		--extra local --extra parquet --extra text --group dev --group demo --group examples pyproject.toml \
 		--output-file build/lowest/requirements.txt
 	$(UV) venv --quiet --clear --python $$($(BIN)/python -c 'import sys; print(sys.executable)') build/lowest/env
 	$(UV) pip sync --quiet --compile-bytecode --python build/lowest/env/bin/python build/lowest/requirements.txt
@@ -82,7 +82,7 @@ format: setup ## Mend what ruff can mend by itself
 
 lock: setup ## Resolve requirements.lock anew (UV_ARGS=--upgrade for the newest versions)
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-		--extra local --extra optuna --extra parquet --extra text --group dev --group docs --group demo $(UV_ARGS) pyproject.toml --output-file requirements.lock
+		--extra local --extra optuna --extra parquet --extra text --group dev --group docs --group demo --group examples $(UV_ARGS) pyproject.toml --output-file requirements.lock
 
 docs: setup ## Build the documentation into site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

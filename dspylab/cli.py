@@ -301,7 +301,10 @@ def _log(verbose: bool) -> None:
     """Logs of our own at --verbose; those of libraries only when they warn."""
     handler = logging.StreamHandler()
     handler.setFormatter(RedactingFormatter("%(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING if verbose else logging.ERROR, handlers=[handler], force=True)
+    level = logging.WARNING if verbose else logging.ERROR
+    # A library that sets the level of its own logger would get past the one of the root.
+    handler.addFilter(lambda record: record.levelno >= level or record.name.partition(".")[0] == "dspylab")
+    logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("dspylab").setLevel(logging.DEBUG if verbose else logging.WARNING)
 
 

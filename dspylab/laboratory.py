@@ -18,7 +18,7 @@ from dspylab.plan.compiles import compiles, distinct_compiles
 from dspylab.plan.identity import compile_hash, config_hash, digest
 from dspylab.plan.runs import plan_runs
 from dspylab.program.dataset import Splits, file_digest, load_splits
-from dspylab.program.footprint import code_files, code_references, data_files, training_files
+from dspylab.program.footprint import code_files, code_references, data_files, program_files, training_files
 from dspylab.program.load import Code
 from dspylab.record.answers import EarlierRows, KeptAnswers
 from dspylab.record.journal import begins_anew
@@ -95,7 +95,7 @@ class Laboratory:
 
     @functools.cached_property
     def data_files(self) -> dict[Path, str]:
-        """Dataset files with their digests."""
+        """Files of the dataset, and those that the program reads, with their digests."""
         return {path: file_digest(path) for path in data_files(self.experiment, self.layout.folder)}
 
     @property
@@ -165,8 +165,9 @@ class Laboratory:
             spec: The compile.
             made_with: Package versions that it was compiled with; default: those installed.
         """
-        code = self._relative(self.code_files)
-        return compile_hash(self.resolved, spec, code, self._training_digest, _decisive(made_with))
+        read = {path: self.data_files[path] for path in program_files(self.experiment, self.layout.folder)}
+        files = self._relative({**self.code_files, **read})
+        return compile_hash(self.resolved, spec, files, self._training_digest, _decisive(made_with))
 
     def program_digest(self, run: RunSpec) -> str | None:
         """Digest of the compiled program of a run as it lies there; None if it has or needs none."""
@@ -205,7 +206,7 @@ def open_laboratory(config: Path) -> Laboratory:
         if not path.is_relative_to(layout.root):
             raise UsageError(
                 f"{path} lies outside of the repository {layout.root}",
-                where=f"{config}: dataset",
+                where=f"{config}: dataset or program.files",
                 remedy="move it into the repository, so that DVC can track it",
             )
     return Laboratory(loaded, runs, layout, code)

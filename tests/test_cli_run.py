@@ -43,6 +43,48 @@ def lab(tmp_path: Path, server: FakeServer, init_repository: InitRepository) -> 
     return made
 
 
+def test_a_changed_file_of_the_program_makes_its_runs_stale(
+    tmp_path: Path, server: FakeServer, init_repository: InitRepository, cli_inside: Cli
+) -> None:
+    program = {"path": "program.py", "files": ["corpus.txt"]}
+    lab = experiment(
+        tmp_path,
+        server_url=server.url,
+        config={"program": program, "matrix": {"model": ["fake"]}},
+        files={"experiments/triage/corpus.txt": "one passage"},
+    )
+    init_repository(lab)
+    assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
+    assert "nothing to do" in cli_inside("run", "-c", lab.config, cwd=lab.root).out
+    (lab.folder / "corpus.txt").write_text("another passage")
+
+    assert "corpus.txt" in cli_inside("plan", "-c", lab.config, cwd=lab.root).out
+    assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
+    assert len(server.requests) == 16
+
+
+def test_a_library_that_sets_its_own_log_level_stays_quiet(
+    tmp_path: Path, server: FakeServer, init_repository: InitRepository, cli_inside: Cli
+) -> None:
+    program = (
+        "import logging\n"
+        "chatty = logging.getLogger('chatty')\n"
+        "chatty.setLevel(logging.DEBUG)\n"
+        "chatty.debug('building')\n"
+        "chatty.error('broken')\n"
+        "def build(): ...\n"
+    )
+    lab = experiment(
+        tmp_path,
+        server_url=server.url,
+        config={"matrix": {"model": ["fake"]}},
+        files={"experiments/triage/program.py": program},
+    )
+    init_repository(lab)
+
+    assert cli_inside("plan", "-c", lab.config, cwd=lab.root).err == "chatty: broken\n"
+
+
 def test_run_leaves_rows_summary_and_a_clean_pipeline(lab: Laboratory, server: FakeServer, cli: Cli) -> None:
     done = cli("run", "-c", lab.config, cwd=lab.root)
 

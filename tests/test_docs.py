@@ -19,7 +19,8 @@ from dspylab.cli import app
 from dspylab.config.models import Experiment
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+EXAMPLES = (ROOT / "experiments").glob("*/README.md")
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *EXAMPLES, *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SCHEMA = json.loads((ROOT / "schema/experiment.schema.json").read_text())
 #: Commands of others, whose options are theirs to check.

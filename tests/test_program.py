@@ -616,6 +616,15 @@ def test_data_files_of_an_experiment(root: Path) -> None:
     assert data_files(experiment(dataset=dataset), root / "x") == [root / "rows.csv"]
 
 
+def test_files_that_the_program_reads_are_data_files_too(root: Path) -> None:
+    program = {"path": "program.py", "files": ["corpus.jsonl", "tickets.jsonl", "../prompt.txt"]}
+    assert data_files(experiment(program=program), root / "x") == [
+        root / "x/tickets.jsonl",
+        root / "x/corpus.jsonl",
+        root / "prompt.txt",
+    ]
+
+
 def test_a_dataset_that_is_a_link_into_the_cache_of_dvc_stays_where_it_is(root: Path) -> None:
     write(root, {".dvc/cache/files/md5/ab/cd": "{}", "x/program.py": ""})
     (root / "x/tickets.jsonl").symlink_to(root / ".dvc/cache/files/md5/ab/cd")

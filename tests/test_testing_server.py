@@ -804,6 +804,66 @@ def test_a_wrong_option_of_the_process_is_an_error(options: dict[str, Any]) -> N
         pass
 
 
+ECHO_MODEL = "def answer(request):\n    return f'{request.model} says {request.question}'\nNUMBER = 1\n"
+
+
+def test_the_process_answers_with_a_function_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "endpoint.py"
+    file.write_text(ECHO_MODEL)
+    with server_process(answer_with=f"{file}:answer") as server:
+        _, _, reply = ask(server)
+    assert json.loads(reply)["choices"][0]["message"]["content"] == "fake says hello"
+
+
+@pytest.mark.parametrize("name", ["gone.py:answer", "endpoint.py:other", "endpoint.py:NUMBER", "notes.md:x"])
+def test_a_reference_without_a_function_is_an_error(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "endpoint.py").write_text(ECHO_MODEL)
+    (tmp_path / "notes.md").touch()
+    with (
+        pytest.raises(EnvironmentProblem, match="did not start"),
+        server_process(answer_with=f"{tmp_path}/{name}"),
+    ):
+        pass
+    assert "argument --answer-with: " in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ([sys.executable, "-c", "raise SystemExit(3)"], 3),
+        ([sys.executable, "-c", "import os; os.kill(os.getpid(), 15)"], 143),
+        (["no-such-command"], 127),
+    ],
+)
+def test_the_process_serves_while_a_command_runs_and_ends_as_it_did(command: list[str], code: int) -> None:
+    done = subprocess.run([sys.executable, "-m", "dspylab.testing", "--", *command], check=False)
+    assert done.returncode == code
+
+
+def test_the_command_reaches_the_server_and_gets_the_signals(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    script = (
+        "import signal, time, urllib.request\n"
+        "def stop(*_):\n"
+        f"    print(urllib.request.urlopen('http://127.0.0.1:{port}/health').status, flush=True)\n"
+        "    raise SystemExit(5)\n"
+        "signal.signal(signal.SIGTERM, stop)\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    python = sys.executable
+    command = [python, "-m", "dspylab.testing", "--port", str(port), "--", python, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "200\n"
+        assert process.wait(10) == 5
+
+
 # The laboratory
 
 

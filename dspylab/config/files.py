@@ -34,6 +34,8 @@ def check_files(sections: Sections, folder: Path) -> Iterator[Defect]:
     """
     for address, path in _code_files(sections):
         yield from _check_file(path, address, folder)
+    for position, path in enumerate(sections.program.files if sections.program is not None else ()):
+        yield from _check_file(path, ("program", "files", position), folder)
     dataset = sections.dataset
     for key in ("path", "train", "validation", "test") if dataset is not None else ():
         reference = getattr(dataset, key)

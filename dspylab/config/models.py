@@ -44,6 +44,10 @@ class Program(Section):
         default_factory=dict,
         description="Arguments of the factory; the matrix may vary them as program.<argument>.",
     )
+    files: list[str] = Field(
+        default_factory=list,
+        description="Further files that the code reads, such as a corpus: a change makes runs stale.",
+    )
     adapter: str | None = Field(
         None,
         description="chat, json, xml, or path:name of a dspy.Adapter. The axis `adapter` overrides it.",

@@ -44,14 +44,24 @@ def code_references(experiment: Experiment, runs: Iterable[RunSpec], *, metrics:
 
 
 def data_files(experiment: Experiment, folder: Path) -> list[Path]:
-    """The dataset's files. Links stay: DVC itself may have made a data file a link into its cache."""
-    return _files(_sources(experiment.dataset), folder)
+    """The files of the dataset and those that the program reads.
+
+    Links stay: DVC itself may have made a data file a link into its cache.
+    """
+    found = [*_files(_sources(experiment.dataset), folder), *program_files(experiment, folder)]
+    return list(dict.fromkeys(found))
 
 
 def training_files(experiment: Experiment, folder: Path) -> list[Path]:
-    """Those of the dataset's files that an optimizer's examples come from."""
+    """Those of them that a compile reads: what an optimizer's examples come from, and what the program reads."""
     dataset = experiment.dataset
-    return _files([ref for ref in (dataset.path, dataset.train, dataset.validation) if ref], folder)
+    found = _files([ref for ref in (dataset.path, dataset.train, dataset.validation) if ref], folder)
+    return list(dict.fromkeys([*found, *program_files(experiment, folder)]))
+
+
+def program_files(experiment: Experiment, folder: Path) -> list[Path]:
+    """The files that the program reads."""
+    return [Path(os.path.abspath(folder / name)) for name in experiment.program.files]  # noqa: PTH100
 
 
 def _sources(dataset: Dataset) -> list[str]:
