@@ -53,7 +53,7 @@ def data_files(experiment: Experiment, folder: Path) -> list[Path]:
 
 
 def training_files(experiment: Experiment, folder: Path) -> list[Path]:
-    """Those of them that a compile reads: what an optimizer's examples come from, and what the program reads."""
+    """Those of them that a compile reads: its examples, and what the program reads."""
     dataset = experiment.dataset
     found = _files([ref for ref in (dataset.path, dataset.train, dataset.validation) if ref], folder)
     return list(dict.fromkeys([*found, *program_files(experiment, folder)]))
