@@ -266,8 +266,8 @@ def _compile_columns() -> list[Column]:
         return cost(compiled(run, "cost_usd")) if run.get("compile") else NOTHING
 
     return [
-        Column("compile\ncost", spent, rank=3, legend="compile cost: once for all runs of a program."),
-        Column("gain", gained, rank=3, legend="gain: over the same run without an optimizer."),
+        Column("compile\ncost", spent, rank=2, legend="compile cost: once for all runs of a program."),
+        Column("gain", gained, rank=1, legend="gain: over the same run without an optimizer."),
         Column("cost/\npoint", lambda run: cost(compiled(run, "cost_per_point_usd")), rank=7),
     ]
 
