@@ -301,7 +301,7 @@ def show(
     ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Show the results: the runs ranked, and which of them can not be told from the best. Changes nothing."""
+    """Show the results, ranked. Marks the runs that can not be told from the best; changes nothing."""
     _log(verbose)
     if program is not None:
         from dspylab.commands.programs import show_program
@@ -353,7 +353,7 @@ def compare(
     ] = "table",
     verbose: Verbose = False,
 ) -> None:
-    """Compare runs, or the experiment at two revisions: which is better, by how much, and is it real."""
+    """Compare runs, or the experiment at two revisions. Which is better, by how much, and is it real?"""
     from dspylab.commands.compare import Wish, compare_results
 
     _log(verbose)
@@ -418,7 +418,7 @@ def check(
     ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Judge the results by the checks of the experiment file, say why, and exit with 1 if any fails."""
+    """Judge the results by the checks of the file. Says why, and exits with 1 if any fails."""
     from dspylab.commands.check import check_experiment
 
     _log(verbose)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
@@ -62,12 +62,14 @@ class Stop:
 class _Lane:
     """The runs of one model, worked off one after the other, `width` examples at a time."""
 
+    model: str
     width: int
+    holds: Counter[str]
     waiting: deque[ActiveRun] = field(default_factory=deque)
     in_flight: int = 0
 
     def next(self) -> tuple[ActiveRun, DataRow] | None:
-        if self.in_flight >= self.width:
+        if self.in_flight >= self.width or self.holds[self.model]:
             return None
         while self.waiting:
             run = self.waiting[0]
@@ -86,10 +88,12 @@ class Opening:
     Attributes:
         future: It.
         runs: Gives these runs, from what it returned; called by the thread of `work_off`.
+        holds: Models of which no run begins an example until then.
     """
 
     future: Future[Any]
     runs: Callable[[Any], Iterable[ActiveRun]]
+    holds: frozenset[str] = frozenset()
 
 
 _Example = Future[ExampleOutcome | AbandonedExample | None]
@@ -119,7 +123,7 @@ def work_off(
         stop: Ends the loop early.
         openings: What opens further runs; they join the lane of their model at once.
     """
-    lanes = _Lanes(widths, runs)
+    lanes = _Lanes(widths, runs, Counter(model for opening in openings for model in opening.holds))
     finished: _Finished = queue.SimpleQueue()
     for opening in openings:
         opening.future.add_done_callback(_tell(finished, opening))
@@ -138,6 +142,7 @@ def work_off(
             continue
         if isinstance(ended, Opening):
             closed -= 1
+            lanes.holds.subtract(ended.holds)
             lanes.add(ended.runs(ended.future.result()))
             continue
         lane, run, future = ended
@@ -149,7 +154,8 @@ def work_off(
 class _Lanes:
     """The lanes of all models, in the order of their turns."""
 
-    def __init__(self, widths: Mapping[str, int], runs: Iterable[ActiveRun]) -> None:
+    def __init__(self, widths: Mapping[str, int], runs: Iterable[ActiveRun], holds: Counter[str]) -> None:
+        self.holds = holds
         self.turns: deque[_Lane] = deque()
         self._by_model: dict[str, _Lane] = {}
         self._widths = widths
@@ -159,7 +165,7 @@ class _Lanes:
         for run in runs:
             model = run.job.spec.model
             if model not in self._by_model:
-                self._by_model[model] = _Lane(self._widths[model])
+                self._by_model[model] = _Lane(model, self._widths[model], self.holds)
                 self.turns.append(self._by_model[model])
             self._by_model[model].waiting.append(run)
 

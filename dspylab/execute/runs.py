@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dspylab.compiled import standing
+from dspylab.config.models import Experiment
 from dspylab.errors import EnvironmentProblem, UsageError
 from dspylab.execute.active import NOT_BEGUN, ActiveRun, Observer, RunReport
 from dspylab.execute.compile import CompileReport, compile_program, drop_compiling
@@ -135,7 +136,9 @@ def execute_runs(
             observer.limited_by(models.limits)
             openings = [
                 Opening(
-                    compilers.submit(compile_program, job), begin.after(job.spec.key, waiting, plan.ready)
+                    compilers.submit(compile_program, job),
+                    begin.after(job.spec.key, waiting, plan.ready),
+                    _embedded(experiment, job.spec),
                 )
                 for job in jobs
             ]
@@ -220,6 +223,16 @@ class _Begin:
             return [self.run(key) for key in ready(keys)]
 
         return begin
+
+
+def _embedded(experiment: Experiment, spec: CompileSpec) -> frozenset[str]:
+    """The embedded models that a compile calls.
+
+    Their runs wait for it: in the slots of one model the prompts of both would push each other out of the
+    cache of prompts, which takes several times as long and bends the measured times.
+    """
+    models = compile_models(experiment, spec).values()
+    return frozenset(model for model in models if experiment.models[model].is_local)
 
 
 def _waits_for(laboratory: Laboratory, run: RunSpec, plan: Compiling) -> str | None:
