@@ -23,7 +23,7 @@ STAMP := .venv/.dspylab-setup-$(shell cat requirements.lock pyproject.toml | cks
 .PHONY: help setup demo test coverage wheel-test lowest-test editors-test lint format lock docs build clean
 
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP) ## Fill .venv with the locked dependencies and this project (a no-op when nothing changed)
 
@@ -82,7 +82,8 @@ format: setup ## Mend what ruff can mend by itself
 
 lock: setup ## Resolve requirements.lock anew (UV_ARGS=--upgrade for the newest versions)
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-		--extra local --extra optuna --extra parquet --extra text --group dev --group docs --group demo --group examples $(UV_ARGS) pyproject.toml --output-file requirements.lock
+		--extra local --extra optuna --extra parquet --extra report --extra text --group dev --group docs --group demo \
+		--group examples $(UV_ARGS) pyproject.toml --output-file requirements.lock
 
 docs: setup ## Build the documentation into site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -41,6 +41,8 @@ if [ "$1" = run-one ]; then
 else
   echo '{"runs": {}}' > $folder/summary.json
   echo '{"bench": {"accuracy": 0.5}}' > $folder/metrics.json
+  mkdir -p $folder/plots
+  for plot in score pareto latency; do echo '[]' > $folder/plots/$plot.json; done
 fi
 """
 

@@ -2,7 +2,22 @@
 
 The package is a chain of stages, each of which knows only those before it: ``config`` → ``plan`` →
 ``pipeline`` → ``execute`` → ``record`` → ``aggregate`` → ``report``. ``commands`` puts them together and
-``cli`` is the door. Importing this module loads none of them.
+``cli`` is the door. Importing this module loads none of them; `load_results` is loaded when it is asked for.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dspylab.results import Results, load_results
+
+__all__ = ["Results", "__version__", "load_results"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Results", "load_results"):
+        return getattr(importlib.import_module("dspylab.results"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -55,6 +56,8 @@ Config = Annotated[
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Log what happens, and show tracebacks of bugs.")
 ]
+ResultFormat = Literal["table", "md", "csv", "json"]
+ComparisonFormat = Literal["table", "md", "json"]
 Coordinates = Annotated[
     list[str] | None,
     typer.Argument(
@@ -258,6 +261,172 @@ def aggregate(config: Config = None, verbose: Verbose = False) -> None:
 
 @app.command(
     epilog=_example(
+        "dspylab show                                      # the best first",
+        "dspylab show model=smollm2 --sort latency_p50_s   # some of them, the fastest first",
+        "dspylab show --columns run,accuracy,cost_usd --format csv",
+        "dspylab show --program bootstrap-smollm2-labels",
+    )
+)
+def show(
+    *,
+    filters: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Only runs with this coordinate (axis=value) or name (with * for any text).",
+            show_default=False,
+        ),
+    ] = None,
+    config: Config = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            "--columns",
+            help="What to show, with commas: run, verdict, pareto, an axis, a metric, latency_p50_s, "
+            "cost_usd …, or the address of a number in summary.json, such as ttft_s.p95.",
+            show_default=False,
+        ),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option("--sort", help="Column to sort by, the best first; -COLUMN: the worst first."),
+    ] = None,
+    output_format: Annotated[ResultFormat, typer.Option("--format", "-f", help="How to print it.")] = "table",
+    program: Annotated[
+        str | None,
+        typer.Option(
+            "--program",
+            help="Show the instructions and demonstrations of a compiled program, or of a run's, instead.",
+            show_default=False,
+        ),
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Show the results: the runs ranked, and which of them can not be told from the best. Changes nothing."""
+    _log(verbose)
+    if program is not None:
+        from dspylab.commands.programs import show_program
+
+        show_program(config, program)
+        return
+    from dspylab.commands.show import View, show_results
+
+    view = View(filters=filters or (), columns=columns, order=sort, format=output_format)
+    show_results(config, view)
+
+
+@app.command(
+    epilog=_example(
+        "dspylab compare                               # all against the best",
+        "dspylab compare smollm2-labels smollm2-cot    # the second run against the first",
+        "dspylab compare main my-exp                   # two revisions of git, or DVC experiments",
+    )
+)
+def compare(
+    *,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Two runs, or two revisions of git or DVC experiments. One run: all others against it. One "
+            "revision: the workspace against it. None: all runs against the best.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Config = None,
+    metric: Annotated[
+        str | None, typer.Option("--metric", "-m", help="Default: the primary metric.", show_default=False)
+    ] = None,
+    flips: Annotated[
+        int | None,
+        typer.Option(
+            "--flips",
+            min=0,
+            help="Most examples that flipped to show, each way. Default: 3, in Markdown 10, in JSON all.",
+            show_default=False,
+        ),
+    ] = None,
+    difference: Annotated[
+        list[float] | None,
+        typer.Option("--difference", min=0, help="Say how many examples it takes to see it; repeatable."),
+    ] = None,
+    output_format: Annotated[
+        ComparisonFormat, typer.Option("--format", "-f", help="How to print it.")
+    ] = "table",
+    verbose: Verbose = False,
+) -> None:
+    """Compare runs, or the experiment at two revisions: which is better, by how much, and is it real."""
+    from dspylab.commands.compare import Wish, compare_results
+
+    _log(verbose)
+    if names is not None and len(names) > 2:
+        raise UsageError(
+            "more than two names", where=" ".join(names), remedy="name two runs or two revisions"
+        )
+    wish = Wish(names=names or (), metric=metric, flips=flips, sizes=difference or (), format=output_format)
+    compare_results(config, wish)
+
+
+@app.command(
+    epilog=_example(
+        "dspylab report                            # report.html beside the experiment file",
+        "dspylab report --format md -o report.md   # for a pull request",
+    )
+)
+def report(
+    config: Config = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write. Default: report.html beside the experiment file; Markdown is printed.",
+            show_default=False,
+        ),
+    ] = None,
+    form: Annotated[
+        Literal["html", "md"],
+        typer.Option("--format", help="html: one page that needs no network; md: for a pull request."),
+    ] = "html",
+    examples: Annotated[
+        int, typer.Option("--examples", min=1, help="Examples in the page at most; failed ones come first.")
+    ] = 5000,
+    verbose: Verbose = False,
+) -> None:
+    """Write a report of the results. One HTML page with every example, or Markdown."""
+    from dspylab.commands.report import write_report
+
+    _log(verbose)
+    write_report(config, output, form, examples)
+
+
+@app.command(epilog=_example("dspylab check --junit check.xml"))
+def check(
+    config: Config = None,
+    junit: Annotated[
+        Path | None, typer.Option("--junit", help="Also write the result as JUnit XML.", show_default=False)
+    ] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option("--markdown", help="Also write it as Markdown, for a pull request.", show_default=False),
+    ] = None,
+    github: Annotated[
+        bool | None,
+        typer.Option(
+            "--github/--no-github",
+            help="Print annotations for GitHub. Default: only inside GitHub Actions.",
+            show_default=False,
+        ),
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Judge the results by the checks of the experiment file, say why, and exit with 1 if any fails."""
+    from dspylab.commands.check import check_experiment
+
+    _log(verbose)
+    check_experiment(config, junit_file=junit, markdown_file=markdown, github=github)
+
+
+@app.command(
+    epilog=_example(
         "dspylab doctor          # reads and looks; calls no model",
         "dspylab doctor --call   # also has each model answer a few tokens",
     )
@@ -314,8 +483,11 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     make_streams_safe(_go_on_unread)
     code = execute_command_line()
-    if code == Interrupted.exit_code:
+    if code:
         # Calls in flight sit in threads that Python would wait for; what finished is on disk already.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
         os._exit(code)
     sys.exit(code)
 

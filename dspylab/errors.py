@@ -9,6 +9,7 @@ DspylabError
 │   ├── RepositoryError   3  git or DVC is missing, locked or broken
 │   └── EndpointError     3  a model's endpoint refuses every call (wrong key, unknown model)
 ├── RunsIncomplete        1  some runs did not complete; what finished is kept
+├── ChecksFailed          1  the results do not hold what the checks demand
 ├── BudgetExhausted       4  the budget of the experiment is spent; what finished is kept
 └── Interrupted         130  the user stopped the run; what finished is kept
 """
@@ -107,6 +108,12 @@ class EndpointError(EnvironmentProblem):
 
 class RunsIncomplete(DspylabError):
     """Some runs did not complete. Everything that finished is kept and is not called again."""
+
+    exit_code = 1
+
+
+class ChecksFailed(DspylabError):
+    """The results do not hold what the checks of the experiment demand. What failed was printed before."""
 
     exit_code = 1
 

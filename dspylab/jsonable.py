@@ -15,17 +15,19 @@ from enum import Enum
 from fractions import Fraction
 from typing import Any
 
-_AS_THEY_ARE = frozenset({str, int, bool, type(None)})
+_AS_THEY_ARE = frozenset({str, bool, type(None)})
+#: Beyond it Python refuses to write an integer in decimal digits (`sys.set_int_max_str_digits`).
+_LONGEST_INT_BITS = 2048
 
 
 def to_json(value: Any) -> Any:
     """The value as None, bool, int, float, str, list or dict with text keys, all the way down.
 
     Dataclasses become a dict of all their fields, mappings a dict, tuples and other sequences a list,
-    sets a sorted list. NaN and infinities do not exist in JSON: they become None. Enum members become
-    their value, numpy and torch values their Python counterpart, pydantic models their JSON dump, dspy
-    examples and predictions their fields, dates ISO 8601. What is none of these becomes its `str()`, so
-    that an answer that was paid for is recorded in any case.
+    sets a sorted list. NaN and infinities do not exist in JSON: they become None. Integers of more than
+    2,048 bits become hexadecimal text. Enum members become their value, numpy and torch values their Python
+    counterpart, pydantic models their JSON dump, dspy examples and predictions their fields, dates ISO 8601.
+    What is none of these becomes its `str()`, so that an answer that was paid for is recorded in any case.
 
     Args:
         value: Anything; not circular.
@@ -36,8 +38,8 @@ def to_json(value: Any) -> Any:
     kind: Any = type(value)
     if kind in _AS_THEY_ARE:
         return value
-    if kind is float:
-        return value if math.isfinite(value) else None
+    if kind is int or kind is float:
+        return _number(value)
     if kind is dict:
         return {_key(name): to_json(item) for name, item in value.items()}
     if kind is list or kind is tuple:
@@ -56,6 +58,13 @@ def to_json(value: Any) -> Any:
 def _field_names(kind: type) -> tuple[str, ...] | None:
     """Names of a dataclass's fields; None when it is no dataclass."""
     return tuple(field.name for field in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else None
+
+
+def _number(value: float) -> float | str | None:
+    """The number; None for what JSON has not, and hexadecimal text for an integer of too many digits."""
+    if isinstance(value, int):
+        return int(value) if value.bit_length() <= _LONGEST_INT_BITS else hex(value)
+    return value if math.isfinite(value) else None
 
 
 def _key(name: object) -> str:
@@ -82,7 +91,7 @@ def _mapping(value: Mapping[Any, Any]) -> dict[str, Any]:
 _KINDS: tuple[tuple[type | tuple[type, ...], Callable[[Any], Any]], ...] = (
     (Enum, lambda value: to_json(value.value)),
     (str, str),
-    (int, int),
+    (int, _number),
     ((float, Decimal, Fraction), lambda value: to_json(float(value))),
     ((bytes, bytearray), lambda value: value.decode("utf-8", "backslashreplace")),
     (Mapping, _mapping),

@@ -90,6 +90,19 @@ class DataRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message of a prompt.
+
+    Attributes:
+        role: ``system``, ``developer``, ``user``, ``assistant`` or ``tool``.
+        text: What it says. Images and the like are named in brackets.
+    """
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LMCall:
     """One call of a language model, as DSPy asked for it (retries included in ``attempts``).
 
@@ -126,6 +139,10 @@ class LMCall:
         streamed: True when the reply came as a stream.
         finish_reason: As the provider says: stop, length, tool_call, content_filter.
         error: ``Type: message`` when the call failed for good; None otherwise.
+        prompt: What was sent, with secrets taken out and the middle of long prompts left out; None when
+            ``execution.keep_prompts`` is false.
+        response: What came back, in the same way, tool calls included; None also when nothing did.
+        reasoning: Reasoning that came with it; None when there was none.
     """
 
     model: str
@@ -155,6 +172,9 @@ class LMCall:
     streamed: bool = False
     finish_reason: str | None = None
     error: str | None = None
+    prompt: tuple[Message, ...] | None = None
+    response: str | None = None
+    reasoning: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,7 +44,7 @@ def recorded(
     program: dspy.Module, lm: MeteredLM, adapter: dspy.Adapter | None = None, **inputs: Any
 ) -> tuple[Any, Recorder]:
     """Calls a program as an example does; returns its prediction, or what it raised, and the record."""
-    recorder = Recorder(names=predictor_names(program))
+    recorder = Recorder(names=predictor_names(program), keep_prompts=True)
 
     def run() -> Any:
         with recorder.context(lm=lm, adapter=adapter, trace=[], disable_history=True):

@@ -30,9 +30,13 @@ HEAVY = frozenset(
         "dvc",
         "huggingface_hub",
         "litellm",
+        "numpy",
+        "pandas",
+        "polars",
         "pyarrow",
         "rich",
         "scipy",
+        "vl_convert",
         "xllamacpp",
     }
 )

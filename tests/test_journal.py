@@ -75,6 +75,19 @@ def holding(path: Path, code: str = HOLD) -> Iterator[subprocess.Popen[str]]:
 # What is kept.
 
 
+def test_rows_of_examples_that_moved_are_forgotten(path: Path) -> None:
+    with Journal(path) as journal:
+        for index, name in enumerate("abc"):
+            journal.append(row(index, example_id=name))
+        journal.append(failure(3) | {"example_id": "d"})
+    with Journal(path) as journal:
+        journal.keep_only({0: "a", 1: "new", 2: "c"})
+        assert journal.indexes == {0, 2}
+        assert (journal.failures, journal.retryable) == (0, set())
+        journal.append(row(1, example_id="new"))
+        assert [json.loads(line)["example_id"] for line in journal.rows()] == ["a", "new", "c"]
+
+
 def test_rows_come_back_in_dataset_order(path: Path) -> None:
     with Journal(path) as journal:
         for index in (5, 1, 3):

@@ -64,6 +64,9 @@ else:
     rows = sorted(path.read_text() for path in folder.glob("results/*/raw.jsonl"))
     folder.joinpath("summary.json").write_text(json.dumps(dict(rows=rows)))
     folder.joinpath("metrics.json").write_text(json.dumps(dict(a=dict(accuracy=len(rows)))))
+    folder.joinpath("plots").mkdir(exist_ok=True)
+    for plot in ("score", "pareto", "latency"):
+        folder.joinpath("plots", plot + ".json").write_text("[]")
 """
 
 

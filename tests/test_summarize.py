@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspylab.aggregate.activity import Activity
-from dspylab.aggregate.summarize import Expected, RunRows, plain_metrics, summarize, summarize_run
+from dspylab.aggregate.summarize import Expected, RunRows, summarize, summarize_run
 from dspylab.config.models import Experiment
 from dspylab.jsonable import to_json
 from dspylab.records import (
@@ -383,36 +383,6 @@ def test_metrics_over_all_rows_are_no_metrics_of_examples() -> None:
     )
     assert list(summary.runs["a"].metrics) == ["em"]
     assert summary.runs["a"].run_metrics == {"f1": 0.5}
-    assert plain_metrics(summary)["em"] == {"a": 1.0}
-
-
-def test_dvc_gets_few_plain_numbers() -> None:
-    good = [result(i, call(), accuracy=float(i > 0)) for i in range(3)]
-    summary = summary_of(
-        good=good, bad=[result(0, call(), accuracy=0.0), failure(1, "program")], best_part=[result(0, call())]
-    )
-    assert plain_metrics(summary) == {
-        "accuracy": {"good": 0.666667, "bad": 0.0, "best_part": 1.0},
-        "best": {"accuracy": 0.666667, "latency_p50_s": 1.0, "cost_usd": 0.0006},
-        "failed": 1,
-        "cost_usd": 0.001,
-    }
-
-
-def test_dvc_gets_nothing_that_does_not_exist() -> None:
-    unpriced = [result(0, call(completion_tokens=None, latency_s=None))]
-    assert plain_metrics(summary_of(a=unpriced)) == {
-        "accuracy": {"a": 1.0},
-        "best": {"accuracy": 1.0},
-        "failed": 0,
-    }
-    assert plain_metrics(summary_of(a=[failure(0, "program")])) == {"failed": 1, "cost_usd": 0.0}
-
-
-def test_a_metric_may_have_the_name_of_a_column() -> None:
-    rows = [result(0, metrics={"failed": 1.0})]
-    assert plain_metrics(summary_of("failed", a=rows))["failed"] == 0
-    assert plain_metrics(summary_of("failed", a=rows))["failed_mean"] == {"a": 1.0}
 
 
 # --- several seeds

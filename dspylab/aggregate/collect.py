@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from dspylab.aggregate.summarize import RunRows, plain_metrics, summarize
+from dspylab.aggregate.summarize import RunRows, summarize
+from dspylab.aggregate.views import plain_metrics, plot_points
 from dspylab.compiled import standing
 from dspylab.errors import DataError
 from dspylab.jsonable import to_json
 from dspylab.laboratory import REPORTED_PACKAGES, Laboratory, versions
 from dspylab.lm.pricing import rates_for
 from dspylab.metrics.runlevel import build_run_metrics, evaluate
+from dspylab.places import shown_path
 from dspylab.plan.identity import digest
-from dspylab.record.publish import read_json, read_rows, write_json
+from dspylab.record.publish import read_json, read_rows, write_json, write_lines
 from dspylab.records import GitState, Rates, RunInfo, Summary
 
 logger = logging.getLogger(__name__)
@@ -46,7 +49,8 @@ def collect(laboratory: Laboratory, git: GitState | None) -> Collected:
         git: The commit that the results are made on.
 
     Returns:
-        The summary, which also stands in `summary.json` and, in short, in `metrics.json`.
+        The summary, which also stands in `summary.json`; what DVC shows of it is in `metrics.json` and
+        `plots`.
 
     Raises:
         DataError: If a file of results was damaged.
@@ -71,13 +75,18 @@ def collect(laboratory: Laboratory, git: GitState | None) -> Collected:
         values, errors = evaluate(over_rows, rows)
         for name, error in errors.items():
             logger.warning("metric %s of the run %s has no value: %s", name, spec.key, error)
+        checked = _checked(rows(), layout.raw(spec.key))
         found[spec.key] = RunRows(
-            info=info, rows=rows(), total=info.total, run_metrics=values, compiled=compiled
+            info=info, rows=checked, total=info.total, run_metrics=values, compiled=compiled
         )
     summary = summarize(
         experiment,
         found,
-        rates={model_id: rates_for(experiment.models[model_id]) for model_id in _models(found.values())},
+        rates={
+            model_id: rates_for(experiment.models[model_id])
+            for model_id in _models(found.values())
+            if model_id in experiment.models  # a result may name a model that was taken out since
+        },
         config_hash=digest(laboratory.loaded.document),
         git=git,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -85,6 +94,8 @@ def collect(laboratory: Laboratory, git: GitState | None) -> Collected:
     )
     write_json(layout.summary, to_json(summary))
     write_json(layout.metrics, to_json(plain_metrics(summary)))
+    for name, lines in plot_points(summary).items():
+        write_lines(layout.plot(name), [to_json(line) for line in lines])
     return Collected(summary, tuple(missing), tuple(outdated))
 
 
@@ -103,6 +114,22 @@ def read_info(value: Mapping[str, Any], where: str) -> RunInfo:
             where=where,
             remedy="execute the run anew: --fresh",
         ) from error
+
+
+#: What a row must have to be summed up; the schema says the rest.
+_KEYS = frozenset({"index", "example_id", "metrics", "error", "calls", "example_s", "started_at"})
+
+
+def _checked(rows: Iterable[Mapping[str, Any]], path: Path) -> Iterator[Mapping[str, Any]]:
+    for number, row in enumerate(rows, start=1):
+        absent = sorted(_KEYS - row.keys())
+        if absent or not isinstance(row["calls"], list) or not isinstance(row["metrics"], dict):
+            raise DataError(
+                f"is not a row of this version (no {', '.join(absent) or 'list of calls'})",
+                where=f"{shown_path(path)}:{number}",
+                remedy="bring it back with `dvc checkout`, or execute the run anew: --fresh",
+            )
+        yield row
 
 
 def _models(runs: Iterable[RunRows]) -> list[str]:

@@ -1,4 +1,4 @@
-"""From the rows of runs to `summary.json` and DVC's `metrics.json`. Pure; one pass over the rows of a run.
+"""From the rows of runs to `summary.json`. Pure; one pass over the rows of a run.
 
 What is kept of a row is numbers in arrays, so a run of 100,000 examples needs some 30 MB. Costs are
 computed anew from the tokens in the rows, so that a corrected price needs no new calls.
@@ -6,7 +6,6 @@ computed anew from the tokens in the rows, so that a corrected price needs no ne
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -27,10 +26,6 @@ _ZERO_TO_ONE = frozenset({
     "exact_match", "contains", "token_f1", "numeric", "regex", "json_schema",
     "rouge_l", "bleu", "semantic_f1", "llm_judge",
 })  # fmt: skip
-#: Columns of DVC's that a metric of the same name must not overwrite.
-_OWN_COLUMNS = frozenset({"best", "failed", "cost_usd"})
-#: Significant digits of the figures that DVC shows.
-_DIGITS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +133,7 @@ def summarize_run(
     summary = RunSummary(
         coordinates=run.info.coordinates,
         config_hash=run.info.config_hash,
-        complete=totals.rows == run.total and not totals.passing,
+        complete=totals.rows == run.total and totals.results > 0 and not totals.passing,
         started_at=_iso(activity.started_at),
         finished_at=_iso(activity.finished_at),
         active_s=activity.active_s,
@@ -168,41 +163,6 @@ def summarize_run(
         versions=run.info.versions,
     )
     return summary, totals.scores
-
-
-def plain_metrics(summary: Summary) -> dict[str, Any]:
-    """The few plain numbers that DVC shows as columns: `dvc exp show`, `dvc metrics diff`.
-
-    Args:
-        summary: The summary.
-
-    Returns:
-        ``{<primary metric>: {run: mean}, "best": {…}, "failed": n, "cost_usd": total}``. `best` is the
-        complete run with the highest mean: its mean, median latency and cost. `cost_usd` is that of all
-        runs and of compiling their programs, each once. Figures that do not exist are left out, since DVC
-        has no way to show them.
-    """
-    primary = summary.primary_metric
-    name = f"{primary}_mean" if primary in _OWN_COLUMNS else primary
-    # A metric of several numbers may have none of its own name.
-    ranked = {key: run.metrics[primary].mean for key, run in summary.runs.items() if primary in run.metrics}
-    known = {key: mean for key, mean in ranked.items() if mean is not None}
-    complete = {key: value for key, value in known.items() if summary.runs[key].complete}
-    compiled = {run.compile.program: run.compile.cost_usd for run in summary.runs.values() if run.compile}
-    costs = [*(run.cost_usd.total for run in summary.runs.values()), *compiled.values()]
-    priced = [cost for cost in costs if cost is not None]
-    plain: dict[str, Any] = {}
-    if known:
-        plain[name] = {key: _rounded(value) for key, value in known.items()}
-    if complete:
-        best = max(complete, key=complete.__getitem__)
-        run = summary.runs[best]
-        figures = {name: complete[best], "latency_p50_s": run.latency_s.p50, "cost_usd": run.cost_usd.total}
-        plain["best"] = {key: _rounded(value) for key, value in figures.items() if value is not None}
-    plain["failed"] = sum(run.examples.failed for run in summary.runs.values())
-    if len(priced) == len(costs):
-        plain["cost_usd"] = _rounded(math.fsum(priced))
-    return plain
 
 
 @dataclass
@@ -247,7 +207,3 @@ def _iso(timestamp: float | None) -> str | None:
     if timestamp is None:
         return None
     return datetime.fromtimestamp(timestamp, UTC).isoformat(timespec="milliseconds")
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{_DIGITS}g}")

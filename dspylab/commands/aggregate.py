@@ -12,7 +12,7 @@ from dspylab.pipeline.git import git_state
 
 
 def aggregate_experiment(config: Path | None) -> None:
-    """Writes `summary.json` and `metrics.json`.
+    """Writes `summary.json`, and `metrics.json` and `plots` for DVC.
 
     Raises:
         RunsIncomplete: If results were made with other settings than the file has now. They are left out.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dspylab.errors import UsageError
+from dspylab.record.layout import Layout, find_root
 
 _NAMES = ("experiment.yaml", "experiment.yml")
 
@@ -32,6 +33,21 @@ def find_config(given: Path | None) -> Path:
         f"there are several experiments: {', '.join(map(str, found))}",
         remedy="name one of them with --config",
     )
+
+
+def find_layout(given: Path | None) -> Layout:
+    """Where the files of an experiment lie, without reading the experiment file.
+
+    Results can be looked at whatever the file says by now.
+
+    Raises:
+        UsageError: As `find_config`, and if there is no such file.
+    """
+    config = find_config(given)
+    if not config.is_file():
+        raise UsageError("no such file", where=str(config), remedy="name an experiment file with --config")
+    folder = config.resolve().parent
+    return Layout(folder=folder, root=find_root(folder))
 
 
 def configs_in_sight(folder: Path = Path()) -> list[Path]:

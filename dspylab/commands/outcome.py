@@ -51,10 +51,13 @@ def raise_unless_complete(execution: Execution, stop: Stop) -> None:
         problem = EndpointError
     elif all(report.held for report in reports):
         problem = RepositoryError
+    advice = "mend the cause and run the same command again: only what is missing is called"
+    if all(report.done == report.total for report in left):
+        # Answers that the program itself fails on would be the same again, so they count as finished.
+        advice = "mend the program or the file and run again; if the cause is elsewhere: use --fresh"
     raise problem(
         f"{len(left)} of {len(reports)} runs are incomplete; {progress}",
-        remedy="mend the cause and run the same command again: only what is missing is called\n"
-        + "\n".join(_reasons(left)),
+        remedy=f"{advice}\n" + "\n".join(_reasons(left)),
     )
 
 

@@ -32,6 +32,7 @@ def run_pilot(laboratory: Laboratory, keys: Sequence[str], size: int) -> None:
         execution = execute_runs(laboratory, keys, observer, stop, pilot=size)
     if stop.requested or execution.exhausted or any(report.refused for report in execution.reports):
         raise_unless_complete(execution, stop)
+    failed = sum(report.failed for report in execution.reports)
     pilots = [_pilot(laboratory, report) for report in execution.reports]
     known = [pilot for pilot in pilots if pilot.durations_s]
     if not known:
@@ -44,12 +45,14 @@ def run_pilot(laboratory: Laboratory, keys: Sequence[str], size: int) -> None:
         f"pilot of {size} examples a run, kept for `dspylab run`. The other {rest.examples} examples: "
         f"about {_words(rest.wall_s, duration)} and {price}"
     )
+    if failed:
+        note(f"{failed} examples of the pilot failed; the estimate is from the others")
 
 
 def _pilot(laboratory: Laboratory, report: RunReport) -> PilotRun:
     spec = laboratory.run(report.run)
     journal = laboratory.layout.journal(laboratory.config_hash(spec))
-    rows = [row for row in stored_rows(journal) if "index" in row]
+    rows = [row for row in stored_rows(journal) if "index" in row and row["error"] is None]
     costs = [_cost(_new_calls(row)) for row in rows]
     known = [value for value in costs if value is not None]
     return PilotRun(

@@ -14,7 +14,7 @@ from dspylab.execute.active import Observer, RunReport
 from dspylab.execute.compile import CompileReport
 from dspylab.execute.rescore import new_calls
 from dspylab.records import ExampleFailure, ExampleOutcome
-from dspylab.report.numbers import cost, duration, number
+from dspylab.report.numbers import cost, duration, number, printable
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -292,10 +292,13 @@ def _compile_line(report: CompileReport) -> str:
 
 def _ending(report: RunReport) -> str:
     if report.complete:
-        return f"done, but {report.failed} failed ({report.error})" if report.error else "done"
+        # What a program raised may hold anything, and a terminal obeys some of it.
+        return f"done, but {report.failed} failed ({printable(report.error)})" if report.error else "done"
     if report.refused:  # said once, at the end, for all its runs
         return "stopped: its model refuses every call"
-    return f"stopped: {report.stopped}" if report.stopped else f"incomplete: {report.retryable} to try again"
+    if report.stopped:
+        return f"stopped: {printable(report.stopped)}"
+    return f"incomplete: {report.retryable} to try again"
 
 
 @contextmanager

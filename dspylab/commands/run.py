@@ -174,6 +174,7 @@ def _record(
 def _save(laboratory: Laboratory, repository: Repository, *, silent: bool) -> None:
     layout, loaded = laboratory.layout, laboratory.loaded
     own = [loaded.path, layout.folder / ".gitignore", layout.summary, layout.metrics]
+    own += layout.plots.glob("*.json")
     for spec in laboratory.compiles:
         own += [path for path in layout.compiled(spec.key) if path.is_file()]
     saved = repository.save_experiment(

@@ -99,6 +99,29 @@ def check_matrix(matrix: MatrixPart, sections: Sections) -> Iterator[Defect]:
     yield from _check_compile_model(matrix)
 
 
+def check_coordinates(
+    rule: Mapping[str, Any], address: Address, known: Mapping[str, Mapping[str, Any] | None]
+) -> Iterator[Defect]:
+    """Checks coordinates that stand for runs: axis to a value, or to a list that means any of its items.
+
+    Args:
+        rule: The coordinates.
+        address: Where they stand.
+        known: Axis to its values by their canonical text; None if they are not known.
+    """
+    for axis, value in rule.items():
+        if axis not in known:
+            yield Defect((*address, axis), "is no axis of this matrix", choose(axis, sorted(known)))
+            continue
+        values = known[axis]
+        if values is None or canonical(value) in values:
+            continue
+        for item in value if isinstance(value, list) and value else [value]:
+            if canonical(item) not in values:
+                remedy = choose(item if isinstance(item, str) else "", map(_as_text, values.values()))
+                yield Defect((*address, axis), f"the axis has no value {plain(_as_text(item))}", remedy)
+
+
 def optimizers_used(matrix: MatrixPart) -> list[str]:
     """Ids of the optimizers that runs have, `none` left out."""
     values = [
@@ -173,17 +196,7 @@ def _check_exclude(
 ) -> Iterator[Defect]:
     if not rule:
         yield Defect(address, "is empty, so it excludes nothing", "name an axis and a value, or take it out")
-    for axis, value in rule.items():
-        if axis not in known:
-            yield Defect((*address, axis), "is no axis of this matrix", choose(axis, sorted(known)))
-            continue
-        values = known[axis]
-        if values is None or canonical(value) in values:
-            continue
-        for item in value if isinstance(value, list) and value else [value]:
-            if canonical(item) not in values:
-                remedy = choose(item if isinstance(item, str) else "", map(_as_text, values.values()))
-                yield Defect((*address, axis), f"the axis has no value {plain(_as_text(item))}", remedy)
+    yield from check_coordinates(rule, address, known)
 
 
 def _as_text(value: Any) -> str:

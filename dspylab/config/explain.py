@@ -103,9 +103,18 @@ def _explain(error: Refusal, data: Any) -> Iterator[Defect]:
 
 
 def _alternatives(error: Refusal, data: Any) -> Iterator[Defect]:
-    """Alternatives are always a section and null: what is no null was meant for the section."""
+    """What is no null was meant for the section beside it; of several kinds, for the one of its type."""
+    branches: dict[Any, list[Refusal]] = {}
     for cause in error.context or ():
         if cause.validator != "type" or cause.validator_value != "null":
+            branches.setdefault(cause.relative_schema_path[0], []).append(cause)
+    fitting = [
+        causes
+        for causes in branches.values()
+        if not any(cause.validator == "type" and not cause.relative_path for cause in causes)
+    ]
+    for causes in fitting or branches.values():
+        for cause in causes:
             yield from _explain(cause, data)
 
 

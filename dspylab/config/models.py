@@ -19,6 +19,7 @@ Id = Annotated[str, StringConstraints(pattern=ID_PATTERN, max_length=60)]
 Ref = Annotated[str, StringConstraints(pattern=REF_PATTERN)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 #: Above any price there will be, and small enough that no sum of costs is infinite.
 Price = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -286,6 +287,34 @@ class Execution(Section):
         None,
         description="Stop a run after so many failed examples. Default: never; a wrong key stops it at once.",
     )
+    keep_prompts: bool = Field(
+        True,
+        description="Keep what was said in each call, for the report. False keeps the figures alone.",
+    )
+
+
+class Check(Section):
+    """What `dspylab check` demands of a figure. Every condition that is given has to hold.
+
+    A metric is judged by its 95% interval: it holds when the whole interval is on the right side, it is
+    violated when the whole interval is on the wrong side, and undecided otherwise.
+    """
+
+    min: Finite | None = Field(None, description="Least value.")
+    max: Finite | None = Field(None, description="Greatest value.")
+    no_worse_than: str | None = Field(
+        None, description="Branch, tag, commit or DVC experiment whose results are compared with."
+    )
+    margin: NonNegative | None = Field(
+        None, description="How much worse than no_worse_than is still accepted, in the figure's unit."
+    )
+    runs: Literal["best", "all"] | dict[str, Any] = Field(
+        "best",
+        description="best: the best by primary_metric; all; or coordinates, such as {model: mini}.",
+    )
+    undecided: Literal["fail", "pass"] = Field(
+        "fail", description="What becomes of the check when the interval does not decide it."
+    )
 
 
 class Experiment(Section):
@@ -300,6 +329,10 @@ class Experiment(Section):
     matrix: Matrix = Field(default_factory=Matrix)
     metrics: Annotated[dict[Id, Metric], Field(min_length=1)]
     primary_metric: str | None = Field(None, description="Metric that ranks the runs. Default: the first.")
+    checks: dict[str, Check] = Field(
+        default_factory=dict,
+        description="What `dspylab check` demands: a metric, or a figure such as latency_s.p95 or cost_usd.",
+    )
     budget: Budget = Field(default_factory=Budget)
     execution: Execution = Field(default_factory=Execution)
 

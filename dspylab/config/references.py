@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from typing import Final
+from urllib.parse import urlsplit
 
 from dspylab.config.axes import NO_OPTIMIZER, check_adapter, check_matrix, check_settings, optimizers_used
+from dspylab.config.checks import check_checks
 from dspylab.config.models import Dataset, Metric, Model, Optimizer, Program
 from dspylab.config.optimizers import check_nested, check_type
-from dspylab.config.scoring import check_metric
+from dspylab.config.scoring import WITH_PARTS, check_metric
 from dspylab.config.sections import Sections
 from dspylab.config.syntax import Defect
 from dspylab.config.wording import Address, choose, listed, shown
 
 _MODULE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
-#: Types of metrics that may score one example under further names, `helpful.clarity`.
-_WITH_PARTS: Final = ("path", "program")
 
 
 def check_references(sections: Sections) -> Iterator[Defect]:
@@ -37,6 +37,7 @@ def check_references(sections: Sections) -> Iterator[Defect]:
     if sections.matrix is not None:
         yield from check_matrix(sections.matrix, sections)
         yield from _check_training(sections)
+    yield from check_checks(sections)
 
 
 def is_loader(reference: str) -> bool:
@@ -129,9 +130,17 @@ def _check_model(model: Model, address: Address) -> Iterator[Defect]:
             yield Defect((*address, "engine"), "an embedded model is called natively", "take it out")
     elif model.local is not None:
         yield Defect((*address, "local"), f"{shown(model.model)} is no embedded model", "take it out")
-    if model.api_base is not None and not model.api_base.startswith(("http://", "https://")):
+    if model.api_base is not None and not _is_url(model.api_base):
         remedy = "write http://… or https://…"
         yield Defect((*address, "api_base"), f"{shown(model.api_base)} is no URL", remedy)
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:  # such as half of an IPv6 address, or a port that is none
+        return False
 
 
 def _check_optimizer(optimizer: Optimizer, address: Address, sections: Sections) -> Iterator[Defect]:
@@ -167,7 +176,7 @@ def _check_primary(primary: str | None, metrics: Mapping[str, Metric | None]) ->
             yield Defect(("metrics", name), "runs are ranked by it, but it scores no single example", remedy)
         return
     metric = metrics.get(name)
-    has_part = bool(part) and metric is not None and metric.type not in _WITH_PARTS
+    has_part = bool(part) and metric is not None and metric.type not in WITH_PARTS
     if name not in metrics or has_part:
         yield Defect(("primary_metric",), f"there is no metric {shown(primary)}", choose(primary, metrics))
     elif _is_run(metric):

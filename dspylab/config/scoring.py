@@ -16,6 +16,8 @@ from dspylab.config.models import Metric
 from dspylab.config.syntax import Defect
 from dspylab.config.wording import Address, choose, listed, shown
 
+#: Types of metrics that may score one example under further names, `helpful.clarity`.
+WITH_PARTS: Final = ("path", "program")
 #: Measures over all rows that a metric of type `run` may name.
 MEASURES: Final = ("macro_f1", "correlation")
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from dspylab.config.models import Dataset, Metric, Model, Optimizer, Program, Section
+from dspylab.config.models import Check, Dataset, Metric, Model, Optimizer, Program, Section
 from dspylab.config.wording import Address
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -46,6 +46,7 @@ class Sections:
     metrics: Mapping[str, Metric | None] | None
     matrix: MatrixPart | None
     primary_metric: str | None
+    checks: Mapping[str, Check | None] | None
 
 
 def sound_sections(data: Mapping[str, Any], broken: Collection[Address]) -> Sections:
@@ -70,6 +71,7 @@ def sound_sections(data: Mapping[str, Any], broken: Collection[Address]) -> Sect
         primary_metric=primary
         if isinstance(primary, str) and not reader.is_broken(("primary_metric",))
         else None,
+        checks=reader.entries(Check, "checks"),
     )
 
 

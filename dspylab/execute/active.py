@@ -219,6 +219,7 @@ class ActiveRun:
             )
             return
         self._journal = journal
+        journal.keep_only({row.index: row.example_id for row in self.job.rows})
         self._find_earlier(journal)
         kept = journal.indexes
         self._todo = deque(
@@ -257,6 +258,8 @@ class ActiveRun:
             self._is_refused = True
         if self._stopped is None and self.job.ledger.exhausted is not None:
             self._stopped = self.job.ledger.exhausted
+        if self._stopped is not None:
+            self.job.has_ended.set()
 
 
 def recorded_in(lock: Path) -> Callable[[str], bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -52,8 +53,10 @@ class Job:
         rows: The test split.
         max_errors: Failed examples after which the run stops; None for never.
         ledger: The budget that its calls count against.
+        keep_prompts: Whether its rows keep what was said in each call.
         types: How to have its predictions back from JSON.
         earlier: Rows whose answers need not be asked for again.
+        has_ended: Set once nothing more of the run is begun.
     """
 
     spec: RunSpec
@@ -66,8 +69,10 @@ class Job:
     rows: tuple[DataRow, ...]
     max_errors: int | None
     ledger: Ledger
+    keep_prompts: bool
     types: OutputTypes = field(default_factory=dict)
     earlier: EarlierRows = field(default_factory=lambda: EarlierRows(()))
+    has_ended: threading.Event = field(default_factory=threading.Event)
 
     @property
     def refusal(self) -> EndpointError | None:
@@ -88,11 +93,13 @@ def execute_example(job: Job, row: DataRow) -> ExampleOutcome | AbandonedExample
         remains of it are the calls that it made, or None.
     """
     stored = job.earlier.row(row.index)
+    if stored is not None and stored.get("example_id") != row.example_id:
+        stored = None
     failure = None if stored is None else failed_before(row, stored, job.spec.key)
     if failure is not None:
         return failure
     answer = None if stored is None else answered_before(row, stored, job.types)
-    recorder = Recorder(names=job.names)
+    recorder = Recorder(names=job.names, keep_prompts=job.keep_prompts, has_ended=job.has_ended)
     started_at, started = time.time(), time.perf_counter()
     try:
         with recorder.context(lm=job.lm, adapter=job.adapter, trace=[], disable_history=True):

@@ -18,7 +18,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.errors import PydanticUserError
 
 from dspylab.jsonable import to_json
-from dspylab.records import JSON, DataRow, ExampleError, ExampleFailure, ExampleOutcome, LMCall
+from dspylab.records import JSON, DataRow, ExampleError, ExampleFailure, ExampleOutcome, LMCall, Message
 
 OutputTypes = Mapping[str, TypeAdapter[Any]]
 _JSON_TYPES = (str, int, float, bool, type(None), list, dict)
@@ -144,7 +144,13 @@ def _is_of(row: DataRow, stored: Mapping[str, Any]) -> bool:
 
 
 def _calls(stored: Mapping[str, Any]) -> tuple[LMCall, ...]:
-    return tuple(LMCall(**call) for call in stored["calls"] if call["role"] == "task")
+    return tuple(_call(call) for call in stored["calls"] if call["role"] == "task")
+
+
+def _call(stored: Mapping[str, Any]) -> LMCall:
+    prompt = stored.get("prompt")
+    messages = None if prompt is None else tuple(Message(**message) for message in prompt)
+    return LMCall(**{**stored, "prompt": messages})
 
 
 def _rebuilt(recorded: Mapping[str, JSON], output: OutputTypes) -> dict[str, Any]:

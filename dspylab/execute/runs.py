@@ -245,12 +245,14 @@ def _without_program(laboratory: Laboratory, key: str, report: CompileReport) ->
 
 @contextlib.contextmanager
 def _threads(width: int, stop: Stop, name: str = "dspylab-example") -> Iterator[ThreadPoolExecutor]:
-    """Threads that are only waited for when nobody asked to stop."""
+    """Threads that are only waited for when all went well: a call that hangs would hold up the message."""
     executor = ThreadPoolExecutor(max_workers=max(width, 1), thread_name_prefix=name)
     try:
         yield executor
-    finally:
-        executor.shutdown(wait=not stop.requested, cancel_futures=True)
+    except BaseException:
+        executor.shutdown(wait=False, cancel_futures=True)
+        raise
+    executor.shutdown(wait=not stop.requested, cancel_futures=True)
 
 
 @contextlib.contextmanager
@@ -333,6 +335,7 @@ def _job(laboratory: Laboratory, spec: RunSpec, models: Models) -> Job:
         rows=laboratory.splits.test,
         max_errors=experiment.execution.max_errors,
         ledger=models.ledger,
+        keep_prompts=experiment.execution.keep_prompts,
         types=output_types(program),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from dspylab.lm.replies import asking
 from dspylab.lm.routing import Engine, engine_for, native_provider, native_route, wire_model
 from dspylab.lm.threads import prepare_for_threads
 from dspylab.lm.timing import Tokens, reported_tokens
+from dspylab.lm.transcript import Transcript, transcript, transcript_of_messages
 from dspylab.plan.identity import resolved_model
 from dspylab.records import JSON, LMCall, Rates
 
@@ -227,7 +229,7 @@ class MeteredLM(dspy.LM):  # type: ignore[misc]  # dspy has no types
         with recorder.engines_asked() as asked, self._asking(kwargs):
             answer = super().__call__(prompt, messages=messages, **kwargs)
         if not asked:
-            self._record(prepare(self, prompt, messages, kwargs).key(self, asynchronous=False))
+            self._record(prepare(self, prompt, messages, kwargs), asynchronous=False)
         return answer
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
@@ -238,8 +240,7 @@ class MeteredLM(dspy.LM):  # type: ignore[misc]  # dspy has no types
         with recorder.engines_asked() as asked, self._asking(kwargs):
             answer = await super().acall(prompt, messages=messages, **kwargs)
         if not asked:
-            call = prepare(self, prompt, messages, kwargs, asynchronous=True)
-            self._record(call.key(self, asynchronous=True))
+            self._record(prepare(self, prompt, messages, kwargs, asynchronous=True), asynchronous=True)
         return answer
 
     def _asking(self, kwargs: Mapping[str, Any]) -> AbstractContextManager[None]:
@@ -248,13 +249,13 @@ class MeteredLM(dspy.LM):  # type: ignore[misc]  # dspy has no types
         # A caller that turns the cache off for one call wants a reply of its own.
         return asking(rollout_id, may_repeat=kwargs.get("cache") is not False)
 
-    def _record(self, key: dict[str, Any]) -> None:
+    def _record(self, prepared: Any, *, asynchronous: bool) -> None:
         """Records what DSPy's cache answered: no timing, no cost, and what it would have cost.
 
         A call with n > 1 is one entry of the cache, and one record with the sums of its replies.
         """
         endpoint: Endpoint = self.engine.endpoint
-        record = dspy.cache.get(key, IGNORED_CACHE_KEYS)
+        record = dspy.cache.get(prepared.key(self, asynchronous=asynchronous), IGNORED_CACHE_KEYS)
         replies = () if record is None else CallResult.load(record).responses
         counts = [reported_tokens(reply, endpoint.provider) for reply in replies]
         known = [tokens for tokens in counts if tokens is not None]
@@ -271,7 +272,17 @@ class MeteredLM(dspy.LM):  # type: ignore[misc]  # dspy has no types
             cached=True,
             finish_reason=replies[-1].finish_reason if replies else None,
         )
-        watch.note(_with_savings(call, known, endpoint.rates) if complete else call)
+        watch.add(
+            _with_savings(call, known, endpoint.rates) if complete else call,
+            functools.partial(_said, prepared, replies),
+        )
+
+
+def _said(prepared: Any, replies: Sequence[Any]) -> Transcript:
+    """What was said in a call that DSPy's cache answered."""
+    if prepared.request is not None:
+        return transcript(prepared.request, replies)
+    return transcript_of_messages(prepared.legacy["messages"], replies)
 
 
 def _with_savings(call: LMCall, counts: Sequence[Tokens], rates: Rates | None) -> LMCall:

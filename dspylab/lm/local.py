@@ -165,7 +165,8 @@ def _start(path: Path, options: ServeOptions, api_key: str) -> Any:
     params.kv_unified = False
     params.cpuparams.n_threads = options.n_threads
     params.cpuparams_batch.n_threads = options.n_threads
-    params.cache_ram_mib = int(os.environ.get("CRM", "0"))
+    # What the slots keep of their last prompts is enough: no second cache of prompts in memory.
+    params.cache_ram_mib = 0
     params.api_keys = [api_key]
     params.ui = False
     params.endpoint_slots = False

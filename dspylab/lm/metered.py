@@ -29,6 +29,7 @@ from dspylab.lm.faults import FATAL, RETRYABLE, canonical, describe, first_words
 from dspylab.lm.limits import LONGEST_PAUSE_S, Gate, Stopped
 from dspylab.lm.pricing import cost_usd
 from dspylab.lm.timing import Timing, Tokens, estimated_tokens, prompt_estimate, reported_tokens
+from dspylab.lm.transcript import transcript
 from dspylab.records import LMCall, Rates
 
 __all__ = ["FATAL", "RETRYABLE", "AsyncMeteredEngine", "Endpoint", "MeteredEngine", "describe"]
@@ -162,8 +163,12 @@ class MeteredEngine:
         # Copies of a program that holds its model share the connections and the limits.
         return self
 
-    def complete(self, request: lm15.Request) -> lm15.Response:
+    def complete(self, request: lm15.Request, asked_at: float | None = None) -> lm15.Response:
         """One call, with attempts until one succeeds or none may follow.
+
+        Args:
+            request: What DSPy asks.
+            asked_at: Monotonic time since which the call waits, in seconds; None for now.
 
         Raises:
             lm15.LM15Error: The last attempt's failure.
@@ -172,21 +177,21 @@ class MeteredEngine:
         watch = recorder.current()
         try:
             if watch.replies is None:
-                return self._paid(request)
+                return self._paid(request, asked_at)
             key = watch.replies.key(self.endpoint.id, request)
             with watch.replies.turn(key) as known:
                 self._ledger.go_on()
-                return self._paid(request, key) if known is None else known
+                return self._paid(request, asked_at, key) if known is None else known
         except Stopped:
             # A program that catches everything must not make an answer of it.
             watch.was_stopped.set()
             raise
 
-    def _paid(self, request: lm15.Request, key: str | None = None) -> lm15.Response:
+    def _paid(self, request: lm15.Request, asked_at: float | None, key: str | None = None) -> lm15.Response:
         with self._ledger.admit(self._expected(request)) as costs:
             # A call that fails, or whose reply is lost, counts as a call all the same.
             costs.append(Spending(calls=1))
-            response, call = self._called(request, key)
+            response, call = self._called(request, asked_at or time.monotonic(), key)
             tokens = (call.prompt_tokens or 0) + (call.completion_tokens or 0)
             costs[:] = [Spending(call.cost_usd or 0.0, tokens, 1)]
             return response
@@ -196,7 +201,9 @@ class MeteredEngine:
         cost = cost_usd(self.endpoint.rates, prompt, 0, 0, completion)
         return Spending(cost or 0.0, prompt + completion, 1)
 
-    def _called(self, request: lm15.Request, key: str | None) -> tuple[lm15.Response, LMCall]:
+    def _called(
+        self, request: lm15.Request, asked_at: float, key: str | None
+    ) -> tuple[lm15.Response, LMCall]:
         recorder.note_asked(self.endpoint.id)
         watch = recorder.current()
         adapter, fallback = recorder.adapter_now()
@@ -208,7 +215,7 @@ class MeteredEngine:
             fallback=fallback,
         )
         wire = replace(request, model=self.endpoint.wire_model)
-        progress = _Progress(time.monotonic())
+        progress = _Progress(asked_at)
         while True:
             try:
                 response, timing, tokens = self._admitted(wire, progress)
@@ -216,10 +223,11 @@ class MeteredEngine:
                 failure = canonical(error, self.endpoint.timeout_s)
             else:
                 done = self._measured(progress.onto(call), response, timing, tokens)
-                watch.note(done, key, response)
+                watch.add(done, functools.partial(transcript, request, [response]), key, response)
                 return response, done
             if not self._may_retry(failure, progress):
-                watch.note(replace(progress.onto(call), error=describe(failure)))
+                failed = replace(progress.onto(call), error=describe(failure))
+                watch.add(failed, functools.partial(transcript, request, []))
                 raise failure
 
     def stream(self, request: lm15.Request) -> Iterator[Any]:
@@ -280,7 +288,7 @@ class MeteredEngine:
         if self._is_refusal(error):
             self._refuse(error)
             return False
-        if not isinstance(error, RETRYABLE):
+        if not isinstance(error, RETRYABLE) or recorder.current().has_ended.is_set():
             return False
         limited, retry_after_s = isinstance(error, lm15.RateLimitError), error.retry_after
         if limited:
@@ -296,8 +304,13 @@ class MeteredEngine:
 
     def _is_refusal(self, error: Exception) -> bool:
         """Whether the endpoint would refuse every call like this one."""
-        if isinstance(error, lm15.AuthError) and error.status == 403 and self._has_answered:
-            return False  # the key is good: it is this prompt that was refused, by moderation or policy
+        if self._has_answered and (
+            (isinstance(error, lm15.AuthError) and error.status == 403)
+            or isinstance(error, lm15.UnsupportedModelError)
+        ):
+            # The key and the model are good: it is this prompt that was refused, by moderation or policy, or
+            # one of the servers behind the endpoint that does not know the model yet.
+            return False
         return isinstance(error, FATAL)
 
     def _refuse(self, error: Exception) -> None:
@@ -349,7 +362,7 @@ class AsyncMeteredEngine:
     async def complete(self, request: lm15.Request) -> lm15.Response:
         """As `MeteredEngine.complete`."""
         context = contextvars.copy_context()
-        work = functools.partial(context.run, self.engine.complete, request)
+        work = functools.partial(context.run, self.engine.complete, request, time.monotonic())
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def stream(self, request: lm15.Request) -> Any:

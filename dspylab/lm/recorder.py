@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dspy
@@ -21,6 +21,7 @@ from dspy.utils.callback import BaseCallback
 from dspy.utils.exceptions import AdapterParseError
 
 from dspylab.lm.replies import Replies
+from dspylab.lm.transcript import Transcript
 from dspylab.records import LMCall, Role
 
 _SETTING = "dspylab_recorder"
@@ -59,6 +60,8 @@ class Recorder:
         calls: Finished calls, in the order in which they ended; shared with recorders made by `as_role`.
         parse_failures: One entry per reply that an adapter could not parse (appending is atomic).
         was_stopped: Set when a call was not made any more, because the run was stopped; shared like `calls`.
+        has_ended: Set by the run once it begins nothing more: a call that fails then is not tried again.
+        keep_prompts: Whether calls are kept with what was said in them.
         replies: Where a compile keeps its calls instead of `calls`, and finds replies again; None for others.
     """
 
@@ -67,26 +70,41 @@ class Recorder:
     calls: list[LMCall] = field(default_factory=list)
     parse_failures: list[str] = field(default_factory=list)
     was_stopped: threading.Event = field(default_factory=threading.Event)
+    has_ended: threading.Event = field(default_factory=threading.Event)
+    keep_prompts: bool = False
     replies: Replies | None = None
 
-    def note(self, call: LMCall, key: str | None = None, response: lm15.Response | None = None) -> None:
-        """Keeps a call that ended.
+    def as_role(self, role: Role) -> Recorder:
+        """A recorder that adds to the same calls under another role."""
+        return Recorder(
+            names={},
+            role=role,
+            calls=self.calls,
+            was_stopped=self.was_stopped,
+            has_ended=self.has_ended,
+            keep_prompts=self.keep_prompts,
+            replies=self.replies,
+        )
+
+    def add(
+        self,
+        call: LMCall,
+        said: Callable[[], Transcript],
+        key: str | None = None,
+        response: lm15.Response | None = None,
+    ) -> None:
+        """Keeps a call that has ended.
 
         Args:
-            call: The call.
+            call: Its figures.
+            said: Gives what was said in it; only called when that is kept.
             key: What `replies` knows it by.
             response: Its reply, if it has one.
         """
         if self.replies is not None:
             self.replies.note(call, key, response)
         else:
-            self.calls.append(call)
-
-    def as_role(self, role: Role) -> Recorder:
-        """A recorder that adds to the same calls under another role."""
-        return Recorder(
-            names={}, role=role, calls=self.calls, was_stopped=self.was_stopped, replies=self.replies
-        )
+            self.calls.append(replace(call, **said()) if self.keep_prompts else call)
 
     def context(self, **settings: Any) -> Any:
         """`dspy.context` in which every call is recorded here."""

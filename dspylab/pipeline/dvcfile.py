@@ -1,4 +1,7 @@
-"""Keeps an experiment's entries in `dvc.yaml`, `params.yaml` and `.gitignore`, and nothing else in them."""
+"""Keeps an experiment's entries in `dvc.yaml`, `params.yaml` and `.gitignore`, and nothing else in them.
+
+The templates that DVC's plots of an experiment need are whole files of ours.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from ruamel.yaml import YAML
 
 from dspylab.errors import RepositoryError
 from dspylab.pipeline.blocks import Unsplittable, blocks, dump, inline, load, replace
+from dspylab.pipeline.plots import template_files
 from dspylab.pipeline.stages import COMPILE_COMMAND, RUN_COMMAND, SUMMARY_COMMAND, PipelineEntry
 from dspylab.record.publish import write_atomically
 
@@ -81,6 +85,10 @@ def _changes(root: Path, entry: PipelineEntry) -> dict[str, str]:
         DVC_FILE: _with_entries(root, DVC_FILE, "stages", stages, entry),
         str(entry.config.parent / ".gitignore"): _with_lines(root, entry),
     }
+    # Elsewhere a folder `.dvc` would make a repository of what is none.
+    if (root / ".dvc").is_dir():
+        wanted = template_files()
+        texts |= {name: text for name, text in wanted.items() if _read(root, name) != text}
     return {name: text for name, text in texts.items() if text is not None}
 
 

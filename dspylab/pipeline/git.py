@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Literal
 
 from dspylab.errors import RepositoryError
 from dspylab.records import GitState
@@ -37,6 +38,21 @@ class NotSaved:
     """Why an experiment was not saved, with what to do. The results lie in the workspace all the same."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A commit, and what kind of name it was found by.
+
+    Attributes:
+        name: As the user says it.
+        commit: Its full id.
+        kind: ``branch``, ``tag``, ``experiment`` (of DVC's) or ``commit`` for anything else.
+    """
+
+    name: str
+    commit: str
+    kind: Literal["branch", "tag", "experiment", "commit"]
 
 
 def find_git_root(start: Path) -> Path | None:
@@ -134,6 +150,47 @@ def is_tracked(root: Path, name: str) -> bool:
 def ignored(root: Path, names: Iterable[str]) -> list[str]:
     """Those of the files, relative to `root`, that git ignores."""
     return _git(root, "check-ignore", "--stdin", "-z", stdin="\0".join(names)).stdout.split("\0")[:-1]
+
+
+def find_revision(root: Path, name: str) -> Revision | None:
+    """The commit that a branch, a tag, a DVC experiment or anything else that git understands names.
+
+    Args:
+        root: Root of the repository.
+        name: A name of git's comes first, then a DVC experiment, of the current commit if several have it.
+
+    Returns:
+        The commit; None if the name means nothing.
+
+    Raises:
+        RepositoryError: If DVC experiments of several commits have the name, none of them the current one.
+    """
+    answer = _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    if answer.returncode == 0:
+        full = _git(root, "rev-parse", "--symbolic-full-name", "--end-of-options", name).stdout
+        branch, tag = "refs/heads/" in full or "refs/remotes/" in full, "refs/tags/" in full
+        kind: Literal["branch", "tag", "commit"] = "branch" if branch else "tag" if tag else "commit"
+        return Revision(name, answer.stdout.strip(), kind)
+    # DVC keeps other things below as well, such as its stash: experiments are three levels deep.
+    listed = _git(root, "for-each-ref", "--format=%(objectname) %(refname)", EXPERIMENT_REFS).stdout
+    entries = [line.split(" ", 1) for line in listed.splitlines()]
+    found = {ref: commit for commit, ref in entries if ref.count("/") == 4 and ref.endswith(f"/{name}")}
+    head = _git(root, "rev-parse", "HEAD").stdout.strip()
+    own = found.get(f"{EXPERIMENT_REFS}/{head[:2]}/{head[2:]}/{name}")
+    if own is None and len(set(found.values())) > 1:
+        raise RepositoryError(
+            f"is an experiment of several commits: {', '.join(commit[:9] for commit in found.values())}",
+            where=name,
+            remedy="name one of these ids instead",
+        )
+    commit = own or next(iter(found.values()), None)
+    return None if commit is None else Revision(name, commit, "experiment")
+
+
+def file_at(root: Path, commit: str, name: str) -> str | None:
+    """A text file as a commit has it, named relative to `root`; None if it has none."""
+    answer = _git(root, "show", f"{commit}:./{name}")
+    return answer.stdout if answer.returncode == 0 else None
 
 
 def save_experiment(root: Path, prefix: str, paths: Iterable[Path]) -> SavedExperiment | NotSaved:

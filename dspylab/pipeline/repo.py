@@ -34,6 +34,7 @@ from dspylab.errors import RepositoryError
 from dspylab.pipeline import git
 from dspylab.pipeline.dvcfile import DVC_FILE, LOCK_FILE, PARAMS_FILE, refuse_conflict
 from dspylab.pipeline.lockfile import LockTexts
+from dspylab.pipeline.plots import template_files
 from dspylab.pipeline.reading import ReadOnce, input_changes, inputs, output_changes
 from dspylab.pipeline.stages import PipelineEntry, compile_item_name, run_stage_name, summary_stage_name
 from dspylab.pipeline.states import NEVER_RUN, RunState, judge
@@ -218,12 +219,21 @@ class Repository:
             prefix: First part of its name.
             paths: Files that belong to it even if git does not track them yet. DVC's own files always do.
         """
-        own = [self.root / name for name in (DVC_FILE, PARAMS_FILE, LOCK_FILE)]
+        own = [self.root / name for name in (DVC_FILE, PARAMS_FILE, LOCK_FILE, *template_files())]
         return git.save_experiment(self.root, prefix, [*own, *paths])
 
     def git_state(self) -> GitState | None:
         """The commit that the work tree is on; None outside of git and before the first commit."""
         return git.git_state(self.root)
+
+    def cached(self, md5: str) -> Path | None:
+        """Where DVC's cache on this machine has a file; None if it has not.
+
+        Args:
+            md5: What `dvc.lock` calls it.
+        """
+        path = Path(self._dvc.cache.local.oid_to_path(md5))
+        return path if path.is_file() else None
 
     def close(self) -> None:
         """Lets go of DVC's databases."""

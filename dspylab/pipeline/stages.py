@@ -22,6 +22,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from dspylab.config.models import Dataset, Experiment
+from dspylab.pipeline.plots import plots
 from dspylab.plan.compiles import compiles, distinct_compiles
 from dspylab.plan.identity import compile_addresses, param_addresses
 from dspylab.records import JSON, CompileSpec, RunSpec
@@ -132,6 +133,10 @@ def build(
         "params": [{literal(str(config)): sections}, f"{experiment.name}.sections"],
         "outs": [{literal(str(folder / "summary.json")): {"cache": False}}],
         "metrics": [{literal(str(folder / "metrics.json")): {"cache": False}}],
+        "plots": [
+            {literal(str(folder / "plots" / f"{name}.json")): {"cache": False, **plot}}
+            for name, plot in plots(experiment.name, literal(experiment.ranked_by)).items()
+        ],
     }
     return PipelineEntry(
         name=experiment.name,

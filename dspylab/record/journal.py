@@ -38,7 +38,7 @@ class _Index:
     """What a journal holds: an offset per example, never the rows themselves.
 
     Attributes:
-        places: Example index to (offset, length) of its row, in bytes.
+        places: Example index to (offset, length) of its row, in bytes, and the hash of its example id.
         failed: Examples whose row is a failure.
         retryable: Those of them that another try may mend.
         published: Digest of the `raw.jsonl` that was written from these rows.
@@ -47,7 +47,7 @@ class _Index:
         end: Length of the whole lines, in bytes.
     """
 
-    places: dict[int, tuple[int, int]] = field(default_factory=dict)
+    places: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     failed: set[int] = field(default_factory=set)
     retryable: set[int] = field(default_factory=set)
     published: str | None = None
@@ -80,11 +80,19 @@ class _Index:
             index, error = int(row["index"]), row.get("error")
             kind = None if error is None else error["kind"]
             if error is None or index not in self.places or index in self.failed:
-                self.places[index] = (self.end, length)
+                self.places[index] = (self.end, length, hash(row.get("example_id")))
                 (self.failed.discard if error is None else self.failed.add)(index)
                 (self.retryable.add if kind == "endpoint" else self.retryable.discard)(index)
             self.published = None
         self.end += length
+
+    def keep_only(self, examples: Mapping[int, str]) -> None:
+        """Forgets the rows of examples that stand at another place now, or nowhere."""
+        for index in [*self.places]:
+            if index not in examples or hash(examples[index]) != self.places[index][2]:
+                del self.places[index]
+                self.failed.discard(index)
+                self.retryable.discard(index)
 
 
 class Journal:
@@ -184,10 +192,21 @@ class Journal:
         """
         self._write({_PUBLISHED: digest}, sync=True)
 
+    def keep_only(self, examples: Mapping[int, str]) -> None:
+        """Forgets rows that do not belong to the dataset as it is read now.
+
+        A loader may read what nobody tracks, so that the same place holds another example in the next
+        session. Its row is not taken for the new example's, which is called.
+
+        Args:
+            examples: Index of each example to its id.
+        """
+        self._index.keep_only(examples)
+
     def rows(self) -> Iterator[bytes]:
         """The rows as encoded lines, in dataset order, read one at a time."""
         for index in sorted(self._index.places):
-            offset, length = self._index.places[index]
+            offset, length, _ = self._index.places[index]
             yield os.pread(self._file, length, offset)
 
     def begin_anew(self) -> None:

@@ -61,6 +61,15 @@ class Layout:
         return self.folder / "metrics.json"
 
     @property
+    def plots(self) -> Path:
+        """Folder with one file for each plot of `dvc plots`. In git."""
+        return self.folder / "plots"
+
+    def plot(self, name: str) -> Path:
+        """The points of a plot."""
+        return self.plots / f"{name}.json"
+
+    @property
     def private(self) -> Path:
         """State that is nobody else's business: journals, locks. In neither git nor DVC."""
         return self.root / ".dspylab"

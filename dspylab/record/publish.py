@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,16 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_atomically(path, [text.encode("utf-8", "backslashreplace"), b"\n"])
 
 
+def write_lines(path: Path, values: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a JSON list with one object a line, so that git compares line by line.
+
+    Raises:
+        EnvironmentProblem: As `write_atomically`.
+    """
+    lines = ",\n".join(json.dumps(value, ensure_ascii=False, allow_nan=False) for value in values)
+    write_atomically(path, [f"[\n{lines}\n]\n".encode("utf-8", "backslashreplace")])
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON document that dspylab wrote.
 
@@ -127,8 +137,9 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """
     try:
         with path.open("rb") as file:
+            shown = shown_path(path)
             for number, line in enumerate(file, start=1):
-                yield _row(line, f"{shown_path(path)}:{number}")
+                yield _row(line, f"{shown}:{number}")
     except FileNotFoundError as error:
         raise DataError("no such file", where=shown_path(path), remedy=_NO_FILE) from error
     except OSError as error:

@@ -84,6 +84,27 @@ def cost(usd: float | None) -> str:
     return f"${usd:,.2f}" if usd < 1000 else f"${usd:,.0f}"
 
 
+def difference(value: float | None, ends: Sequence[float] | None) -> str:
+    """A difference with its sign and its interval, all with the same decimals: +0.250 [+0.109, +0.391]."""
+    if value is None:
+        return NOTHING
+    low, high = (value, value) if ends is None else ends
+    size = max(abs(value), abs(low), abs(high))
+    if 0 < size < _LEAST_FIXED or size >= _MOST_FIXED:
+        shown = [f"{part:+.2e}" for part in (value, low, high)]
+    else:
+        decimals = max(0, 4 - len(f"{size:.0f}"))
+        shown = [f"{part:+,.{decimals}f}" for part in (value, low, high)]
+    return shown[0] if ends is None else f"{shown[0]} [{shown[1]}, {shown[2]}]"
+
+
+def chance(p: float | None) -> str:
+    """A p-value: 0.034, or < 0.001, below which its size says nothing more."""
+    if p is None:
+        return NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def printable(text: str) -> str:
     r"""Text with every control, format and line-break character spelled out, so that it can not act.
 

@@ -31,7 +31,7 @@ _NAME_WIDTH = 18
 #: Characters between two columns.
 _GAP = 2
 #: Rank of the column of the first metric that is not the primary one.
-_OTHER_METRICS = 8
+OTHER_METRICS = 8
 #: Runs whose failures are described below the table.
 _NAMED_FAILURES = 5
 
@@ -177,7 +177,7 @@ def results_table(summary: Summary | Mapping[str, Any]) -> RenderableType:
     table = _runs_table(document, primary)
     if not document["over_seeds"]:
         return table
-    return Group(table, Text(), _seeds_table(document, primary))
+    return Group(table, Text(), seeds_table(document, primary))
 
 
 def plan_table(rows: Sequence[PlanRow], title: str = "Plan") -> RenderableType:
@@ -202,12 +202,12 @@ def plan_table(rows: Sequence[PlanRow], title: str = "Plan") -> RenderableType:
 
 
 def _runs_table(document: Mapping[str, Any], primary: str) -> FittingTable:
-    rows = _ranked([{"key": key, **run} for key, run in document["runs"].items()], primary)
+    rows = ranked_rows([{"key": key, **run} for key, run in document["runs"].items()], primary)
     columns = (
-        Column("run", _name, text=True),
+        Column("run", name_of, text=True),
         _primary_column(rows, primary),
-        Column("scored", _scored, rank=1, legend="scored: of those attempted."),
-        Column("failed", lambda run: count(run["examples"]["failed"]), rank=4, style=_alarm),
+        Column("scored", scored, rank=1, legend="scored: of those attempted."),
+        Column("failed", lambda run: count(run["examples"]["failed"]), rank=4, style=alarm),
         Column(
             "latency\np50",
             lambda run: duration(run["latency_s"]["p50"]),
@@ -221,10 +221,10 @@ def _runs_table(document: Mapping[str, Any], primary: str) -> FittingTable:
         *(_compile_columns() if any(run.get("compile") for run in rows) else ()),
         *_other_metrics(rows, primary),
     )
-    return FittingTable(_title(document), columns, rows, _notes(rows, primary))
+    return FittingTable(table_title(document), columns, rows, run_notes(rows, primary))
 
 
-def _seeds_table(document: Mapping[str, Any], primary: str) -> FittingTable:
+def seeds_table(document: Mapping[str, Any], primary: str) -> FittingTable:
     """The metrics of runs that differ in their seed alone, one row for all seeds."""
     runs = document["runs"]
     groups = [
@@ -236,14 +236,14 @@ def _seeds_table(document: Mapping[str, Any], primary: str) -> FittingTable:
         }
         for key, group in document["over_seeds"].items()
     ]
-    rows = _ranked(groups, primary)
+    rows = ranked_rows(groups, primary)
     columns = (
-        Column("runs", _name, text=True),
+        Column("runs", name_of, text=True),
         _primary_column(rows, primary),
         Column("seeds", lambda group: count(len(group["runs"])), rank=1),
         Column(
             "examples",
-            lambda group: count(_metric(group, primary).get("examples")),
+            lambda group: count(metric_of(group, primary).get("examples")),
             rank=2,
             legend="examples: distinct; each is one unit of the interval, whatever the number of seeds.",
         ),
@@ -272,21 +272,21 @@ def _compile_columns() -> list[Column]:
     ]
 
 
-def _ranked(rows: Sequence[Mapping[str, Any]], primary: str) -> list[Mapping[str, Any]]:
+def ranked_rows(rows: Sequence[Mapping[str, Any]], primary: str) -> list[Mapping[str, Any]]:
     """The best first. A mean over part of the examples is no match for one over all of them."""
 
     def place(row: Mapping[str, Any]) -> tuple[bool, bool, float]:
-        mean = _metric(row, primary).get("mean")
+        mean = metric_of(row, primary).get("mean")
         return not row["complete"], mean is None, -(mean or 0.0)
 
     return sorted(rows, key=place)
 
 
 def _primary_column(rows: Sequence[Mapping[str, Any]], primary: str) -> Column:
-    has_interval = any(_metric(row, primary).get("ci95") for row in rows)
+    has_interval = any(metric_of(row, primary).get("ci95") for row in rows)
     return Column(
         printable(primary),
-        partial(_estimate, name=primary),
+        partial(estimate_of, name=primary),
         legend="[…]: 95% interval." if has_interval else "",
     )
 
@@ -296,35 +296,41 @@ def _other_metrics(rows: Sequence[Mapping[str, Any]], primary: str) -> list[Colu
     names = dict.fromkeys(name for run in rows for name in (*run["metrics"], *run["run_metrics"]))
     others = [name for name in names if name != primary]
     return [
-        Column(printable(name), partial(_shown_mean, name=name), rank=_OTHER_METRICS + position)
+        Column(printable(name), partial(mean_of, name=name), rank=OTHER_METRICS + position)
         for position, name in enumerate(others)
     ]
 
 
-def _metric(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def metric_of(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Mean and interval of a metric of a run; empty if it has none."""
     metric: Mapping[str, Any] = row["metrics"].get(name, {})
     return metric
 
 
-def _estimate(row: Mapping[str, Any], name: str) -> str:
-    metric = _metric(row, name)
+def estimate_of(row: Mapping[str, Any], name: str) -> str:
+    """The mean of a metric with its interval, as text."""
+    metric = metric_of(row, name)
     return estimate(metric.get("mean"), metric.get("ci95"))
 
 
-def _shown_mean(row: Mapping[str, Any], name: str) -> str:
-    return estimate(_metric(row, name).get("mean", row["run_metrics"].get(name)), None)
+def mean_of(row: Mapping[str, Any], name: str) -> str:
+    """The mean of a metric alone, or the value of one over all rows, as text."""
+    return estimate(metric_of(row, name).get("mean", row["run_metrics"].get(name)), None)
 
 
-def _name(row: Mapping[str, Any]) -> str:
+def name_of(row: Mapping[str, Any]) -> str:
+    """The name of a run, with a star if it is not complete."""
     return str(row["key"]) + ("" if row["complete"] else "*")
 
 
-def _title(document: Mapping[str, Any]) -> str:
+def table_title(document: Mapping[str, Any]) -> str:
+    """The name of an experiment, and what it is for."""
     description = " ".join(str(document["description"]).split())
     return f"{document['experiment']}: {description}" if description else str(document["experiment"])
 
 
-def _notes(rows: Sequence[Mapping[str, Any]], primary: str) -> list[str]:
+def run_notes(rows: Sequence[Mapping[str, Any]], primary: str) -> list[str]:
+    """What has to be said below a table of runs: what is incomplete, failed or unknown."""
     notes = []
     if any(not run["complete"] for run in rows):
         notes.append("* not complete: run it again to go on. Its figures are over what is done.")
@@ -332,7 +338,7 @@ def _notes(rows: Sequence[Mapping[str, Any]], primary: str) -> list[str]:
     if any(run["cost_usd"]["total"] is None for run in rows):
         notes.append("A cost is missing where a model has no known price: give it pricing: in the file.")
     several = sorted({name for run in rows for name in run["metrics"] if name.startswith(f"{primary}.")})
-    if several and all(_metric(run, primary).get("mean") is None for run in rows):
+    if several and all(metric_of(run, primary).get("mean") is None for run in rows):
         notes.append(f"{primary} gives several numbers; rank by one of them: {', '.join(several)}.")
     return notes
 
@@ -351,13 +357,15 @@ def _failures(failed: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _scored(run: Mapping[str, Any]) -> str:
+def scored(run: Mapping[str, Any]) -> str:
+    """Examples that have a score, of those attempted."""
     examples = run["examples"]
     of_total = "" if examples["attempted"] == examples["total"] else f" of {count(examples['total'])}"
     return f"{count(examples['scored'])}/{count(examples['attempted'])}{of_total}"
 
 
-def _alarm(run: Mapping[str, Any]) -> str:
+def alarm(run: Mapping[str, Any]) -> str:
+    """The style of the number of failures."""
     return "red" if run["examples"]["failed"] else ""
 
 

@@ -1,0 +1,251 @@
+"""Paired comparison of two runs, and of many runs with the best. Pure and deterministic.
+
+A *side* is one run, or several that differ in their seed alone. The example is the unit: the values of a
+side for one example are averaged first, and only examples that both sides have are compared. How often it
+errs was found by simulation: see ``benchmarks/compare_calibration.py`` and ``docs/compare.md``.
+
+References:
+    Hsu (1981), "Simultaneous confidence intervals for all distances from the best".
+    Connor (1987), "Sample size for testing differences in proportions for the paired-sample design".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from dspylab.aggregate.pairs import Pairs, Side, VarianceSplit, interval, mean, merged, pair, uncertainty
+from dspylab.aggregate.significance import holm, mcnemar_exact, wilcoxon_signed_rank
+
+Verdict = Literal["better", "worse", "cannot tell"]
+TestName = Literal["mcnemar", "wilcoxon"]
+
+#: Chance of calling a difference real that is none, over all comparisons that are shown together.
+ALPHA = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Side b against side a on one metric, of which more is better. Figures that do not exist are None.
+
+    Attributes:
+        metric: Its name.
+        a: Name of side a, the baseline.
+        b: Name of side b.
+        mean_a: Mean over the paired examples; None without any.
+        mean_b: As `mean_a`.
+        n: Paired examples.
+        only_a: Examples that side b has no value for.
+        only_b: Examples that side a has no value for.
+        difference: mean_b - mean_a.
+        stderr: Standard error of the difference, seeds included; None for n < 2.
+        ci95: 95% interval of the difference; None for n < 2, and when all differences are one number (unless
+            the metric is pass or fail).
+        test: ``mcnemar`` (exact) for pass or fail with one value a side and example, ``wilcoxon`` otherwise.
+        p_value: Two-sided, of the null hypothesis of no difference; None for n < 2.
+        p_adjusted: The same after Holm's correction over the comparisons that are shown together.
+        wins: Examples on which b is better.
+        losses: Examples on which a is better.
+        ties: Examples on which they are equal.
+        variance: Where the uncertainty comes from; None unless both sides have at least two seeds.
+        pass_fail: Every value is 0 or 1.
+        spread: Standard deviation of the differences over examples; None for n < 2.
+        verdict: On b: ``better`` or ``worse`` if ``p_adjusted`` is at most 5% and the interval lies on the
+            same side of 0 as the difference, else ``cannot tell``.
+    """
+
+    metric: str
+    a: str
+    b: str
+    mean_a: float | None
+    mean_b: float | None
+    n: int
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+    difference: float | None
+    stderr: float | None
+    ci95: tuple[float, float] | None
+    test: TestName
+    p_value: float | None
+    p_adjusted: float | None
+    wins: int
+    losses: int
+    ties: int
+    variance: VarianceSplit | None
+    pass_fail: bool
+    spread: float | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """The best of several sides, and which of the others can be told from it.
+
+    Attributes:
+        best: Name of the side with the highest mean; None if no side has a value.
+        comparisons: Name of each other side that has a value, best mean first, to its comparison with the
+            best (which is side a).
+    """
+
+    best: str | None
+    comparisons: Mapping[str, Comparison]
+
+    @property
+    def not_told_apart(self) -> tuple[str, ...]:
+        """The best and all that can not be told from it: in all probability the true best is among them."""
+        level = [name for name, found in self.comparisons.items() if found.verdict != "worse"]
+        return () if self.best is None else (self.best, *level)
+
+
+def compare(metric: str, a: Side, b: Side, names: tuple[str, str] = ("a", "b")) -> Comparison:
+    """Compares two sides example by example.
+
+    Args:
+        metric: Name of the metric, of which more is better.
+        a: The baseline: for each of its runs (one a seed) the values by example. An example without a value,
+            such as one that failed, is left out, never 0.
+        b: What is compared with it, likewise.
+        names: What the sides are called.
+
+    Returns:
+        The comparison as if it were the only one: `p_adjusted` is `p_value`. See `adjusted` for several.
+    """
+    pairs = pair(a, b)
+    differences = pairs.differences
+    n = len(differences)
+    pass_fail = n > 0 and all(value in (0.0, 1.0) for side in (a, b) for value in _flat(side, pairs))
+    single = all(
+        sum(len(run.get(example, ())) for run in side) == 1 for side in (a, b) for example in pairs.examples
+    )
+    wins, losses = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+    mcnemar = pass_fail and single
+    p_value = None
+    if n > 1:
+        p_value = mcnemar_exact(wins, losses) if mcnemar else wilcoxon_signed_rank(differences)
+    error = uncertainty(a, b, pairs)
+    comparison = Comparison(
+        metric=metric,
+        a=names[0],
+        b=names[1],
+        mean_a=mean(pairs.a) if n else None,
+        mean_b=mean(pairs.b) if n else None,
+        n=n,
+        only_a=pairs.only_a,
+        only_b=pairs.only_b,
+        difference=mean(differences) if n else None,
+        stderr=error.stderr if error else None,
+        ci95=interval(differences, error, pass_fail=pass_fail) if error else None,
+        test="mcnemar" if mcnemar else "wilcoxon",
+        p_value=p_value,
+        p_adjusted=p_value,
+        wins=wins,
+        losses=losses,
+        ties=n - wins - losses,
+        variance=error.split if error else None,
+        pass_fail=pass_fail,
+        spread=error.spread if error else None,
+        verdict="cannot tell",
+    )
+    return replace(comparison, verdict=_verdict(comparison))
+
+
+def adjusted(comparisons: Sequence[Comparison], total: int | None = None) -> list[Comparison]:
+    """Comparisons that are shown together: their p-values after Holm's correction, and their verdicts.
+
+    Args:
+        comparisons: In any order; the result has the same.
+        total: As for `holm`.
+    """
+    known = [found.p_value for found in comparisons if found.p_value is not None]
+    corrected = iter(holm(known, max(total or 0, len(known))))
+    result = []
+    for found in comparisons:
+        p_adjusted = None if found.p_value is None else next(corrected)
+        updated = replace(found, p_adjusted=p_adjusted)
+        result.append(replace(updated, verdict=_verdict(updated)))
+    return result
+
+
+def against_best(metric: str, sides: Mapping[str, Side]) -> Standing:
+    """Finds the best side and compares every other with it.
+
+    The best was chosen by looking, so the correction is for all pairs of sides, not only for those shown:
+    the chance that any of several equally good sides is called worse than the best is at most 5%. So the
+    true best is among `Standing.not_told_apart` with at least 95% (as in Hsu's comparisons with the best).
+
+    Args:
+        metric: Name of the metric, of which more is better.
+        sides: Name of each side to its runs. A side whose examples are incomplete should be left out: its
+            mean is over other examples. Sides without any value are ignored.
+
+    Returns:
+        The best, and the comparisons; of two with one mean, the first is the best.
+    """
+    means = {name: mean(values) for name, side in sides.items() if (values := _example_means(side))}
+    if not means:
+        return Standing(best=None, comparisons={})
+    best, *others = sorted(means, key=lambda name: -means[name])
+    comparisons = [compare(metric, sides[best], sides[name], (best, name)) for name in others]
+    pairs = len(means) * (len(means) - 1) // 2
+    return Standing(best=best, comparisons=dict(zip(others, adjusted(comparisons, pairs), strict=True)))
+
+
+def needed_examples(
+    comparison: Comparison, difference: float, power: float = 0.8, alpha: float = ALPHA
+) -> int | None:
+    """How many examples of this kind it takes to see a difference of a given size.
+
+    By the normal approximation, (z_alpha + z_power)² · spread² / difference²; for McNemar's test by Connor's
+    (1987) formula, (z_alpha √s + z_power √(s - difference²))² / difference², with s the share of examples
+    that differ. With seeds that move all examples at once, the part of the variance that more examples can
+    not take away is subtracted from what the difference allows; that the interval is widened for a shift
+    that few seeds tell little about is not in it, so with several seeds the number is a lower bound.
+
+    Args:
+        comparison: Says how much the differences vary, with as many seeds as it has.
+        difference: Size of the difference to see, in the unit of the metric; its sign does not matter.
+        power: Chance to see it.
+        alpha: Level of the test. For one of m comparisons shown together, 0.05 / m is on the safe side.
+
+    Returns:
+        Examples, at least 2; None when the comparison does not say how much differences vary, when no
+        difference is asked for, or when no number of examples would do without more seeds.
+    """
+    from scipy.special import ndtri
+
+    delta = abs(difference)
+    if comparison.spread is None or delta == 0 or (comparison.spread == 0 and not comparison.pass_fail):
+        return None
+    z_alpha, z_power = float(ndtri(1 - alpha / 2)), float(ndtri(power))
+    if comparison.pass_fail and delta > 1:
+        return None
+    # For pass or fail a pair that differs is added: that none did so far does not mean that none ever will.
+    if comparison.test == "mcnemar":
+        share = max(delta, (comparison.wins + comparison.losses + 1) / (comparison.n + 2))
+        root = z_alpha * math.sqrt(share) + z_power * math.sqrt(share - delta**2)
+        return max(2, math.ceil((root / delta) ** 2))
+    variance = comparison.spread**2
+    if comparison.pass_fail:
+        variance = (comparison.n * variance + 1) / (comparison.n + 2)
+    seed = comparison.variance.seed if comparison.variance else 0.0
+    allowed = (delta / (z_alpha + z_power)) ** 2 - seed
+    return max(2, math.ceil(variance / allowed)) if allowed > 0 else None
+
+
+def _verdict(comparison: Comparison) -> Verdict:
+    """Both the test and the interval have to speak, and for the same side."""
+    if comparison.p_adjusted is None or comparison.ci95 is None or comparison.p_adjusted > ALPHA:
+        return "cannot tell"
+    if comparison.ci95[0] > 0:
+        return "better"
+    return "worse" if comparison.ci95[1] < 0 else "cannot tell"
+
+
+def _example_means(side: Side) -> list[float]:
+    return [mean(values) for values in merged(side).values()]
+
+
+def _flat(side: Side, pairs: Pairs) -> list[float]:
+    return [value for run in side for example in pairs.examples for value in run.get(example, ())]

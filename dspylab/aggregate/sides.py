@@ -1,0 +1,172 @@
+"""From the rows of runs to the sides of a comparison: a run, or all that differ in their seed alone. Pure."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dspylab.aggregate.compare import Comparison
+from dspylab.aggregate.pairs import RunValues, Side
+from dspylab.aggregate.pareto import Figure, Point, median_interval
+from dspylab.aggregate.stats import metric_summary, percentile
+
+
+@dataclass(frozen=True, slots=True)
+class RunNumbers:
+    """What a comparison needs of the rows of a run.
+
+    Attributes:
+        values: Values of the metric by example; examples without any are left out, never 0.
+        attempted: Ids of all examples that have a row.
+        failed: Ids of the examples without a result.
+        example_s: Durations of the program on examples that succeeded without DSPy's cache.
+        cost_usd: Cost of each row, all roles; None where a call has no price.
+    """
+
+    values: dict[str, list[float]] = field(default_factory=dict)
+    attempted: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
+    example_s: array[float] = field(default_factory=lambda: array("d"))
+    cost_usd: list[float | None] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairing:
+    """How many examples a comparison is over, and why others are not in it.
+
+    Attributes:
+        examples: Examples that at least one side tried.
+        paired: Those with a value on both sides.
+        failed_a: Those not paired because they failed on side a.
+        failed_b: As `failed_a`; an example may have failed on both sides.
+        absent_a: Those that side a never tried, such as those of other data.
+        absent_b: As `absent_a`.
+    """
+
+    examples: int
+    paired: int
+    failed_a: int
+    failed_b: int
+    absent_a: int
+    absent_b: int
+
+    @property
+    def lost(self) -> int:
+        """Examples that are not compared."""
+        return self.examples - self.paired
+
+
+def run_numbers(rows: Iterable[Mapping[str, Any]], metric: str) -> RunNumbers:
+    """Reads what a comparison needs; one pass.
+
+    Args:
+        rows: The rows of one `raw.jsonl`.
+        metric: Name of the metric.
+    """
+    numbers = RunNumbers()
+    for row in rows:
+        example = row["example_id"]
+        numbers.attempted.add(example)
+        costs = [call["cost_usd"] for call in row["calls"]]
+        numbers.cost_usd.append(None if None in costs else math.fsum(costs))
+        if row["error"] is not None:
+            numbers.failed.add(example)
+            continue
+        if not any(call["cached"] and call["role"] == "task" for call in row["calls"]):
+            numbers.example_s.append(row["example_s"])
+        value = row["metrics"].get(metric)
+        if value is not None:
+            numbers.values.setdefault(example, []).append(float(value))
+    return numbers
+
+
+def side_runs(summary: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """What is compared with each other: runs, those that differ in their seed alone taken together.
+
+    Args:
+        summary: The content of `summary.json`.
+
+    Returns:
+        Name of each side to the keys of its runs. The name of a group is that in `over_seeds`; the name of
+        a run that is in no group is its key.
+    """
+    groups = {name: tuple(group["runs"]) for name, group in summary["over_seeds"].items()}
+    grouped = {run for runs in groups.values() for run in runs}
+    return groups | {key: (key,) for key in summary["runs"] if key not in grouped}
+
+
+def side_values(runs: Sequence[RunNumbers]) -> tuple[RunValues, ...]:
+    """The side that some runs are, for `compare`."""
+    return tuple(run.values for run in runs)
+
+
+def pairing(a: Sequence[RunNumbers], b: Sequence[RunNumbers], comparison: Comparison) -> Pairing:
+    """Accounts for every example: the pairs, and what was lost to failures and to other data.
+
+    Args:
+        a: The runs of side a.
+        b: The runs of side b.
+        comparison: Of these two.
+    """
+    tried_a, tried_b = (frozenset().union(*(run.attempted for run in side)) for side in (a, b))
+    failed_a, failed_b = (_without_result(side) for side in (a, b))
+    return Pairing(
+        examples=len(tried_a | tried_b),
+        paired=comparison.n,
+        failed_a=len(failed_a),
+        failed_b=len(failed_b),
+        absent_a=len(tried_b - tried_a),
+        absent_b=len(tried_a - tried_b),
+    )
+
+
+def with_failures_as_0(runs: Sequence[RunNumbers]) -> Side:
+    """The side as if an example that failed had not passed: for metrics that are pass or fail alone."""
+    return tuple(
+        {**run.values, **{example: (0.0,) for example in run.failed if example not in run.values}}
+        for run in runs
+    )
+
+
+def point(
+    name: str, runs: Sequence[RunNumbers], summaries: Sequence[Mapping[str, Any]], quality: Figure | None
+) -> Point:
+    """Where a side lies in the plane of quality, cost and latency.
+
+    Args:
+        name: What it is called.
+        runs: The numbers of its runs.
+        summaries: The entries of its runs in `runs` of `summary.json`.
+        quality: Mean of the primary metric.
+
+    Returns:
+        The point, with the objectives ``latency`` (median duration of the program on an example, seconds)
+        and ``cost`` (US dollars an example, all roles).
+    """
+    durations = sorted(duration for run in runs for duration in run.example_s)
+    latency = Figure(value=percentile(durations, 0.5), ci95=median_interval(durations)) if durations else None
+    return Point(name=name, quality=quality, costs={"latency": latency, "cost": _cost(runs, summaries)})
+
+
+def _cost(runs: Sequence[RunNumbers], summaries: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """Cost of an example. The summary has the prices of now, the rows those of when they were made."""
+    totals = [summary["cost_usd"]["total"] for summary in summaries]
+    rows = [cost for run in runs for cost in run.cost_usd]
+    if not rows or None in totals:
+        return None
+    mean = math.fsum(totals) / len(rows)
+    known = [cost for cost in rows if cost is not None]
+    if len(known) < len(rows) or not math.isclose(math.fsum(known), math.fsum(totals), rel_tol=1e-6):
+        return Figure(value=mean)
+    found = metric_summary(known)
+    ends = (mean, mean) if found.stderr == 0 else found.ci95
+    return Figure(value=mean, ci95=(mean, mean) if mean == 0 else ends)
+
+
+def _without_result(side: Sequence[RunNumbers]) -> set[str]:
+    """Examples that failed and have no value from any run of the side."""
+    failed = {example for run in side for example in run.failed}
+    return {example for example in failed if not any(example in run.values for run in side)}

@@ -1,0 +1,109 @@
+"""What the results say about which run to ship: the best, what can not be told from it, what is dominated."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from dspylab.aggregate.compare import Standing, against_best
+from dspylab.aggregate.pairs import mean
+from dspylab.aggregate.pareto import Figure, Place, pareto
+from dspylab.aggregate.sides import RunNumbers, point, run_numbers, side_runs, side_values
+from dspylab.aggregate.stats import metric_summary
+from dspylab.record.results import Results
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """How the sides of an experiment stand; a side is a run, or all that differ in their seed alone.
+
+    Attributes:
+        metric: Name of the metric that decides.
+        sides: Name of each side to the keys of its runs.
+        numbers: Run key to what was read of its rows, for the runs whose rows are there.
+        standing: The best, and every other complete side against it.
+        places: Name of each complete side to its place among quality, cost and latency.
+        left_out: Sides that nothing is said about, since they are not complete or their rows are elsewhere.
+    """
+
+    metric: str
+    sides: Mapping[str, tuple[str, ...]]
+    numbers: Mapping[str, RunNumbers]
+    standing: Standing
+    places: Mapping[str, Place]
+    left_out: tuple[str, ...]
+
+    def verdicts(self) -> dict[str, str]:
+        """Run key to ``best``, ``cannot tell`` or ``worse``: its side against the best one."""
+        said = {name: found.verdict for name, found in self.standing.comparisons.items()}
+        return {
+            run: "best" if name == self.standing.best else said[name]
+            for name, runs in self.sides.items()
+            if name == self.standing.best or name in said
+            for run in runs
+        }
+
+    def dominance(self) -> dict[str, str]:
+        """Run key to ``front``, ``dominated?`` (by the figures alone) or ``dominated`` (for sure)."""
+        return {
+            run: "dominated" if place.surely_by else "front" if place.on_front else "dominated?"
+            for name, place in self.places.items()
+            for run in self.sides[name]
+        }
+
+
+def decide(results: Results, metric: str | None = None, runs: Collection[str] | None = None) -> Decision:
+    """Reads the rows and compares every side with the best.
+
+    Args:
+        results: Of an experiment, in the workspace or at a revision.
+        metric: Name of the metric; None for the primary one.
+        runs: Keys of the runs that are looked at; None for all. The best is the best of these, and the
+            correction for many comparisons is for these.
+
+    Raises:
+        DataError: If a file of rows was damaged.
+    """
+    summary = results.summary
+    name = metric or summary["primary_metric"]
+    sides = {
+        side: kept
+        for side, members in side_runs(summary).items()
+        if (kept := tuple(run for run in members if runs is None or run in runs))
+    }
+    chosen = [run for members in sides.values() for run in members]
+    numbers = {run: run_numbers(results.rows(run), name) for run in chosen if run in results.files}
+    judged = {
+        side: [numbers[run] for run in members]
+        for side, members in sides.items()
+        if all(run in numbers and summary["runs"][run]["complete"] for run in members)
+    }
+    standing = against_best(name, {side: side_values(found) for side, found in judged.items()})
+    points = [
+        point(side, found, [summary["runs"][run] for run in sides[side]], _quality(found))
+        for side, found in judged.items()
+    ]
+    told = [
+        (standing.best, other) for other, found in standing.comparisons.items() if found.verdict == "worse"
+    ]
+    places = pareto(points, [(best, other) for best, other in told if best is not None])
+    return Decision(
+        metric=name,
+        sides=sides,
+        numbers=numbers,
+        standing=standing,
+        places={place.name: place for place in places},
+        left_out=tuple(side for side in sides if side not in judged),
+    )
+
+
+def _quality(runs: list[RunNumbers]) -> Figure | None:
+    """Mean over all rows of a side, with the interval that `summary.json` has for it."""
+    rows = [(example, value) for run in runs for example, found in run.values.items() for value in found]
+    if not rows:
+        return None
+    ids = {
+        example: position for position, example in enumerate(dict.fromkeys(example for example, _ in rows))
+    }
+    values = [value for _, value in rows]
+    return Figure(value=mean(values), ci95=metric_summary(values, [ids[example] for example, _ in rows]).ci95)

@@ -1,0 +1,111 @@
+"""Which figures a check may be about, and whether the checks of a file make sense. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, Literal
+
+from dspylab.config.axes import check_coordinates
+from dspylab.config.models import Check, Metric
+from dspylab.config.scoring import WITH_PARTS
+from dspylab.config.sections import MatrixPart, Sections
+from dspylab.config.syntax import Defect
+from dspylab.config.values import canonical
+from dspylab.config.wording import Address, choose, listed
+
+Better = Literal["less", "more"]
+
+_STATISTICS = ("mean", "p50", "p90", "p95")
+_TIMINGS = ("latency_s", "ttft_s", "ttfot_s", "itl_s", "example_s", "metric_s", "queue_s")
+_RATES = ("decode_tokens_per_s", "output_tokens_per_s")
+_LESS = (
+    "active_s",
+    "calls.failed",
+    "calls.fallback_rate",
+    "calls.parse_failures",
+    "calls.total",
+    "calls.truncated",
+    "cost_usd",
+    "cost_usd.judge",
+    "cost_usd.optimizer",
+    "cost_usd.task",
+    "examples.unscored",
+    "tokens.completion",
+    "tokens.prompt",
+    "tokens.reasoning",
+)
+#: Figures of a run beside its metrics, and whether less or more of them is better. `summary.json` has all
+#: but ``examples.unscored``: the examples of the split that have no value of the primary metric.
+FIGURES: Final[Mapping[str, Better]] = {
+    **dict.fromkeys((f"{name}.{statistic}" for name in _TIMINGS for statistic in _STATISTICS), "less"),
+    **dict.fromkeys((f"{name}.{statistic}" for name in _RATES for statistic in _STATISTICS), "more"),
+    **dict.fromkeys(_LESS, "less"),
+    "throughput_tokens_per_s": "more",
+}
+
+
+def check_checks(sections: Sections) -> Iterator[Defect]:
+    """Checks the section `checks`.
+
+    Args:
+        sections: The sound parts of the file.
+
+    Yields:
+        What is wrong.
+    """
+    for name, check in (sections.checks or {}).items():
+        address: Address = ("checks", name)
+        if sections.metrics is not None and not _is_figure(name, sections.metrics):
+            known = [*sections.metrics, *FIGURES]
+            yield Defect(address, "there is no such figure", _proposal(name, known, sections.metrics))
+        if check is not None:
+            yield from _check_conditions(check, address)
+            if isinstance(check.runs, dict) and sections.matrix is not None:
+                known_values = _known_values(sections.matrix, sections.models)
+                yield from check_coordinates(check.runs, (*address, "runs"), known_values)
+
+
+def _is_figure(name: str, metrics: Mapping[str, Metric | None]) -> bool:
+    if name in metrics or name in FIGURES:
+        return True
+    metric = metrics.get(name.partition(".")[0])
+    return "." in name and metric is not None and metric.type in WITH_PARTS
+
+
+def _proposal(name: str, known: Iterable[str], metrics: Iterable[str]) -> str:
+    # Who thinks of examples that failed wants those to count that a metric could not score, too.
+    found = "did you mean examples.unscored?" if name.startswith("examples") else choose(name, known)
+    if found.startswith("did you mean"):
+        return found
+    return (
+        f"name a metric ({listed(metrics)}), or a figure such as latency_s.p95, cost_usd or examples.unscored"
+    )
+
+
+def _check_conditions(check: Check, address: Address) -> Iterator[Defect]:
+    if check.min is None and check.max is None and check.no_worse_than is None:
+        yield Defect(address, "demands nothing", "add min, max or no_worse_than")
+    if check.no_worse_than is not None and not check.no_worse_than.strip():
+        yield Defect((*address, "no_worse_than"), "is empty", "name a branch, such as main")
+    if check.runs == {}:
+        yield Defect((*address, "runs"), "is empty", "name an axis and a value, or write runs: all")
+    if check.min is not None and check.max is not None and check.min > check.max:
+        yield Defect((*address, "min"), "is above max, so nothing can hold", "swap the two")
+    if check.margin is not None and check.no_worse_than is None:
+        remedy = "add no_worse_than: main, or take it out"
+        yield Defect((*address, "margin"), "belongs to no_worse_than, which is missing", remedy)
+
+
+def _known_values(matrix: MatrixPart, models: Mapping[str, Any] | None) -> dict[str, dict[str, Any] | None]:
+    """Axis to its values by their canonical text, those of `include` among them; None if not known."""
+    values: dict[str, list[Any] | None] = {"model": None if models is None else list(models)}
+    values |= {name: matrix.axes.get(name) for name in matrix.named}
+    for entry in matrix.include.values():
+        for axis, value in entry.items():
+            found = values.setdefault(axis, [])
+            if found is not None:
+                values[axis] = [*found, value]
+    return {
+        axis: None if found is None else {canonical(value): value for value in found}
+        for axis, found in values.items()
+    }

@@ -1,0 +1,256 @@
+"""The words and tables of `dspylab compare`, for the terminal and for Markdown. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from dspylab.aggregate.compare import Comparison
+from dspylab.aggregate.contrast import Contrast, Flip, Flips
+from dspylab.report.numbers import (
+    NOTHING,
+    chance,
+    cost,
+    count,
+    difference,
+    duration,
+    estimate,
+    number,
+)
+from dspylab.report.tables import Column, FittingTable
+
+_TESTS = {"mcnemar": "exact McNemar", "wilcoxon": "Wilcoxon"}
+#: Characters of a text that stays on one line of a terminal's table.
+SHORT = 160
+
+
+def comparisons_table(title: str, contrasts: Sequence[Contrast], against: str | None) -> FittingTable:
+    """One row a comparison.
+
+    Args:
+        title: Above the table.
+        contrasts: The comparisons.
+        against: Name of the baseline, if all have the same.
+    """
+
+    def cell(text: Any) -> Any:
+        return lambda found: text(found.comparison)
+
+    columns = [
+        *([] if against else [Column("a", cell(lambda one: one.a), text=True)]),
+        Column("run" if against else "b", cell(lambda one: one.b), text=True),
+        Column("verdict", cell(lambda one: one.verdict), style=_emphasis),
+        Column("difference", cell(lambda one: difference(one.difference, one.ci95))),
+        Column("mean", cell(lambda one: estimate(one.mean_b, None)), rank=3),
+        Column("baseline", cell(lambda one: estimate(one.mean_a, None)), rank=4),
+        Column("p", cell(lambda one: chance(one.p_adjusted)), rank=1),
+        Column("wins", cell(lambda one: count(one.wins)), rank=2),
+        Column("losses", cell(lambda one: count(one.losses)), rank=2),
+        Column("pairs", cell(lambda one: count(one.n)), rank=5),
+        Column(
+            "latency\np50",
+            lambda found: _change("latency_p50_s", found.figures_a, found.figures_b),
+            rank=6,
+        ),
+        Column("cost", lambda found: _change("cost_usd", found.figures_a, found.figures_b), rank=7),
+    ]
+    notes = [
+        (
+            "difference: [95% interval], paired by example. wins: examples on which it is better. "
+            f"p: {_tests(contrasts)}, after Holm's correction."
+        )
+    ]
+    return FittingTable(title, columns, contrasts, notes)
+
+
+def figures_table(contrast: Contrast) -> FittingTable:
+    """What both sides cost and how fast they are."""
+    comparison = contrast.comparison
+    rows: list[tuple[str, float | None, float | None]] = [
+        (name, value, contrast.figures_b[name]) for name, value in contrast.figures_a.items()
+    ]
+    columns = [
+        Column("figure", lambda row: row[0], text=True),
+        Column(comparison.a, lambda row: _figure(row[0], row[1])),
+        Column(comparison.b, lambda row: _figure(row[0], row[2])),
+        Column("change", lambda row: _share(row[1], row[2])),
+    ]
+    return FittingTable("", columns, rows)
+
+
+def flips_tables(comparison: Comparison, flips: Flips, short: int | None) -> list[FittingTable]:
+    """The examples that flipped, one table each way.
+
+    Args:
+        comparison: What they are of.
+        flips: The examples.
+        short: Most characters of a text; None for all.
+    """
+    tables = []
+    ways = ((comparison.b, flips.wins, comparison.wins), (comparison.a, flips.losses, comparison.losses))
+    for better, shown, total in ways:
+        if not shown:
+            continue
+        many = "" if len(shown) == total else f", {count(len(shown))} of them (--flips N shows more)"
+        columns = [
+            Column("example", lambda flip: flip.example_id[:12] if short else flip.example_id, text=True),
+            Column("inputs", partial(_field, name="inputs", short=short), text=True),
+            Column("labels", partial(_field, name="labels", short=short), text=True),
+            Column(f"{comparison.a} says", partial(_answer, side="a", short=short), text=True),
+            Column(f"{comparison.b} says", partial(_answer, side="b", short=short), text=True),
+        ]
+        tables.append(FittingTable(f"{better} is better on {count(total)}{many}", columns, shown))
+    return tables
+
+
+def sentences(contrast: Contrast) -> list[str]:
+    """What was found, in words: the verdict first."""
+    found = contrast.comparison
+    lines = [_verdict(found)]
+    if found.p_adjusted is not None and found.p_value is not None:
+        corrected = "" if found.p_adjusted == found.p_value else f" ({_p(found.p_adjusted)} after Holm)"
+        lines.append(
+            f"{_TESTS[found.test]}: {_p(found.p_value)}{corrected}; over {count(found.n)} examples "
+            f"{found.b} is better on {count(found.wins)}, worse on {count(found.losses)}, equal on "
+            f"{count(found.ties)}."
+        )
+    lines += _disagreement(found)
+    lines += _lost(contrast)
+    lines += _variance(found)
+    lines += _needed(contrast)
+    return lines
+
+
+def _verdict(found: Comparison) -> str:
+    if found.difference is None:
+        return f"{found.a} and {found.b} have no example with {found.metric} in common."
+    size = f"{found.metric} {difference(found.difference, found.ci95)}"
+    means = f"{estimate(found.mean_b, None)} against {estimate(found.mean_a, None)}"
+    if found.verdict == "cannot tell":
+        return f"Whether {found.b} is better or worse than {found.a} can not be told: {size}, {means}."
+    return f"{found.b} is {found.verdict} than {found.a}: {size}, {means}."
+
+
+def _disagreement(found: Comparison) -> list[str]:
+    """Why a small p-value was not enough."""
+    if found.verdict != "cannot tell" or found.p_adjusted is None or found.p_adjusted > 0.05:
+        return []
+    return [
+        (
+            "The test sees a difference, but the interval of the mean difference holds 0: few examples "
+            "differ a lot one way and many a little the other way, or a seed moves all of them."
+        )
+    ]
+
+
+def _lost(contrast: Contrast) -> list[str]:
+    found, comparison = contrast.pairing, contrast.comparison
+    if not found.lost:
+        return []
+    reasons = [
+        f"{count(many)} {what} {side}"
+        for many, what, side in (
+            (found.failed_a, "failed in", comparison.a),
+            (found.failed_b, "failed in", comparison.b),
+            (found.absent_a, "not tried by", comparison.a),
+            (found.absent_b, "not tried by", comparison.b),
+        )
+        if many
+    ]
+    why = "; ".join(reasons) or "the metric has no value for them"
+    lines = [f"{count(found.lost)} of {count(found.examples)} examples are not compared: {why}."]
+    as_0 = contrast.failures_as_0
+    if as_0 is not None:
+        lines.append(
+            f"If what failed counted as not passed: {difference(as_0.difference, as_0.ci95)}, "
+            f"{_p(as_0.p_adjusted)}: {as_0.verdict}."
+        )
+    return lines
+
+
+def _variance(found: Comparison) -> list[str]:
+    split = found.variance
+    total = split and split.example + split.noise + split.seed
+    if split is None or not total:
+        return []
+    return [
+        (
+            f"Variance of the difference: {split.example / total:.0%} from the examples, "
+            f"{split.noise / total:.0%} from answers that change with the seed, {split.seed / total:.0%} "
+            "from seeds that move all examples at once (only more seeds make that smaller)."
+        )
+    ]
+
+
+def _needed(contrast: Contrast) -> list[str]:
+    if not contrast.needed:
+        return []
+    parts = [
+        f"{count(needed)} for {size}" if needed is not None else f"no number of examples is enough for {size}"
+        for size, needed in contrast.needed.items()
+    ]
+    return [f"Examples that it takes to see a difference (power 80%): {', '.join(parts)}."]
+
+
+def _field(flip: Flip, name: str, short: int | None) -> str:
+    return _text(getattr(flip, name), short)
+
+
+def _text(value: Any, short: int | None) -> str:
+    """Fields as text: the only one's value alone, else each with its name."""
+    if isinstance(value, Mapping):
+        parts = [str(part) if isinstance(part, str) else _json(part) for part in value.values()]
+        text = parts[0] if len(parts) == 1 else "; ".join(
+            f"{name}: {part}" for name, part in zip(value, parts, strict=True)
+        )  # fmt: skip
+    else:
+        text = NOTHING if value is None else _json(value)
+    text = " ".join(text.split()) if short else text
+    return text if short is None or len(text) <= short else text[: short - 1] + "…"
+
+
+def _answer(flip: Flip, side: str, short: int | None) -> str:
+    """What a side said, each different answer of its seeds once, and the value of the metric."""
+    outputs, value = (flip.outputs_a, flip.value_a) if side == "a" else (flip.outputs_b, flip.value_b)
+    said = dict.fromkeys("failed" if output is None else _text(output, short) for output in outputs)
+    return f"{' / '.join(said)} ({value:.3g})"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _p(value: float | None) -> str:
+    shown = chance(value)
+    return f"p {shown}" if shown.startswith("<") else f"p = {shown}"
+
+
+def _figure(name: str, value: float | None) -> str:
+    if value is None:
+        return NOTHING
+    if name.endswith("per_s"):
+        return number(value)
+    if name.endswith("_usd"):
+        return cost(value)
+    return duration(value) if name.endswith("_s") else f"{value:g}"
+
+
+def _share(before: float | None, after: float | None) -> str:
+    if before is None or after is None or before == after:
+        return NOTHING
+    return f"{after / before - 1:+.0%}" if before else NOTHING
+
+
+def _change(name: str, before: Mapping[str, float | None], after: Mapping[str, float | None]) -> str:
+    change = _share(before[name], after[name])
+    return _figure(name, after[name]) + ("" if change == NOTHING else f" ({change})")
+
+
+def _tests(contrasts: Sequence[Contrast]) -> str:
+    return " or ".join(dict.fromkeys(_TESTS[found.comparison.test] for found in contrasts))
+
+
+def _emphasis(found: Contrast) -> str:
+    return {"better": "green", "worse": "red"}.get(found.comparison.verdict, "")

@@ -1,0 +1,284 @@
+"""The table of runs in HTML, as it stands before the page's script makes it sortable. Pure."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dspylab.redact import redact
+from dspylab.report.material import Material, RunMaterial
+from dspylab.report.numbers import (
+    NOTHING,
+    chance,
+    cost,
+    count,
+    difference,
+    duration,
+    estimate,
+    number,
+    printable,
+)
+from dspylab.report.standing import WORDS, standing_of
+
+#: Axes whose values get a column; with more of them the name of the run says it well enough.
+_MOST_AXES = 5
+#: Size of the picture of an interval, in pixels.
+_BAR_WIDTH, _BAR_HEIGHT, _DOT = 90, 12, 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """A column of the table.
+
+    Attributes:
+        title: Heading.
+        cell: From a run to what is shown, as HTML.
+        value: From a run to what it is sorted by; None sorts last.
+        hint: What it means.
+        numeric: Whether it is sorted and set as figures; the first click then puts the best first.
+        less_is_better: Whether the least is the best.
+    """
+
+    title: str
+    cell: Callable[[RunMaterial], str]
+    value: Callable[[RunMaterial], float | str | None]
+    hint: str = ""
+    numeric: bool = True
+    less_is_better: bool = True
+
+
+def runs_table(material: Material) -> str:
+    """The table of runs, the best first, as HTML.
+
+    Args:
+        material: What the report is made from.
+    """
+    columns = _columns(material)
+    head = "".join(_heading(column) for column in columns)
+    body = "".join(_row(run, columns, material) for run in material.runs)
+    parts = [
+        '<div class="scroll"><table class="runs" id="runs"><thead><tr>',
+        f'<th scope="col"><span title="Shown among the examples below">show</span></th>{head}</tr></thead>',
+        f"<tbody>{body}</tbody></table></div>",
+        '<p class="note">[…]: 95% interval. Latency and TTFT: of one call, from sending it. ',
+        f"{NOTHING}: no such figure. Click a heading to sort.</p>",
+    ]
+    return "".join(parts) + _over_seeds(material)
+
+
+def _columns(material: Material) -> list[_Column]:
+    ranks = {run.key: rank for rank, run in enumerate(material.runs, start=1)}
+    low, high = _range(material)
+    dominance = material.decision.dominance()
+    columns = [
+        _Column("#", lambda run: str(ranks[run.key]), lambda run: ranks[run.key], "rank by the metric"),
+        _Column("run", _name, lambda run: run.key, numeric=False),
+        *_axes(material),
+        _Column(
+            material.primary,
+            lambda run: (
+                _bar(_metric(run, material.primary), low, high, standing_of(material, run))
+                + _text(_estimate(run, material.primary))
+            ),
+            lambda run: _metric(run, material.primary).get("mean"),
+            "mean and 95% interval",
+            less_is_better=False,
+        ),
+        _Column(
+            "against the best",
+            lambda run: _against(material, run),
+            lambda run: list(WORDS).index(standing_of(material, run)),
+            "paired by example, corrected for the number of runs (Holm)",
+            numeric=False,
+        ),
+        _Column(
+            "failed", _failed, lambda run: run.figures["examples"]["failed"], "examples without a result"
+        ),
+        _timing("latency p50", "latency_s", "p50"),
+        _timing("latency p95", "latency_s", "p95"),
+        _timing("TTFT p50", "ttft_s", "p50"),
+        _figure("tokens/s", lambda run: run.figures["throughput_tokens_per_s"], number, better="more"),
+        _figure("tokens out", lambda run: run.figures["tokens"]["completion"], count),
+        _figure("cost", lambda run: run.figures["cost_usd"]["total"], cost),
+        _Column(
+            "Pareto",
+            lambda run: _text(dominance.get(run.key, NOTHING)),
+            lambda run: dominance.get(run.key),
+            "front: no other run is at least as good in quality, time and cost; dominated?: by the figures "
+            "alone, which may be chance",
+            numeric=False,
+        ),
+    ]
+    return columns + [_other_metric(name) for name in _other_metrics(material)]
+
+
+def _timing(title: str, name: str, statistic: str) -> _Column:
+    return _figure(title, lambda run: run.figures[name][statistic], duration)
+
+
+def _figure(
+    title: str,
+    value: Callable[[RunMaterial], float | None],
+    shown: Callable[[float | None], str],
+    better: str = "less",
+) -> _Column:
+    return _Column(title, lambda run: _text(shown(value(run))), value, less_is_better=better == "less")
+
+
+def _other_metrics(material: Material) -> list[str]:
+    found = dict.fromkeys(
+        name for run in material.runs for name in (*run.figures["metrics"], *run.figures["run_metrics"])
+    )
+    return [name for name in found if name != material.primary]
+
+
+def _other_metric(name: str) -> _Column:
+    def mean(run: RunMaterial) -> float | None:
+        found: float | None = _metric(run, name).get("mean", run.figures["run_metrics"].get(name))
+        return found
+
+    return _Column(name, lambda run: _text(_estimate(run, name, mean(run))), mean, less_is_better=False)
+
+
+def _axes(material: Material) -> list[_Column]:
+    """The axes in which runs differ."""
+    names = dict.fromkeys(axis for run in material.runs for axis in run.figures["coordinates"])
+    varying = [
+        axis
+        for axis in names
+        if len({repr(run.figures["coordinates"].get(axis)) for run in material.runs}) > 1
+    ]
+    return [_axis(axis) for axis in varying] if 1 < len(varying) <= _MOST_AXES else []
+
+
+def _axis(axis: str) -> _Column:
+    def value(run: RunMaterial) -> str:
+        found = run.figures["coordinates"].get(axis)
+        return NOTHING if found is None else str(found)
+
+    return _Column(axis.rpartition(".")[2], lambda run: _text(value(run)), value, axis, numeric=False)
+
+
+def _heading(column: _Column) -> str:
+    first = "ascending" if column.less_is_better else "descending"
+    kind = "number" if column.numeric else "text"
+    hint = f' title="{_text(column.hint)}"' if column.hint else ""
+    return (
+        f'<th scope="col" class="{kind}" data-first="{first}"{hint}>'
+        f'<button type="button">{_text(column.title)}</button></th>'
+    )
+
+
+def _row(run: RunMaterial, columns: Sequence[_Column], material: Material) -> str:
+    key = _text(run.key)
+    able = "checked" if run.rows is not None else "disabled"
+    box = (
+        f'<td><input type="checkbox" {able} data-run="{key}" aria-label="Show {key} among the examples"></td>'
+    )
+    cells = []
+    for column in columns:
+        value = column.value(run)
+        kind = "number" if column.numeric else "text"
+        content = column.cell(run)
+        shown = "" if value is None else _text(value)
+        cells.append(f'<td class="{kind}" data-value="{shown}">{content}</td>')
+    return f'<tr class="{standing_of(material, run)}">{box}{"".join(cells)}</tr>'
+
+
+def _name(run: RunMaterial) -> str:
+    mark = "" if run.figures["complete"] else ' <span class="mark" title="not complete">incomplete</span>'
+    return f"<code>{_text(run.key)}</code>{mark}"
+
+
+def _against(material: Material, run: RunMaterial) -> str:
+    standing = standing_of(material, run)
+    words = f'<span class="chip {standing}">{_text(WORDS[standing])}</span>'
+    found = material.standing.comparisons.get(run.side)
+    if found is None or found.difference is None:
+        return words
+    title = (
+        f"better on {found.wins}, worse on {found.losses} of {found.n} examples; "
+        f"p {chance(found.p_adjusted)} after correction"
+    )
+    shown = _text(difference(found.difference, found.ci95))
+    return f'{words} <span class="difference" title="{_text(title)}">{shown}</span>'
+
+
+def _failures(run: RunMaterial) -> int:
+    failures: int = run.figures["examples"]["failed"]
+    return failures
+
+
+def _failed(run: RunMaterial) -> str:
+    failed = _failures(run)
+    if not failed:
+        return "0"
+    kinds = ", ".join(f"{kind} {often}" for kind, often in run.figures["errors"].items())
+    return f'<span class="alarm" title="{_text(kinds)}">{count(failed)}</span>'
+
+
+def _range(material: Material) -> tuple[float, float]:
+    """The least and the greatest end of the intervals."""
+    ends = [
+        end
+        for run in material.runs
+        if (metric := _metric(run, material.primary)).get("mean") is not None
+        for end in (metric["ci95"] or (metric["mean"],))
+    ]
+    return (min(ends), max(ends)) if ends else (0.0, 1.0)
+
+
+def _bar(metric: Mapping[str, Any], low: float, high: float, standing: str) -> str:
+    """A picture of a mean and its interval on the scale of all runs."""
+    if metric.get("mean") is None:
+        return ""
+    room = _BAR_WIDTH - 2 * _DOT
+
+    def x(value: float) -> float:
+        share = 0.5 if high == low else (value - low) / (high - low)
+        return round(_DOT + room * share, 1)
+
+    left, right = metric["ci95"] or (metric["mean"], metric["mean"])
+    middle = _BAR_HEIGHT / 2
+    return (
+        f'<svg class="bar {standing}" width="{_BAR_WIDTH}" height="{_BAR_HEIGHT}" aria-hidden="true">'
+        f'<line x1="{x(left)}" x2="{x(right)}" y1="{middle}" y2="{middle}"/>'
+        f'<circle cx="{x(metric["mean"])}" cy="{middle}" r="{_DOT}"/></svg>'
+    )
+
+
+def _over_seeds(material: Material) -> str:
+    groups = material.summary["over_seeds"]
+    if not groups:
+        return ""
+    rows = "".join(
+        f'<tr><td class="text"><code>{_text(name)}</code></td><td class="number">{len(group["runs"])}</td>'
+        f'<td class="number">{_text(_group_estimate(group, material.primary))}</td></tr>'
+        for name, group in groups.items()
+    )
+    return (
+        '<h3>Over seeds</h3><div class="scroll"><table class="runs"><thead><tr><th class="text">runs</th>'
+        f'<th class="number">seeds</th><th class="number">{_text(material.primary)}</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _group_estimate(group: Mapping[str, Any], name: str) -> str:
+    metric = group["metrics"].get(name, {})
+    return estimate(metric.get("mean"), metric.get("ci95"))
+
+
+def _metric(run: RunMaterial, name: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = run.figures["metrics"].get(name, {})
+    return found
+
+
+def _estimate(run: RunMaterial, name: str, mean: float | None = None) -> str:
+    metric = _metric(run, name)
+    return estimate(metric.get("mean", mean), metric.get("ci95"))
+
+
+def _text(value: object) -> str:
+    return html.escape(printable(redact(str(value))))

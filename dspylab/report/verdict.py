@@ -1,0 +1,163 @@
+"""What the results say, in words. Run names stand in backticks, as in Markdown. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from dspylab.aggregate.compare import Comparison, needed_examples
+from dspylab.report.material import Material, Objective, RunMaterial
+from dspylab.report.numbers import NOTHING, chance, cost, count, difference, duration, estimate, number
+
+#: Names that a sentence lists before it only counts.
+_MOST_NAMES = 6
+#: Runs whose failures are described: those with the most.
+_MOST_FAILURES = 3
+_OBJECTIVES: tuple[tuple[Objective, Callable[[float], str], str], ...] = (
+    ("cost", cost, "cheapest"),
+    ("time", duration, "fastest"),
+)
+_TESTS = {"mcnemar": "exact McNemar test", "wilcoxon": "Wilcoxon signed-rank test"}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to ship, as far as that can be said.
+
+    Attributes:
+        headline: One sentence.
+        points: What it rests on and what to mind, a sentence or two each.
+    """
+
+    headline: str
+    points: tuple[str, ...]
+
+
+def verdict(material: Material) -> Verdict:
+    """The verdict on an experiment.
+
+    Args:
+        material: What the report is made from.
+    """
+    points = [*_against_next(material), *_choice(material), *_dominated(material), *_cautions(material)]
+    return Verdict(_headline(material), tuple(points))
+
+
+def names(keys: Sequence[str]) -> str:
+    """Names in backticks: `a`, `b` and `c`."""
+    shown = [f"`{key.replace('`', chr(39))}`" for key in keys[:_MOST_NAMES]]
+    if len(keys) > _MOST_NAMES:
+        shown.append(f"{count(len(keys) - _MOST_NAMES)} more")
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _headline(material: Material) -> str:
+    standing, primary = material.standing, material.primary
+    if standing.best is None:
+        return f"No verdict yet: no complete run has a value for {primary} here."
+    best = names([standing.best])
+    score = _score(material, standing.best)
+    if not standing.comparisons:
+        return f"{best} is the only complete run: {primary} {score}. There is nothing to compare it with."
+    level = standing.not_told_apart[1:]
+    if not level:
+        return f"Ship {best}: with {score}, its {primary} is better than that of every other run."
+    if len(level) == len(standing.comparisons):
+        return f"No clear winner: {best} has the highest {primary}, {score}, but no run can be told from it."
+    return f"{best} has the highest {primary}, {score}, but {names(level)} can not be told from it."
+
+
+def _score(material: Material, side: str) -> str:
+    source = material.summary["over_seeds"].get(side) or material.summary["runs"][side]
+    metric = source["metrics"].get(material.primary, {})
+    return estimate(metric.get("mean"), metric.get("ci95"))
+
+
+def _against_next(material: Material) -> Iterator[str]:
+    """The closest other run, and how far more examples would help."""
+    found = next(iter(material.standing.comparisons.values()), None)
+    if found is None or found.difference is None:
+        return
+    # The comparison is of the other with the best; the sentence is about the best.
+    ends = found.ci95 and (-found.ci95[1], -found.ci95[0])
+    decided = (
+        f"{_TESTS[found.test]}, p {_equals(chance(found.p_adjusted))} after Holm's correction"
+        if found.p_adjusted is not None
+        else "too few examples for a test"
+    )
+    yield (
+        f"Against the next, {names([found.b])}: {difference(-found.difference, ends)} over {count(found.n)} "
+        f"paired examples, better on {count(found.losses)} and worse on {count(found.wins)} ({decided})."
+    )
+    if found.verdict == "cannot tell":
+        yield from _needed(found)
+
+
+def _needed(found: Comparison) -> Iterator[str]:
+    if not found.difference:
+        return
+    needed = needed_examples(found, found.difference)
+    if needed is not None and needed > found.n:
+        yield (
+            f"If they differ by as much as it looks, it takes about {number(needed, 2)} examples to see it; "
+            f"here are {count(found.n)}."
+        )
+
+
+def _choice(material: Material) -> Iterator[str]:
+    """Between runs of one quality, cost and latency decide."""
+    level = material.standing.not_told_apart
+    if len(level) < 2:
+        return
+    for objective, shown, least in _OBJECTIVES:
+        figures = {side: material.figure(side, objective) for side in level}
+        known = {side: figure for side, figure in figures.items() if figure is not None}
+        if len(known) < len(level) or len(set(known.values())) == 1:
+            continue
+        first = min(known, key=known.__getitem__)
+        last = max(known, key=known.__getitem__)
+        yield (
+            f"Of these {count(len(level))}, {names([first])} is the {least}: {shown(known[first])} "
+            f"against {shown(known[last])} for {names([last])} an example."
+        )
+
+
+def _dominated(material: Material) -> Iterator[str]:
+    places = material.decision.places.values()
+    what = f"another run is at least as good in {material.primary}, and in time and cost of an example"
+    surely = [place.name for place in places if place.surely_by]
+    perhaps = [place.name for place in places if place.dominated_by and not place.surely_by]
+    if surely:
+        yield f"Dominated, as {what}: {names(surely)}."
+    if perhaps:
+        yield f"Dominated by the figures alone, which may be chance: {names(perhaps)}."
+
+
+def _cautions(material: Material) -> Iterator[str]:
+    failed = [run for run in material.runs if run.figures["examples"]["failed"]]
+    failed.sort(key=lambda run: -run.figures["examples"]["failed"])
+    yield from map(_failures, failed[:_MOST_FAILURES])
+    if len(failed) > _MOST_FAILURES:
+        yield f"Runs with fewer failures: {names([run.key for run in failed[_MOST_FAILURES:]])}."
+    incomplete = [run.key for run in material.runs if not run.figures["complete"]]
+    if incomplete:
+        yield f"Not complete, so not compared: {names(incomplete)}."
+    without_rows = material.results.without_rows
+    if without_rows:
+        yield f"Not compared, as their rows are not here: {names(without_rows)}. {material.results.remedy}."
+    unpriced = [run.key for run in material.runs if run.figures["cost_usd"]["total"] is None]
+    if unpriced:
+        yield f"No price is known for a model of {names(unpriced)}: their cost is not known."
+
+
+def _failures(run: RunMaterial) -> str:
+    failed, attempted = run.figures["examples"]["failed"], run.figures["examples"]["attempted"]
+    kind = max(run.figures["errors"], key=run.figures["errors"].__getitem__, default=NOTHING)
+    return (
+        f"{names([run.key])} failed on {count(failed)} of {count(attempted)} examples, most often with "
+        f"`{kind}`: they are in no mean."
+    )
+
+
+def _equals(p: str) -> str:
+    return p if p.startswith("<") else f"= {p}"

@@ -1,0 +1,293 @@
+"""`dspylab show` and `dspylab compare` on results of a real run, in a real git and DVC repository."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import API_KEY, Cli
+
+from dspylab.testing import ChatRequest, FakeServer, Laboratory, experiment, reply_fields, tickets
+
+# The laboratory is made once, so all tests of it run in one process.
+pytestmark = pytest.mark.xdist_group("compare")
+
+EXAMPLES = tickets(24)
+MATRIX = {
+    "matrix": {
+        "model": ["fake"],
+        "program.style": ["predict", "cot"],
+        "seed": [0, 1],
+        "include": [{"model": "fake", "program.style": "predict", "seed": 2}],
+    },
+    "metrics": {
+        "accuracy": {"type": "exact_match", "field": "label"},
+        "all": {"type": "run", "ref": "program.py:share"},
+    },
+}
+SHARE = "\n\ndef share(rows):\n    return sum(row['error'] is None for row in rows) / len(rows)\n"
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A laboratory with results at main, at the experiment `better` and in the workspace."""
+
+    lab: Laboratory
+    experiment: str
+    experiment_ref: str
+
+
+def solver(right: dict[str, int]) -> Callable[[ChatRequest], str]:
+    """Routes the first so many tickets right; thinking aloud it can not read ticket 3."""
+
+    def answer(request: ChatRequest) -> str:
+        style = "cot" if "reasoning" in request.system else "predict"
+        number = next(index for index, row in enumerate(EXAMPLES) if row["text"] in request.question)
+        if style == "cot" and number == 3:
+            return "no structure at all"
+        label = EXAMPLES[number]["label"]
+        return reply_fields(request, {"label": label if number < right[style] else "delivery"})
+
+    return answer
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, blank_repository: Path) -> Lab:
+    """Made once: results of one state are committed on main, those of another are a DVC experiment."""
+    right = {"predict": 4, "cot": 20}
+    root = tmp_path_factory.mktemp("compared")
+    with FakeServer(answer=solver(right)) as server:
+        lab = experiment(root, server_url=server.url, config=MATRIX, examples=EXAMPLES)
+        lab.program.write_text(lab.program.read_text() + SHARE)
+        shutil.copytree(blank_repository, root, dirs_exist_ok=True)
+        lab.commit("A laboratory")
+        run(lab)
+        lab.commit("Results")
+        right["predict"] = 18
+        lab.change({"models": {"fake": {"max_tokens": 65}}, "matrix": {"program.style": ["predict"]}})
+        run(lab)
+    head = lab.git("rev-parse", "HEAD").strip()
+    refs = lab.git("for-each-ref", "--format=%(refname:lstrip=4)", f"refs/exps/{head[:2]}/{head[2:]}")
+    return Lab(lab, refs.strip(), f"refs/exps/{head[:2]}/{head[2:]}/{refs.strip()}")
+
+
+def run(lab: Laboratory) -> None:
+    """As the fixture `cli`, which is made anew for every test."""
+    binaries = Path(sys.executable).parent
+    path = f"{binaries}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "FAKE_API_KEY": API_KEY}
+    command = [str(binaries / "dspylab"), "run", "--quiet"]
+    subprocess.run(command, cwd=lab.root, env=environment, check=True, stdin=subprocess.DEVNULL, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def on_main(made: Lab, tmp_path_factory: pytest.TempPathFactory) -> Laboratory:
+    """A copy with the results of main in the workspace."""
+    lab = Laboratory(tmp_path_factory.mktemp("main"), made.lab.name)
+    shutil.copytree(made.lab.root, lab.root, dirs_exist_ok=True)
+    lab.git("checkout", "--quiet", "--", ".")
+    lab.dvc("checkout", "--force", "--quiet")
+    return lab
+
+
+def test_two_revisions_are_compared_by_what_git_and_the_cache_have(made: Lab, cli_inside: Cli) -> None:
+    done = cli_inside("compare", "main", made.experiment, "--format", "json", cwd=made.lab.root)
+
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
+    (one,) = document["comparisons"]
+    found = one["comparison"]
+    assert (found["a"], found["b"]) == ("fake-predict@main", f"fake-predict@{made.experiment}")
+    # Tickets 3, 7, 11, … are deliveries, which is what it says when it does not know.
+    assert found["mean_a"] == pytest.approx(9 / 24)
+    assert found["mean_b"] == pytest.approx(20 / 24)
+    assert (found["wins"], found["losses"], found["n"]) == (11, 0, 24)
+    assert (found["test"], found["verdict"]) == ("wilcoxon", "better")
+    assert document["only_in_a"] == ["fake-cot"]
+    assert document["only_in_b"] == []
+    flip = one["flips"]["wins"][0]
+    assert flip["inputs"] == {"text": EXAMPLES[4]["text"]}
+    assert flip["labels"] == {"label": "payment"}
+    assert flip["outputs_a"] == [{"label": "delivery"}] * 3
+    assert flip["outputs_b"] == [{"label": "payment"}] * 3
+    assert len(one["flips"]["wins"]) == 11
+
+
+def test_one_revision_is_compared_with_the_workspace(made: Lab, cli_inside: Cli) -> None:
+    done = cli_inside("compare", "main", cwd=made.lab.root)
+
+    assert done.code == 0, done.err
+    assert "fake-predict@workspace is better than fake-predict@main: accuracy +0.458 [" in done.out
+    assert "p < 0.001" in done.out
+    assert "is better on 11, 3 of them (--flips N shows more)" in done.out
+    assert "Ticket 4:" in done.out
+    assert "Ticket 8:" not in done.out
+    assert "Only in main: fake-cot." in done.out
+
+
+def test_the_same_results_are_not_compared(made: Lab, cli_inside: Cli) -> None:
+    done = cli_inside("compare", "main", "HEAD", cwd=made.lab.root)
+
+    assert done.code == 0, done.err
+    assert done.out.strip() == "The same results at both: fake-predict, fake-cot."
+
+
+def test_rows_that_are_not_in_the_cache_say_which_command_gets_them(
+    made: Lab, cli_inside: Cli, tmp_path: Path
+) -> None:
+    clone = tmp_path / "clone"
+    made.lab.git("clone", "--quiet", str(made.lab.root), str(clone))
+
+    revisions = cli_inside("compare", "origin/main", "origin/main~0", cwd=clone)
+    assert "The same results at both" in revisions.out
+    shown = cli_inside("show", cwd=clone)
+    assert shown.code == 0
+    assert "0.375 [" in shown.out
+    assert "Without a verdict, as their rows are not here: fake-predict-seed0" in shown.out
+    assert "dvc pull" in shown.out
+    runs = cli_inside("compare", "fake-predict", "fake-cot", cwd=clone)
+    assert runs.code == 2
+    assert "the rows of fake-predict-seed0, fake-predict-seed1, fake-predict-seed2 are not" in runs.err
+    made.lab.git("push", "--quiet", str(clone), f"{made.experiment_ref}:{made.experiment_ref}")
+    experiments = cli_inside("compare", "main", made.experiment, cwd=clone)
+    assert experiments.code == 2
+    assert "dvc fetch --all-branches" in experiments.err
+
+
+def test_rows_of_another_commit_do_not_pass_for_those_of_the_summary(
+    made: Lab, cli_inside: Cli, tmp_path: Path
+) -> None:
+    shutil.copytree(made.lab.root, tmp_path, dirs_exist_ok=True)
+    made.lab.git("-C", str(tmp_path), "checkout", "--quiet", "--", ".")
+
+    shown = cli_inside("show", "fake-predict*", cwd=tmp_path)
+
+    assert shown.code == 0
+    assert "Without a verdict, as their rows are not here: fake-predict-seed0" in " ".join(shown.out.split())
+    assert "dvc checkout" in shown.out
+
+
+def test_two_runs_and_what_was_lost(on_main: Laboratory, cli_inside: Cli) -> None:
+    done = cli_inside("compare", "fake-predict-seed1", "fake-cot-seed0", cwd=on_main.root)
+
+    assert done.code == 0, done.err
+    text = " ".join(done.out.split())
+    assert "fake-cot-seed0 is better than fake-predict-seed1: accuracy +0.522 [" in text
+    assert "exact McNemar: p < 0.001; over 23 examples fake-cot-seed0 is better on 12, worse on 0" in text
+    assert "1 of 24 examples are not compared: 1 failed in fake-cot-seed0." in text
+    assert "If what failed counted as not passed: +0.458 [" in text
+    assert "Examples that it takes to see a difference (power 80%):" in text
+
+
+def test_seeds_are_taken_together(on_main: Laboratory, cli_inside: Cli) -> None:
+    done = cli_inside("compare", "--difference", "0.2", "--format", "json", cwd=on_main.root)
+
+    assert done.code == 0, done.err
+    (one,) = json.loads(done.out)["comparisons"]
+    found = one["comparison"]
+    assert (found["a"], found["b"], found["verdict"]) == ("fake-cot", "fake-predict", "worse")
+    assert found["variance"] is not None
+    assert found["variance"]["noise"] == found["variance"]["seed"] == 0
+    assert one["pairing"] == {
+        "examples": 24, "paired": 23, "failed_a": 1, "failed_b": 0, "absent_a": 0, "absent_b": 0,
+    }  # fmt: skip
+    assert list(one["needed"]) == ["0.2"]
+
+
+def test_all_others_against_one_run(on_main: Laboratory, cli_inside: Cli) -> None:
+    done = cli_inside("compare", "fake-predict-seed0", "--format", "md", cwd=on_main.root)
+
+    assert done.code == 0, done.err
+    assert "fake-cot is better than fake-predict-seed0" in done.out
+    assert r"| latency\_p50\_s |" in done.out
+
+
+def test_show_ranks_the_runs_and_says_how_they_stand(on_main: Laboratory, cli_inside: Cli) -> None:
+    done = cli_inside("show", cwd=on_main.root)
+
+    assert done.code == 0, done.err
+    lines = [line.split()[:2] for line in done.out.splitlines() if line.startswith("fake-")]
+    assert lines[:5] == [
+        ["fake-cot-seed0", "best"],
+        ["fake-cot-seed1", "best"],
+        ["fake-predict-seed0", "worse"],
+        ["fake-predict-seed1", "worse"],
+        ["fake-predict-seed2", "worse"],
+    ]
+    assert "over seeds" in done.out
+    assert "Best on accuracy: fake-cot; every other one is worse" in done.out
+
+
+def test_show_filters_sorts_and_chooses_columns(on_main: Laboratory, cli_inside: Cli) -> None:
+    arguments = ("show", "program.style=predict", "seed=0", "seed=2", "--format", "csv")
+    done = cli_inside(*arguments, "--columns", "run,seed,accuracy,ttft_s.p95,all", cwd=on_main.root)
+
+    assert done.code == 0, done.err
+    rows = list(csv.DictReader(io.StringIO(done.out)))
+    assert [row["run"] for row in rows] == ["fake-predict-seed0", "fake-predict-seed2"]
+    assert list(rows[0]) == ["run", "seed", "accuracy", "accuracy_low", "accuracy_high", "ttft_s.p95", "all"]
+    assert float(rows[0]["accuracy"]) == 9 / 24
+    assert float(rows[0]["accuracy_low"]) < 9 / 24 < float(rows[0]["accuracy_high"])
+
+    for order, first in (("failed", "fake-predict-seed0"), ("-failed", "fake-cot-seed0"), ("-run", "fake-p")):
+        done = cli_inside("show", "--sort", order, "--format", "csv", cwd=on_main.root)
+        assert next(csv.DictReader(io.StringIO(done.out)))["run"].startswith(first[:6]), order
+    done = cli_inside("show", "--sort", "seed", "--columns", "run,seed", "--format", "md", cwd=on_main.root)
+    assert "| run | seed |" in done.out
+
+
+def test_show_as_json(on_main: Laboratory, cli_inside: Cli) -> None:
+    document = json.loads(cli_inside("show", "--format", "json", cwd=on_main.root).out)
+
+    assert document["best"] == "fake-cot"
+    assert document["not_told_apart"] == ["fake-cot"]
+    assert document["dominated_by"].keys() == {"fake-cot", "fake-predict"}
+    assert [run["verdict"] for run in document["runs"]] == ["best", "best", "worse", "worse", "worse"]
+    assert document["runs"][0]["metrics"]["accuracy"]["n"] == 23
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("show", "program.stile=cot"), "there is no such axis: did you mean program.style?"),
+        (("show", "program.style=cod"), "no run has this value: there is: "),
+        (("show", "fake-predikt"), "there is no such run: did you mean fake-predict"),
+        (("show", "program.style=cot", "*predict*"), "no run passes all these filters together"),
+        (("show", "--columns", "accuracy,latncy_p50_s"), "there is no column latncy_p50_s: did you mean lat"),
+        (("compare", "mian"), "mian: is neither a run, nor a revision of git, nor a DVC experiment"),
+        (("compare", "fake-cot", "main"), "main: is no run of the workspace"),
+        (("compare", "fake-cot", "fake-cot"), "is compared with itself"),
+        (("compare", "HEAD~1"), "experiments/triage/summary.json at HEAD~1: no such file"),
+        (("compare", "--metric", "all"), "all: is a metric over all rows"),
+        (("compare", "--metric", "acuracy"), "acuracy: there is no such metric: did you mean accuracy?"),
+        (("compare", "a", "b", "c"), "more than two names"),
+        (("show", "--config", "nowhere.yaml"), "nowhere.yaml: no such file"),
+    ],
+)
+def test_what_means_nothing_is_refused(
+    on_main: Laboratory, cli_inside: Cli, arguments: tuple[str, ...], message: str
+) -> None:
+    done = cli_inside(*arguments, cwd=on_main.root)
+    assert done.code == 2
+    assert message in done.err
+    assert done.out == ""
+
+
+def test_without_results_show_says_what_to_do(cli_inside: Cli, tmp_path: Path) -> None:
+    lab = experiment(tmp_path, server_url="http://127.0.0.1:9")
+    for command in ("show", "compare"):
+        done = cli_inside(command, cwd=lab.root)
+        assert done.code == 2
+        assert (
+            done.err
+            == "experiments/triage/summary.json: no such file: run the experiment with `dspylab run`\n"
+        )
