@@ -200,7 +200,7 @@ def diff_program(
     config: Config = None,
     verbose: Verbose = False,
 ) -> None:
-    """Show what an optimizer changed: instructions and demonstrations of two programs, line by line."""
+    """Show what an optimizer changed. Instructions and demonstrations, line by line."""
     from dspylab.commands.programs import diff_programs
 
     _log(verbose)

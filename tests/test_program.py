@@ -591,24 +591,25 @@ def experiment(**changes: Any) -> Experiment:
     return Experiment.model_validate({**content, **changes})
 
 
-def references(experiment: Experiment) -> list[str]:
-    return code_references(experiment, expand(experiment))
+def references(experiment: Experiment, *, metrics: bool = True) -> list[str]:
+    return code_references(experiment, expand(experiment), metrics=metrics)
 
 
 def test_references_of_an_experiment() -> None:
     assert references(experiment()) == ["program.py"]
-    assert references(
-        experiment(
-            program={"module": "lib.triage", "adapter": "adapters.py:Small"},
-            dataset={"train": "data.py:train", "test": "rows.csv", "inputs": ["text"]},
-            metrics={
-                "a": {"type": "path", "ref": "lib.metrics:a"},
-                "b": {"type": "path", "ref": "lib.metrics:b"},
-                "f1": {"type": "run", "params": {"measure": "macro_f1"}},
-            },
-            optimizers={"mine": {"path": "optimizers.py:Mine"}},
-        )
-    ) == ["lib.triage", "adapters.py", "lib.metrics", "optimizers.py", "data.py"]
+    everything = experiment(
+        program={"module": "lib.triage", "adapter": "adapters.py:Small"},
+        dataset={"train": "data.py:train", "test": "rows.csv", "inputs": ["text"]},
+        metrics={
+            "a": {"type": "path", "ref": "lib.metrics:a"},
+            "b": {"type": "path", "ref": "lib.metrics:b"},
+            "f1": {"type": "run", "params": {"measure": "macro_f1"}},
+        },
+        optimizers={"mine": {"path": "optimizers.py:Mine"}},
+    )
+    answering = ["lib.triage", "adapters.py", "optimizers.py", "data.py"]
+    assert references(everything) == [*answering, "lib.metrics"]
+    assert references(everything, metrics=False) == answering
 
 
 def test_data_files_of_an_experiment(root: Path) -> None:

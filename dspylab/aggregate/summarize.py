@@ -133,7 +133,7 @@ def summarize_run(
     summary = RunSummary(
         coordinates=run.info.coordinates,
         config_hash=run.info.config_hash,
-        complete=totals.rows == run.total and totals.results > 0 and not totals.passing,
+        complete=totals.rows == run.total and not totals.passing and (totals.results > 0 or not totals.rows),
         started_at=_iso(activity.started_at),
         finished_at=_iso(activity.finished_at),
         active_s=activity.active_s,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ from dspylab.laboratory import Laboratory, open_laboratory
 from dspylab.pipeline.dvcfile import upsert
 from dspylab.pipeline.git import SavedExperiment
 from dspylab.pipeline.stages import PipelineEntry
-from dspylab.record.journal import drop_journal, is_published
+from dspylab.record.answers import KeptAnswers, file_md5, recorded_in
+from dspylab.record.journal import begins_anew, drop_journal, is_published
 from dspylab.report.tables import results_table
 from dspylab.scaffold.editors import refresh_schema
 
@@ -43,6 +45,9 @@ def run_experiment(config: Path | None, *, fresh: bool, quiet: bool, json_events
     repository = open_repository(laboratory.layout.root)
     upsert(repository.root, entry)
     refresh_schema(laboratory.loaded.path, repository.root)
+    removed = _drop_removed(laboratory, repository)
+    if removed:
+        note(f"{removed}: no longer in the matrix: moved out; DVC's cache keeps the results", silent)
     todo = _Todo(laboratory, repository, entry, fresh=fresh)
     if todo.is_empty and repository.summary_state(entry).state == "done":
         note(f"{laboratory.experiment.name}: all {len(laboratory.runs)} runs are done: nothing to do", silent)
@@ -50,7 +55,7 @@ def run_experiment(config: Path | None, *, fresh: bool, quiet: bool, json_events
     if todo.restored:
         note(f"{len(todo.restored)} runs come from the cache of DVC", silent)
     execution, stop = _execute(laboratory, todo, fresh=fresh, quiet=quiet, json_events=json_events)
-    summary = _record(laboratory, repository, entry, execution)
+    summary = _record(laboratory, repository, entry, execution, todo.adopted)
     if not json_events:
         console().print(results_table(summary))
     if stop is not None and stop.requested:
@@ -64,6 +69,29 @@ def run_experiment(config: Path | None, *, fresh: bool, quiet: bool, json_events
         raise_unless_complete(execution, stop)
 
 
+def _drop_removed(laboratory: Laboratory, repository: Repository) -> str:
+    """Takes the results of runs that are no longer in the matrix out of the workspace.
+
+    The summary depends on the folder of results. With folders in it that no stage makes, a clone, where DVC
+    brings back what stages make, would not have what the summary was made from.
+
+    Returns:
+        Names of those runs. Results that DVC's cache does not have are left where they are.
+    """
+    keys = {run.key for run in laboratory.runs}
+    results = laboratory.layout.results
+    folders = [folder for folder in results.iterdir() if folder.is_dir()] if results.is_dir() else []
+    gone = []
+    for folder in sorted(folders):
+        if folder.name in keys:
+            continue
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        if files and all(repository.cached(file_md5(path) or "") for path in files):
+            shutil.rmtree(folder)
+            gone.append(folder.name)
+    return ", ".join(gone)
+
+
 class _Todo:
     """What is to be done.
 
@@ -71,6 +99,7 @@ class _Todo:
         runs: Keys of the runs to execute, in matrix order, those included that wait for their program.
         compiles: Keys of the programs to compile.
         restored: Keys of the runs that came back from DVC's caches.
+        adopted: Keys of the runs whose results are those of the file as it is, but not yet recorded as such.
     """
 
     def __init__(
@@ -81,6 +110,7 @@ class _Todo:
         self._entry = entry
         self._fresh = fresh
         self.restored: set[str] = set()
+        self.adopted: set[str] = set()
         self.compiles = compiles_to_do(laboratory, repository, entry, fresh=fresh)
         waiting = {run for run, spec in laboratory.needed_compiles.items() if spec.key in self.compiles}
         keys = [run.key for run in laboratory.runs]
@@ -89,8 +119,8 @@ class _Todo:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is to be executed and nothing came back."""
-        return not (self.runs or self.compiles or self.restored)
+        """Whether nothing is to be executed or recorded."""
+        return not (self.runs or self.compiles or self.restored or self.adopted)
 
     def stale(self, keys: list[str]) -> list[str]:
         """Those of some runs, whose programs stand, that are to be executed; others are restored."""
@@ -99,9 +129,16 @@ class _Todo:
         states = repository.states(self._entry, keys)
         if self._fresh:
             return keys
-        stale = [key for key in keys if states[key].state != "done"]
-        _drop_recorded(laboratory, [key for key in keys if states[key].state == "done"])
-        # What an interrupted session began, an interrupted `--fresh` included, goes on instead.
+        done = [key for key in keys if states[key].state == "done"]
+        # What an interrupted `--fresh` began goes on, whatever DVC thinks of the results before it.
+        anew = {key for key in done if _is_begun(laboratory, key, anew=True)}
+        _drop_recorded(laboratory, [key for key in done if key not in anew])
+        stale = [key for key in keys if states[key].state != "done" or key in anew]
+        is_recorded = recorded_in(repository.root / "dvc.lock")
+        adopted = {key for key in stale if key not in anew and _is_up_to_date(laboratory, key, is_recorded)}
+        self.adopted |= adopted
+        stale = [key for key in stale if key not in adopted]
+        # What an interrupted session began goes on as well.
         begun = {key for key in stale if _is_begun(laboratory, key)}
         unknown = [key for key in stale if key not in begun]
         restored = repository.restore(self._entry, unknown) if unknown else set()
@@ -124,8 +161,21 @@ def compiles_to_do(
     return [spec.key for spec in stale if spec.key not in standing_keys]
 
 
-def _is_begun(laboratory: Laboratory, key: str) -> bool:
-    return laboratory.layout.journal(laboratory.config_hash(laboratory.run(key))).is_file()
+def _is_begun(laboratory: Laboratory, key: str, *, anew: bool = False) -> bool:
+    journal = laboratory.layout.journal(laboratory.config_hash(laboratory.run(key)))
+    if not anew:
+        return journal.is_file()
+    return begins_anew(journal) and not is_published(journal)
+
+
+def _is_up_to_date(laboratory: Laboratory, key: str, is_recorded: Callable[[str], bool]) -> bool:
+    """Whether the results are those of the run as it is now, although DVC recorded them in other words.
+
+    Such as those of `dvc repro` with a `dvc.yaml` that did not know yet what the program imports.
+    """
+    run = laboratory.run(key)
+    kept = KeptAnswers(laboratory.layout, key, "", laboratory.config_hash(run))
+    return kept.are_up_to_date(is_recorded)
 
 
 def _drop_recorded(laboratory: Laboratory, keys: Sequence[str]) -> None:
@@ -151,15 +201,23 @@ def _execute(
     compiling = Compiling(todo.compiles, todo.stale)
     metric = laboratory.experiment.ranked_by
     with stopping_on_signals() as stop, observing(metric, quiet=quiet, json_events=json_events) as observer:
-        return execute_runs(laboratory, todo.runs, observer, stop, fresh=fresh, compiling=compiling), stop
+        execution = execute_runs(
+            laboratory, todo.runs, observer, stop, fresh=fresh, compiling=compiling, takes_recorded=True
+        )
+        return execution, stop
 
 
 def _record(
-    laboratory: Laboratory, repository: Repository, entry: PipelineEntry, execution: Execution | None
+    laboratory: Laboratory,
+    repository: Repository,
+    entry: PipelineEntry,
+    execution: Execution | None,
+    adopted: Collection[str],
 ) -> Summary:
     """Builds the summary, has DVC record every complete run and the summary, and drops their journals."""
     summary = collect(laboratory, repository.git_state()).summary
     complete = [report.run for report in execution.reports if report.complete] if execution else []
+    complete += adopted
     compiled = [report.program for report in execution.compiles if report.record] if execution else []
     # Without any result there is no folder that the summary could depend on.
     has_inputs = laboratory.layout.results.is_dir() and (

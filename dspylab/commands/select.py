@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
+from dspylab.config.values import canonical
 from dspylab.errors import UsageError
 from dspylab.pipeline.stages import arguments, parse_coordinate
 from dspylab.records import CompileSpec, RunSpec
@@ -35,11 +36,15 @@ def select(specs: Sequence[SpecT], coordinates: Sequence[str], command: str, wha
                 "is no coordinate", where=argument, remedy="write axis=value, such as model=smollm2"
             ) from error
         wanted[axis] = value
-    exact = [spec for spec in specs if spec.coordinates == wanted]
+    # As JSON: Python takes true for 1.
+    exact = [spec for spec in specs if canonical(dict(spec.coordinates)) == canonical(wanted)]
     fitting = exact or [
         spec
         for spec in specs
-        if all(axis in spec.coordinates and spec.coordinates[axis] == value for axis, value in wanted.items())
+        if all(
+            axis in spec.coordinates and canonical(spec.coordinates[axis]) == canonical(value)
+            for axis, value in wanted.items()
+        )
     ]
     if len(fitting) == 1:
         return fitting[0]

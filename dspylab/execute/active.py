@@ -91,6 +91,7 @@ class ActiveRun:
         is_recorded: Whether DVC has recorded a `raw.jsonl` of this MD5, so that it must be made anew.
         chosen: Indexes of the examples to execute; None for all.
         fresh: Whether every example is called again, whatever is kept of it.
+        takes_recorded: Whether results of this configuration that DVC has recorded meanwhile are the run's.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class ActiveRun:
         is_recorded: Callable[[str], bool],
         chosen: Collection[int] | None = None,
         fresh: bool = False,
+        takes_recorded: bool = False,
     ) -> None:
         self.job = job
         self.report: RunReport | None = None
@@ -114,6 +116,7 @@ class ActiveRun:
         self._todo: deque[DataRow] = deque()
         self._chosen = chosen
         self._fresh = fresh
+        self._takes_recorded = takes_recorded
         self._answers = KeptAnswers(layout, info.run, info.answers_hash or "", info.config_hash)
         self._in_flight = 0
         self._failed = 0
@@ -218,6 +221,14 @@ class ActiveRun:
                 held=True,
             )
             return
+        if self._takes_recorded and not self._fresh and self._answers.are_up_to_date(self._is_recorded):
+            # Another process finished and recorded it since it was found to be stale.
+            journal.__exit__()
+            total = len(self.job.rows)
+            self.report = RunReport(
+                run=self.job.spec.key, total=total, done=total, failed=0, retryable=0, stopped=None
+            )
+            return
         self._journal = journal
         journal.keep_only({row.index: row.example_id for row in self.job.rows})
         self._find_earlier(journal)
@@ -260,18 +271,3 @@ class ActiveRun:
             self._stopped = self.job.ledger.exhausted
         if self._stopped is not None:
             self.job.has_ended.set()
-
-
-def recorded_in(lock: Path) -> Callable[[str], bool]:
-    """Tells whether DVC's lock file names a file of an MD5; reads the lock once, when first asked."""
-    text: list[str] = []
-
-    def is_recorded(md5: str) -> bool:
-        if not text:
-            try:
-                text.append(lock.read_text(encoding="utf-8", errors="replace"))
-            except OSError:
-                text.append("")
-        return md5 in text[0]
-
-    return is_recorded

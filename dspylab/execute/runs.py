@@ -13,7 +13,7 @@ from typing import Any
 
 from dspylab.compiled import standing
 from dspylab.errors import EnvironmentProblem, UsageError
-from dspylab.execute.active import NOT_BEGUN, ActiveRun, Observer, RunReport, recorded_in
+from dspylab.execute.active import NOT_BEGUN, ActiveRun, Observer, RunReport
 from dspylab.execute.compile import CompileReport, compile_program, drop_compiling
 from dspylab.execute.compiles import compile_job, compiled_program, has_frame
 from dspylab.execute.example import Job
@@ -26,7 +26,8 @@ from dspylab.lm.build import Models
 from dspylab.lm.recorder import predictor_names
 from dspylab.metrics.adapt import build_scorers
 from dspylab.plan.identity import compile_models, resolved_model
-from dspylab.record.journal import drop_journal, peek
+from dspylab.record.answers import recorded_in
+from dspylab.record.journal import begin_anew, peek
 from dspylab.records import CompileSpec, RunInfo, RunSpec
 
 
@@ -70,6 +71,7 @@ def execute_runs(
     fresh: bool = False,
     pilot: int | None = None,
     compiling: Compiling | None = None,
+    takes_recorded: bool = False,
 ) -> Execution:
     """Executes runs and compiles, all of them together.
 
@@ -83,6 +85,8 @@ def execute_runs(
         fresh: Call every example again, also those that an interrupted session finished.
         pilot: Execute so many examples of each run only, always the same ones, chosen at random.
         compiling: What is to be compiled; default: nothing.
+        takes_recorded: Take for done what DVC has recorded of this very configuration by the time that a run
+            begins. The command of a stage does not: DVC calls it to have everything made anew.
 
     Returns:
         How each run ended, in the order of `keys`, without those that need not be executed once their
@@ -113,7 +117,7 @@ def execute_runs(
         for anew in compiles:
             drop_compiling(laboratory.layout, laboratory.compile_hash(anew))
     with Models(experiment, needed, laboratory.layout.folder, laboratory.environment, spent) as models:
-        begin = _Begin(laboratory, models, observer, fresh=fresh, pilot=pilot)
+        begin = _Begin(laboratory, models, observer, fresh=fresh, pilot=pilot, takes_recorded=takes_recorded)
         begin.waiting = {spec.key: needs for spec in specs if (needs := _waits_for(laboratory, spec, plan))}
         for spec in specs:
             if spec.key not in begin.waiting:
@@ -147,7 +151,14 @@ class _Begin:
     """
 
     def __init__(
-        self, laboratory: Laboratory, models: Models, observer: Observer, *, fresh: bool, pilot: int | None
+        self,
+        laboratory: Laboratory,
+        models: Models,
+        observer: Observer,
+        *,
+        fresh: bool,
+        pilot: int | None,
+        takes_recorded: bool,
     ) -> None:
         self.runs: list[ActiveRun] = []
         self.waiting: Mapping[str, str] = {}
@@ -156,6 +167,7 @@ class _Begin:
         self._models = models
         self._observer = observer
         self._fresh = fresh
+        self._takes_recorded = takes_recorded
         self._chosen = None if pilot is None else _pilot_indexes(len(laboratory.splits.test), pilot)
         self._recorded = recorded_in(laboratory.layout.root / "dvc.lock")
 
@@ -170,9 +182,11 @@ class _Begin:
             is_recorded=self._recorded,
             chosen=self._chosen,
             fresh=self._fresh,
+            takes_recorded=self._takes_recorded,
         )
         if self._fresh:
-            drop_journal(run.journal_path)
+            # Now, and not when its turn comes: if this process is killed, the next one has to know.
+            begin_anew(run.journal_path)
         self.runs.append(run)
         return run
 

@@ -55,7 +55,16 @@ class KeptAnswers:
         published = [self._layout.raw(self._run)]
         if self._published_info().get("config_hash") != self._config_hash:
             published = []
-        return any(is_recorded(md5) for path in (self._own, *published) if (md5 := _md5(path)) is not None)
+        return any(
+            is_recorded(md5) for path in (self._own, *published) if (md5 := file_md5(path)) is not None
+        )
+
+    def are_up_to_date(self, is_recorded: Callable[[str], bool]) -> bool:
+        """Whether the published results are of this very configuration, and recorded as they are."""
+        if self._published_info().get("config_hash") != self._config_hash:
+            return False
+        md5 = file_md5(self._layout.raw(self._run))
+        return md5 is not None and is_recorded(md5)
 
     def follow(self, journal: Path) -> None:
         """Keeps what a journal holds, and what is appended to it, also when it is dropped."""
@@ -80,6 +89,24 @@ class KeptAnswers:
             return read_json(self._layout.info(self._run))
         except DataError:
             return {}
+
+
+def recorded_in(lock: Path) -> Callable[[str], bool]:
+    """Tells whether DVC's lock file names a file of an MD5; reads the lock again when it has changed."""
+    known: dict[tuple[int, int], str] = {}
+
+    def is_recorded(md5: str) -> bool:
+        try:
+            status = lock.stat()
+            version = (status.st_mtime_ns, status.st_size)
+            if version not in known:
+                known.clear()
+                known[version] = lock.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return False
+        return md5 in known[version]
+
+    return is_recorded
 
 
 class EarlierRows:
@@ -158,7 +185,8 @@ def _changed_at(path: Path) -> float:
         return 0.0
 
 
-def _md5(path: Path) -> str | None:
+def file_md5(path: Path) -> str | None:
+    """MD5 of a file as DVC names it; None if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

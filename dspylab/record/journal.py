@@ -282,6 +282,16 @@ def is_published(path: Path) -> bool:
     return index.published is not None
 
 
+def begin_anew(path: Path) -> None:
+    """Empties a journal and notes that every example is to be called; one that is held is left alone.
+
+    Raises:
+        EnvironmentProblem: If it cannot be written.
+    """
+    with contextlib.suppress(RepositoryError), Journal(path) as journal:
+        journal.begin_anew()
+
+
 def begins_anew(path: Path) -> bool:
     """Whether all examples of a journal are to be called, whatever earlier answers there are."""
     try:

@@ -33,7 +33,8 @@ TTFT_S = 0.2
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 #: What a session may exit with: done, interrupted, killed, or `dvc repro` whose stage was interrupted.
 EXPECTED_CODES = {0, 130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT}
-REPRO_CODES = EXPECTED_CODES | {1, 255}
+#: 252 is what DVC itself exits with on Ctrl-C.
+REPRO_CODES = EXPECTED_CODES | {1, 252, 255}
 
 Phase = Literal["start", "calls", "after"]
 
