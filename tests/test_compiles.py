@@ -239,9 +239,9 @@ def test_a_gain_is_paired_by_example() -> None:
     assert found.ci95[0] < 0.25 < found.ci95[1]
 
 
-def test_a_gain_without_spread_or_pairs_has_no_interval_or_is_none() -> None:
-    same = gain("base", scores(a=1.0, b=1.0), scores(a=0.0, b=0.0), "accuracy")
-    assert same is not None
-    assert (same.difference, same.ci95) == (1.0, None)
+def test_a_gain_without_pairs_is_none() -> None:
+    single = gain("base", scores(a=1.0), scores(a=0.0), "accuracy")
+    assert single is not None
+    assert (single.difference, single.ci95, single.n) == (1.0, None, 1)
     assert gain("base", scores(a=1.0), scores(b=1.0), "accuracy") is None
     assert gain("base", scores(a=1.0), scores(a=1.0), "helpful") is None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from dspylab.aggregate.compare import compare
 from dspylab.aggregate.scores import Scores
-from dspylab.aggregate.stats import hall, standard_error
 from dspylab.config.axes import NO_OPTIMIZER
 from dspylab.config.values import canonical
 from dspylab.records import JSON, CompileRecord, Gain, RunCompile, RunSummary
@@ -47,8 +47,7 @@ def with_gains(
 def gain(baseline: str, of_run: Scores, of_baseline: Scores, metric: str) -> Gain | None:
     """The difference of two runs over the examples that both have scored; None if there are none.
 
-    The interval is that of the mean of the differences, example by example: t with the skewness taken out,
-    as for other means that are no proportions. Differences that are all the same have none.
+    It and its interval are those of `dspylab compare`.
 
     Args:
         baseline: Key of the run that is subtracted.
@@ -56,19 +55,10 @@ def gain(baseline: str, of_run: Scores, of_baseline: Scores, metric: str) -> Gai
         of_baseline: Scores of the baseline.
         metric: Name of the metric.
     """
-    before = of_baseline.by_example(metric)
-    differences = [
-        value - before[example] for example, value in of_run.by_example(metric).items() if example in before
-    ]
-    if not differences:
+    found = compare(metric, [of_baseline.by_example(metric)], [of_run.by_example(metric)])
+    if found.difference is None:
         return None
-    spread = len(differences) > 1 and standard_error(differences) > 0
-    return Gain(
-        baseline=baseline,
-        difference=sum(differences) / len(differences),
-        ci95=hall(differences) if spread else None,
-        n=len(differences),
-    )
+    return Gain(baseline=baseline, difference=found.difference, ci95=found.ci95, n=found.n)
 
 
 def _compile(record: CompileRecord, won: Gain | None) -> RunCompile:

@@ -43,9 +43,13 @@ class Scores:
         own = [len(values) for name, values in self._values.items() if _belongs(name, metric)]
         return max(own, default=0)
 
-    def by_example(self, metric: str) -> dict[int, float]:
-        """The value of a metric by example; of one that stands several times, the last."""
-        return dict(zip(self._examples.get(metric, ()), self._values.get(metric, ()), strict=True))
+    def by_example(self, metric: str) -> dict[str, list[float]]:
+        """The values of a metric by example; several where the dataset repeats one."""
+        found: dict[str, list[float]] = {}
+        examples, values = self._examples.get(metric, ()), self._values.get(metric, ())
+        for example, value in zip(examples, values, strict=True):
+            found.setdefault(str(example), []).append(value)
+        return found
 
     def summaries(self, names: Sequence[str], bounded: Collection[str]) -> dict[str, MetricSummary]:
         """Summaries in the order of the file; a metric of several numbers alone has none of its own.

@@ -168,7 +168,7 @@ def _refuse_makeshift(job: CompileJob, recorder: Recorder, calls: Sequence[Mappi
         raise job.refusal
     failed = [call["error"] for call in calls if call["error"] is not None]
     if failed and len(failed) == len(calls):
-        raise LMProblem(f"none of its {len(calls)} calls was answered: {failed[-1]}")
+        raise _Unanswered(f"none of its {len(calls)} calls was answered: {failed[-1]}")
     if failed:
         logger.warning(
             "%s: %d of %d calls were not answered (%s): its program is made without them",
@@ -176,8 +176,8 @@ def _refuse_makeshift(job: CompileJob, recorder: Recorder, calls: Sequence[Mappi
         )  # fmt: skip
 
 
-class LMProblem(Exception):  # it never leaves this module
-    """No call was answered."""
+class _Unanswered(Exception):
+    """No call was answered; it never leaves this module."""
 
 
 def drop_compiling(layout: Layout, compile_hash: str) -> None:

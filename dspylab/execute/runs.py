@@ -119,9 +119,9 @@ def execute_runs(
             drop_compiling(laboratory.layout, laboratory.compile_hash(anew))
     with Models(experiment, needed, laboratory.layout.folder, laboratory.environment, spent) as models:
         begin = _Begin(laboratory, models, observer, fresh=fresh, pilot=pilot, takes_recorded=takes_recorded)
-        waiting = {spec.key: needs for spec in specs if (needs := _waits_for(laboratory, spec, plan))}
+        begin.waiting = {spec.key: needs for spec in specs if (needs := _waits_for(laboratory, spec, plan))}
         for spec in specs:
-            if spec.key not in waiting:
+            if spec.key not in begin.waiting:
                 begin.run(spec.key)
         jobs = [compile_job(laboratory, spec, models) for spec in compiles]
         width = min(experiment.execution.max_concurrency, len(laboratory.splits.test) * len(specs))
@@ -137,25 +137,14 @@ def execute_runs(
             openings = [
                 Opening(
                     compilers.submit(compile_program, job),
-                    begin.after(job.spec.key, waiting, plan.ready),
+                    begin.after(job.spec.key, plan.ready),
                     _embedded(experiment, job.spec),
                 )
                 for job in jobs
             ]
             work_off(list(begin.runs), widths, executor, width, stop, openings=openings)
-        reports = {run.job.spec.key: run.report or _untouched(run) for run in begin.runs} | begin.left_out
-        for key, needs in waiting.items():
-            if needs not in begin.compiled:
-                reports[key] = _without_program(laboratory, key, CompileReport(needs, stopped=NOT_BEGUN))
-        return Execution(
-            [reports[key] for key in keys if key in reports],
-            models.ledger.spent,
-            models.ledger.exhausted,
-            [
-                begin.compiled.get(job.spec.key) or CompileReport(job.spec.key, stopped=NOT_BEGUN)
-                for job in jobs
-            ],
-        )
+        compiled = [begin.compile_report(job.spec.key) for job in jobs]
+        return Execution(begin.reports(keys), models.ledger.spent, models.ledger.exhausted, compiled)
 
 
 class _Begin:
@@ -163,8 +152,7 @@ class _Begin:
 
     Attributes:
         runs: Those that have begun.
-        left_out: Run key to report, of those whose program could not be compiled.
-        compiled: Compile key to report, of those that have ended.
+        waiting: Key of each of the others to the key of the compile that it waits for.
     """
 
     def __init__(
@@ -178,8 +166,8 @@ class _Begin:
         takes_recorded: bool,
     ) -> None:
         self.runs: list[ActiveRun] = []
-        self.left_out: dict[str, RunReport] = {}
-        self.compiled: dict[str, CompileReport] = {}
+        self.waiting: Mapping[str, str] = {}
+        self._compiled: dict[str, CompileReport] = {}
         self._laboratory = laboratory
         self._models = models
         self._observer = observer
@@ -208,21 +196,30 @@ class _Begin:
         return run
 
     def after(
-        self, compile_key: str, waiting: Mapping[str, str], ready: Callable[[list[str]], list[str]]
+        self, compile_key: str, ready: Callable[[list[str]], list[str]]
     ) -> Callable[[CompileReport], list[ActiveRun]]:
-        """What to do when a compile has ended: begin its runs, or say why they have no program."""
-        keys = [key for key, needs in waiting.items() if needs == compile_key]
+        """What to do when a compile has ended: begin its runs, if it has a program."""
+        keys = [key for key, needs in self.waiting.items() if needs == compile_key]
         self._observer.compiling(compile_key)
 
         def begin(report: CompileReport) -> list[ActiveRun]:
-            self.compiled[compile_key] = report
+            self._compiled[compile_key] = report
             self._observer.compiled(report)
-            if report.record is None:
-                self.left_out |= {key: _without_program(self._laboratory, key, report) for key in keys}
-                return []
-            return [self.run(key) for key in ready(keys)]
+            return [] if report.record is None else [self.run(key) for key in ready(keys)]
 
         return begin
+
+    def compile_report(self, key: str) -> CompileReport:
+        """How a compile ended."""
+        return self._compiled.get(key) or CompileReport(key, stopped=NOT_BEGUN)
+
+    def reports(self, keys: Sequence[str]) -> list[RunReport]:
+        """How each run ended, without those that need not be executed."""
+        found = {run.job.spec.key: run.report or _untouched(run) for run in self.runs}
+        for key, needs in self.waiting.items():
+            if self.compile_report(needs).record is None:
+                found[key] = _without_program(self._laboratory, key, self.compile_report(needs))
+        return [found[key] for key in keys if key in found]
 
 
 def _embedded(experiment: Experiment, spec: CompileSpec) -> frozenset[str]:
