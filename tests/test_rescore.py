@@ -100,6 +100,72 @@ def test_dvc_scores_again_too_and_forced_it_really_executes(
     assert "nothing to do" in cli_inside("run", "-c", lab.config, cwd=lab.root).out
 
 
+def test_an_axis_that_is_added_renames_runs_and_asks_for_nothing_again(
+    lab: Laboratory, server: FakeServer, cli_inside: Cli
+) -> None:
+    assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
+    lab.change({"matrix": {"program.style": ["predict", "cot"]}})
+
+    done = cli_inside("run", "-c", lab.config, cwd=lab.root)
+
+    assert done.code == 0, done.err
+    assert len(server.requests) == 8 + 8
+    assert "8 scored again" in done.out
+    assert {row["run"] for row in rows(lab, "fake-predict")} == {"fake-predict"}
+    # The results under the old name are in DVC's cache, so they need not lie beside the new ones.
+    assert not lab.raw("fake").exists()
+    assert "nothing to do" in cli_inside("run", "-c", lab.config, cwd=lab.root).out
+    assert "up to date" in lab.dvc("status")
+
+
+def test_two_models_with_the_same_settings_ask_twice(
+    tmp_path: Path, server: FakeServer, cli_inside: Cli
+) -> None:
+    entry = {"model": "openai/fake", "api_base": server.url, "api_key_env": "FAKE_API_KEY"}
+    lab = make(tmp_path, server, models={"fake": entry, "twin": entry}, matrix={"model": ["fake", "twin"]})
+    for model in ("fake", "twin"):
+        assert cli_inside("run-one", f"model={model}", cwd=lab.root).code == 0
+    assert len(server.requests) == 16
+
+
+def test_fresh_that_is_killed_before_a_run_began_goes_on_with_that_too(
+    tmp_path: Path, server: FakeServer, init_repository: InitRepository, cli_inside: Cli
+) -> None:
+    lab = make(tmp_path, server, matrix={"model": ["fake"], "seed": [0, 1]}, execution={"max_concurrency": 1})
+    init_repository(lab)
+    assert cli_inside("run", cwd=lab.root).code == 0
+    asked = len(server.requests)
+    server.fail = lambda request: Fault("status", status=401) if request.number > asked + 3 else None
+    assert cli_inside("run", "--fresh", cwd=lab.root).code != 0
+    server.fail = None
+    kept = sum(
+        len(path.read_text().splitlines()) > 1 for path in (lab.root / ".dspylab/journal").glob("*.jsonl")
+    )
+    assert kept >= 1
+
+    done = cli_inside("run", cwd=lab.root)
+
+    assert done.code == 0, done.err
+    answered = [record for record in server.requests if record.fault is None]
+    assert len(answered) == asked + 16
+    assert "nothing to do" in cli_inside("run", cwd=lab.root).out
+
+
+def test_results_that_dvc_recorded_under_an_older_pipeline_are_taken_over(
+    lab: Laboratory, server: FakeServer, cli: Cli, cli_inside: Cli
+) -> None:
+    assert cli_inside("run", cwd=lab.root).code == 0
+    (lab.folder / "helper.py").write_text("WORD = 1\n")
+    lab.program.write_text("import helper  # noqa: F401\n" + lab.program.read_text())
+    # dvc.yaml does not name helper.py yet.
+    assert cli("repro", cwd=lab.root, program="dvc").code == 0
+    assert len(server.requests) == 16
+
+    assert cli_inside("run", cwd=lab.root).code == 0
+    assert len(server.requests) == 16
+    assert "up to date" in lab.dvc("status")
+
+
 def test_what_came_with_the_repository_is_scored_again(
     lab: Laboratory, server: FakeServer, cli_inside: Cli
 ) -> None:

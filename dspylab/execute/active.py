@@ -221,7 +221,8 @@ class ActiveRun:
                 held=True,
             )
             return
-        if self._takes_recorded and not self._fresh and self._answers.are_up_to_date(self._is_recorded):
+        wants_new = self._fresh or journal.is_anew
+        if self._takes_recorded and not wants_new and self._answers.are_up_to_date(self._is_recorded):
             # Another process finished and recorded it since it was found to be stale.
             journal.__exit__()
             total = len(self.job.rows)

@@ -27,7 +27,7 @@ from dspylab.lm.build import Models
 from dspylab.lm.recorder import predictor_names
 from dspylab.metrics.adapt import build_scorers
 from dspylab.plan.identity import compile_models, resolved_model
-from dspylab.record.answers import recorded_in
+from dspylab.record.answers import inherit, recorded_in
 from dspylab.record.journal import begin_anew, peek
 from dspylab.records import CompileSpec, RunInfo, RunSpec
 
@@ -173,12 +173,15 @@ class _Begin:
         self._observer = observer
         self._fresh = fresh
         self._takes_recorded = takes_recorded
+        self._keys = {run.key for run in laboratory.runs}
         self._chosen = None if pilot is None else _pilot_indexes(len(laboratory.splits.test), pilot)
         self._recorded = recorded_in(laboratory.layout.root / "dvc.lock")
 
     def run(self, key: str) -> ActiveRun:
         """Makes a run whose program stands ready."""
         spec = self._laboratory.run(key)
+        if not self._fresh:
+            inherit(self._laboratory.layout, key, self._laboratory.answers_hash(spec), self._keys)
         run = ActiveRun(
             _job(self._laboratory, spec, self._models),
             _info(self._laboratory, spec, self._models),

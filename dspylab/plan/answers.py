@@ -18,7 +18,8 @@ def answers_hash(
 ) -> str:
     """Digest of everything that decides what the program of a run answers.
 
-    It is `config_hash` without the metrics, their code and their judges.
+    It is `config_hash` without the metrics, their code and their judges, and without the names of the axes:
+    two runs of one matrix may have it in common only if they would ask the same.
 
     Args:
         experiment: The experiment.
@@ -32,7 +33,9 @@ def answers_hash(
         64 hexadecimal digits.
     """
     decisive = {
-        "coordinates": dict(run.coordinates),
+        # Not the coordinates: an axis that is added later renames a run, and changes no answer.
+        "model_id": run.model,
+        "is_seeded": "seed" in run.coordinates,
         "program": experiment.program.model_dump(mode="json"),
         "program_args": dict(run.program_args),
         "adapter": run.adapter,

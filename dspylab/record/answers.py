@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,26 @@ class KeptAnswers:
             return read_json(self._layout.info(self._run))
         except DataError:
             return {}
+
+
+def inherit(layout: Layout, run: str, answers_hash: str, runs: Collection[str]) -> None:
+    """Gives a run the answers of runs that are no longer in the matrix, as when an axis was added to it.
+
+    Runs that are in the matrix keep theirs to themselves: two runs that ask the same are meant to ask twice.
+
+    Args:
+        layout: Where files lie.
+        run: Key of the run.
+        answers_hash: Digest of what decides its answers.
+        runs: Keys of all runs of the matrix.
+    """
+    own = layout.answers(run)
+    for kept in own.parent.glob(f"*/{answers_hash}-*.jsonl"):
+        if kept.parent.name not in runs and not (own / kept.name).exists():
+            # Where there are no hard links, they are asked for again.
+            with contextlib.suppress(OSError):
+                own.mkdir(parents=True, exist_ok=True)
+                os.link(kept, own / kept.name)
 
 
 def recorded_in(lock: Path) -> Callable[[str], bool]:
