@@ -393,6 +393,51 @@ def test_the_budget_ends_a_compile_and_what_it_spent_counts(make: Make, cli_insi
         assert record(lab, "careless-fake")["calls"] == 8
 
 
+def test_a_fresh_compile_that_was_stopped_goes_on(make: Make, cli_inside: Cli) -> None:
+    with FakeServer(answer=answer_key(ROWS)) as server:
+        config = {
+            "optimizers": {"careless": {"path": "program.py:careless"}},
+            "matrix": {"model": ["fake"], "optimizer": ["careless"]},
+        }
+        lab = make(server.url, config)
+        assert cli_inside("run", "-q", cwd=lab.root).code == 0
+        assert len(server.requests) == 8 + 8
+        lab.change({"budget": {"max_calls": 3}})
+        assert cli_inside("run", "-q", "--fresh", cwd=lab.root).code == 4
+        assert len(server.requests) == 16 + 3
+        lab.change({"budget": {"max_calls": 100}})
+
+        assert cli_inside("run", "-q", cwd=lab.root).code == 0
+
+        # The other five calls of the compile, and its run anew unless the program is the same again.
+        assert len(server.requests) in {16 + 8, 16 + 8 + 8}
+        assert not list((lab.root / ".dspylab" / "compile").glob("*/anew"))
+        assert "nothing to do" in cli_inside("run", cwd=lab.root).out
+
+
+def test_the_metric_of_a_nested_optimizer_decides_the_program(make: Make, cli_inside: Cli) -> None:
+    with FakeServer(answer=answer_key(ROWS)) as server:
+        config = {
+            "models": {"judge": {"model": "openai/judge", "api_base": server.url, "api_key_env": "FAKE_API_KEY"}},
+            "metrics": {"own": {"type": "contains", "field": "label"}},
+            "optimizers": {
+                "few": {**BOOT, "metric": "own"},
+                "both": {
+                    "type": "BetterTogether", "metric": "accuracy",
+                    "params": {"optimizers": {"p": "few"}, "strategy": "p"},
+                },
+            },
+            "matrix": {"model": ["fake"], "optimizer": ["both"]},
+        }  # fmt: skip
+        lab = make(server.url, config)
+        assert cli_inside("run", "-q", cwd=lab.root).code == 0
+        asked = len(server.requests)
+        lab.change({"metrics": {"own": {"params": {"case_sensitive": True}}}})
+        assert "0 to compile" not in cli_inside("plan", cwd=lab.root).out
+        assert cli_inside("run", "-q", cwd=lab.root).code == 0
+        assert len(server.requests) > asked
+
+
 def test_a_wrong_key_is_no_program(make: Make, cli_inside: Cli) -> None:
     with FakeServer(answer=answer_key(ROWS), api_key="another") as server:
         config = {"optimizers": {"boot": BOOT}, "matrix": {"model": ["fake"], "optimizer": ["boot"]}}

@@ -11,7 +11,7 @@ from dspylab.aggregate.collect import collect
 from dspylab.commands.console import console, note
 from dspylab.commands.find import find_config
 from dspylab.commands.sync import pipeline_entry
-from dspylab.compiled import standing
+from dspylab.compiled import is_wanted_anew, standing
 from dspylab.laboratory import Laboratory, open_laboratory
 from dspylab.pipeline.dvcfile import upsert
 from dspylab.pipeline.git import SavedExperiment
@@ -154,7 +154,11 @@ def compiles_to_do(
     states = repository.compile_states(entry, keys)
     if fresh:
         return keys
-    stale = [spec for spec in laboratory.compiles if states[spec.key].state != "done"]
+    stale = [
+        spec
+        for spec in laboratory.compiles
+        if states[spec.key].state != "done" or is_wanted_anew(laboratory, spec)
+    ]
     standing_keys = [spec.key for spec in stale if standing(laboratory, spec) is not None]
     if standing_keys:
         repository.commit(entry, [], compiles=standing_keys, summary=False)

@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from dspylab.compiled import standing
+from dspylab.compiled import standing, want_anew
 from dspylab.config.models import Experiment
 from dspylab.errors import EnvironmentProblem, UsageError
 from dspylab.execute.active import NOT_BEGUN, ActiveRun, Observer, RunReport
-from dspylab.execute.compile import CompileReport, compile_program, drop_compiling
+from dspylab.execute.compile import CompileReport, compile_program
 from dspylab.execute.compiles import compile_job, compiled_program, has_frame
 from dspylab.execute.example import Job
 from dspylab.execute.pool import Opening, Stop, work_off
@@ -116,7 +116,7 @@ def execute_runs(
     spent = spent_before(laboratory, {*keys, *plan.keys} if fresh else ())
     if fresh:
         for anew in compiles:
-            drop_compiling(laboratory.layout, laboratory.compile_hash(anew))
+            want_anew(laboratory, anew)
     with Models(experiment, needed, laboratory.layout.folder, laboratory.environment, spent) as models:
         begin = _Begin(laboratory, models, observer, fresh=fresh, pilot=pilot, takes_recorded=takes_recorded)
         begin.waiting = {spec.key: needs for spec in specs if (needs := _waits_for(laboratory, spec, plan))}

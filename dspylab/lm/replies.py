@@ -9,6 +9,7 @@ compile that was killed what it has cost, and what need not be asked again.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import itertools
@@ -178,7 +179,11 @@ class Replies:
 
     def _append(self, row: Mapping[str, Any]) -> bytes:
         line = json.dumps(row, separators=(",", ":")).encode() + b"\n"
-        os.write(self._file, line)
+        begin = os.fstat(self._file).st_size
+        if os.write(self._file, line) != len(line):
+            # A full disk: half a line would spoil the next one, too.
+            os.ftruncate(self._file, begin)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return line
 
     def _remember(self, line: bytes) -> None:

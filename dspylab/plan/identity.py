@@ -96,8 +96,6 @@ def compile_hash(
         64 hexadecimal digits.
     """
     entry = experiment.optimizers[spec.optimizer]
-    metric_name = optimized_metric(experiment, spec.optimizer)
-    metric = experiment.metrics[metric_name.partition(".")[0]]
     others = nested_optimizers(experiment, spec.optimizer)
     decisive = {
         "program": experiment.program.model_dump(mode="json"),
@@ -105,7 +103,10 @@ def compile_hash(
         "adapter": spec.adapter,
         "optimizer": entry.model_dump(mode="json", exclude={"metric"}),
         "nested": {name: experiment.optimizers[name].model_dump(mode="json") for name in others},
-        "metric": {"name": metric_name, **metric.model_dump(mode="json")},
+        "metrics": {
+            optimizer: {"name": name, **experiment.metrics[name.partition(".")[0]].model_dump(mode="json")}
+            for optimizer, name in _optimized_metrics(experiment, spec).items()
+        },
         "models": {
             "task": resolved_model(experiment, spec.model, spec.lm_settings),
             **{role: resolved_model(experiment, model, {}) for role, model in _roles(experiment, spec)},
@@ -158,13 +159,13 @@ def param_addresses(experiment: Experiment, run: RunSpec, document: Mapping[str,
 
 def compile_addresses(experiment: Experiment, spec: CompileSpec, document: Mapping[str, Any]) -> list[str]:
     """Addresses in the experiment file that a compile reads; otherwise as `param_addresses`."""
-    metric = optimized_metric(experiment, spec.optimizer)
-    optimizers = [spec.optimizer, *nested_optimizers(experiment, spec.optimizer)]
+    metrics = _optimized_metrics(experiment, spec)
     present = document.get("dataset", {})
     addresses = ["program", *(f"dataset.{key}" for key in Dataset.TRAINING if key in present)]
-    addresses += [f"optimizers.{name}" for name in optimizers]
-    addresses.append(f"metrics.{metric.partition('.')[0]}")
-    if experiment.optimizers[spec.optimizer].metric is None and "primary_metric" in document:
+    addresses += [f"optimizers.{name}" for name in metrics]
+    addresses += dict.fromkeys(f"metrics.{name.partition('.')[0]}" for name in metrics.values())
+    falls_back = any(experiment.optimizers[name].metric is None for name in metrics)
+    if falls_back and "primary_metric" in document:
         addresses.append("primary_metric")
     return [*addresses, *_model_addresses(compile_models(experiment, spec).values(), document)]
 
@@ -182,6 +183,13 @@ def _roles(experiment: Experiment, spec: CompileSpec) -> Iterator[tuple[str, str
     yield from experiment.optimizers[spec.optimizer].lms.items()
     for name in nested_optimizers(experiment, spec.optimizer):
         yield from ((f"{name}.{role}", model) for role, model in experiment.optimizers[name].lms.items())
-    metric = experiment.metrics[optimized_metric(experiment, spec.optimizer).partition(".")[0]]
-    if metric.model is not None:
-        yield "judge", metric.model
+    for name, metric in _optimized_metrics(experiment, spec).items():
+        judge = experiment.metrics[metric.partition(".")[0]].model
+        if judge is not None:
+            yield ("judge" if name == spec.optimizer else f"{name}.judge"), judge
+
+
+def _optimized_metrics(experiment: Experiment, spec: CompileSpec) -> dict[str, str]:
+    """Id of the optimizer, and of each that it is made of, to the name of the metric that it optimizes."""
+    names = [spec.optimizer, *nested_optimizers(experiment, spec.optimizer)]
+    return {name: optimized_metric(experiment, name) for name in names}

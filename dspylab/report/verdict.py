@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from dspylab.aggregate.compare import Comparison, needed_examples
+from dspylab.aggregate.compare import ALPHA, Comparison, needed_examples
 from dspylab.report.material import Material, Objective, RunMaterial
 from dspylab.report.numbers import NOTHING, chance, cost, count, difference, duration, estimate, number
 
@@ -85,18 +85,20 @@ def _against_next(material: Material) -> Iterator[str]:
         if found.p_adjusted is not None
         else "too few examples for a test"
     )
+    gained = difference(0.0 - found.difference, ends)
     yield (
-        f"Against the next, {names([found.b])}: {difference(-found.difference, ends)} over {count(found.n)} "
+        f"Against the next, {names([found.b])}: {gained} over {count(found.n)} "
         f"paired examples, better on {count(found.losses)} and worse on {count(found.wins)} ({decided})."
     )
     if found.verdict == "cannot tell":
-        yield from _needed(found)
+        yield from _needed(found, len(material.standing.comparisons) + 1)
 
 
-def _needed(found: Comparison) -> Iterator[str]:
+def _needed(found: Comparison, sides: int) -> Iterator[str]:
     if not found.difference:
         return
-    needed = needed_examples(found, found.difference)
+    # As the verdict is: corrected for all pairs.
+    needed = needed_examples(found, found.difference, alpha=ALPHA / (sides * (sides - 1) / 2))
     if needed is not None and needed > found.n:
         yield (
             f"If they differ by as much as it looks, it takes about {number(needed, 2)} examples to see it; "

@@ -15,4 +15,4 @@ def test_a_flaky_endpoint_loses_nothing_and_is_not_asked_too_often(tmp_path: Pat
     assert figures.wrong == []
     assert figures.faults
     assert figures.failed_after[-1] == 0
-    assert figures.most_requests == 4
+    assert 1 < figures.most_requests <= 4
