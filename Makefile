@@ -41,6 +41,7 @@ $(STAMP):
 demo: setup ## Run the demo experiment on the embedded model: no key, no network
 	@$(BIN)/dspylab validate --config $(DEMO)
 	@$(BIN)/dspylab run --config $(DEMO)
+	@echo "Look closer: $(BIN)/dspylab show -c $(DEMO)   (also compare, report, check, plan)"
 
 test: setup ## Run the tests (PYTEST_ARGS replaces the default '-n auto --dist loadgroup')
 	HF_HUB_OFFLINE=1 $(BIN)/pytest $(PYTEST_ARGS)

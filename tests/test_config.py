@@ -17,6 +17,7 @@ from experiment_text import VALID, changed, findings, read, write
 from hypothesis import example, given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from dspylab.config.document import parse
 from dspylab.config.load import MAX_BYTES, load
@@ -485,6 +486,16 @@ def test_names_and_settings_agree_with_what_uses_them() -> None:
         parameters = inspect.signature(getattr(judge, kind)).parameters
         assert sorted(NEEDS[kind].settings or ()) == sorted(parameters), kind
     assert set(MEASURES) == set(RUN_MEASURES)
+
+
+@pytest.mark.parametrize("text", ["{a: http://x/v1}", "[program.py:load]", "{a: {b: 10:30}}"])
+def test_what_the_parser_of_dvc_refuses_is_named(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(f"x: {text}\n")
+    with pytest.raises(YAMLError):
+        YAML(typ="safe").load(path)  # as DVC does
+    (defect,) = parse(f"x: {text}\n").defects
+    assert "DVC can not read an unquoted value with a colon" in defect.problem
 
 
 @pytest.mark.parametrize("text", [VALID.replace("temperature: 0.0, max", "temprature: 0.0, max"), "a: [", ""])

@@ -418,7 +418,6 @@ def test_a_fresh_compile_that_was_stopped_goes_on(make: Make, cli_inside: Cli) -
 def test_the_metric_of_a_nested_optimizer_decides_the_program(make: Make, cli_inside: Cli) -> None:
     with FakeServer(answer=answer_key(ROWS)) as server:
         config = {
-            "models": {"judge": {"model": "openai/judge", "api_base": server.url, "api_key_env": "FAKE_API_KEY"}},
             "metrics": {"own": {"type": "contains", "field": "label"}},
             "optimizers": {
                 "few": {**BOOT, "metric": "own"},

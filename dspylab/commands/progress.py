@@ -61,8 +61,9 @@ class RunTally:
 
     @property
     def mean(self) -> float | None:
-        """Running mean of the primary metric over what this session scored."""
-        return self.score / self.scored if self.scored else None
+        """Running mean of the primary metric; None when a part was scored in an earlier session."""
+        # What earlier sessions scored is not known here: a mean over the rest would mislead.
+        return self.score / self.scored if self.scored and self.here == self.done else None
 
     @property
     def left_s(self) -> float | None:

@@ -124,6 +124,7 @@ class _Reader:
         self._events: Iterator[Any] = iter(yaml.parse(text, Loader=_LOADER))
         self._anchors: dict[str, Node | None] = {}
         self._count = 0
+        self._flow_depth = 0
 
     def read(self) -> Node:
         """Reads the only document of the stream.
@@ -156,14 +157,25 @@ class _Reader:
         if event.anchor is not None:
             self._anchors[event.anchor] = None
         if isinstance(event, yaml.ScalarEvent):
+            self._check_flow(event, address)
             node = Node(self._scalar(event, address), _line(event))
         else:
             self._check_collection_tag(event, address)
             is_mapping = isinstance(event, yaml.MappingStartEvent)
+            self._flow_depth += bool(event.flow_style)
             node = (self._mapping if is_mapping else self._sequence)(event, address, depth)
+            self._flow_depth -= bool(event.flow_style)
         if event.anchor is not None:
             self._anchors[event.anchor] = node
         return node
+
+    def _check_flow(self, event: Any, address: Address) -> None:
+        """DVC reads this file, too, and its parser refuses what newer ones take."""
+        if self._flow_depth and _is_plain(event) and ":" in event.value:
+            remedy = "put the value into quotes, or write one key a line"
+            self._defect(
+                address, event, "DVC can not read an unquoted value with a colon inside {} or []", remedy
+            )
 
     def _alias(self, event: Any, depth: int) -> Node:
         node = self._anchors.get(event.anchor)

@@ -335,12 +335,27 @@ def run_notes(rows: Sequence[Mapping[str, Any]], primary: str) -> list[str]:
     if any(not run["complete"] for run in rows):
         notes.append("* not complete: run it again to go on. Its figures are over what is done.")
     notes += _failures([run for run in rows if run["examples"]["failed"]])
+    notes += _metric_errors(rows)
     if any(run["cost_usd"]["total"] is None for run in rows):
         notes.append("A cost is missing where a model has no known price: give it pricing: in the file.")
     several = sorted({name for run in rows for name in run["metrics"] if name.startswith(f"{primary}.")})
     if several and all(metric_of(run, primary).get("mean") is None for run in rows):
         notes.append(f"{primary} gives several numbers; rank by one of them: {', '.join(several)}.")
     return notes
+
+
+def _metric_errors(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Metrics that raised, each with the run where it did so most often."""
+    worst: dict[str, tuple[int, Mapping[str, Any]]] = {}
+    for run in rows:
+        for name, often in run.get("metric_errors", {}).items():
+            if often > worst.get(name, (0, run))[0]:
+                worst[name] = often, run
+    return [
+        f"{run['key']}: {name} has no value for {count(often)} of "
+        f"{count(run['examples']['attempted'])} examples; metric_errors in its rows says why."
+        for name, (often, run) in worst.items()
+    ]
 
 
 def _failures(failed: Sequence[Mapping[str, Any]]) -> list[str]:
