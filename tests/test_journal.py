@@ -347,10 +347,10 @@ def test_a_process_that_was_forked_does_not_keep_it(path: Path) -> None:
             journal.append({"index": 0, "error": None})
             forked = os.fork()
             if forked == 0:
+                print(os.getpid(), flush=True)  # it runs, so it has let go of the journal
                 os.close(1)
                 time.sleep(60)
                 os._exit(0)
-            print(forked, flush=True)
             time.sleep(60)
     """
     with python(code, path) as process:
