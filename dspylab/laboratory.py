@@ -15,9 +15,8 @@ from dspylab.config.models import Experiment
 from dspylab.config.optimizers import WITH_FRAME
 from dspylab.errors import EnvironmentProblem, UsageError
 from dspylab.lm.keys import ambient_base, read_environment, without_login
-from dspylab.plan.answers import answers_hash
 from dspylab.plan.compiles import compiles, distinct_compiles
-from dspylab.plan.identity import compile_hash, config_hash, digest
+from dspylab.plan.identity import answers_hash, compile_hash, config_hash, digest
 from dspylab.plan.runs import plan_runs
 from dspylab.program.dataset import Splits, file_digest, load_splits
 from dspylab.program.footprint import (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -22,6 +21,7 @@ from dspylab.aggregate.gate import (
 )
 from dspylab.aggregate.sides import run_numbers, side_values
 from dspylab.config.models import Check, Experiment
+from dspylab.record.publish import file_md5
 from dspylab.record.results import Results
 from dspylab.records import Summary
 
@@ -161,7 +161,4 @@ def _same_rows(side: Side, now: State, other: Side, then: State) -> bool:
 def _digest(results: Results, run: str) -> str | None:
     """MD5 of the rows of a run: of the file that is here, else what `dvc.lock` says."""
     path = results.files.get(run)
-    if path is None:
-        return results.digests.get(run)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    return results.digests.get(run) if path is None else file_md5(path)

@@ -16,8 +16,9 @@ from dspylab.laboratory import Laboratory, open_laboratory
 from dspylab.pipeline.dvcfile import upsert
 from dspylab.pipeline.git import SavedExperiment
 from dspylab.pipeline.stages import PipelineEntry
-from dspylab.record.answers import KeptAnswers, file_md5, recorded_in
+from dspylab.record.answers import KeptAnswers, recorded_in
 from dspylab.record.journal import begins_anew, drop_journal, is_published
+from dspylab.record.publish import file_md5
 from dspylab.report.tables import results_table
 from dspylab.scaffold.editors import refresh_schema
 
@@ -131,15 +132,14 @@ class _Todo:
             return keys
         done = [key for key in keys if states[key].state == "done"]
         # What an interrupted `--fresh` began goes on, whatever DVC thinks of the results before it.
-        anew = {key for key in done if _is_begun(laboratory, key, anew=True)}
-        _drop_recorded(laboratory, [key for key in done if key not in anew])
+        anew = _settle_journals(laboratory, done)
         stale = [key for key in keys if states[key].state != "done" or key in anew]
         is_recorded = recorded_in(repository.root / "dvc.lock")
         adopted = {key for key in stale if key not in anew and _is_up_to_date(laboratory, key, is_recorded)}
         self.adopted |= adopted
         stale = [key for key in stale if key not in adopted]
         # What an interrupted session began goes on as well.
-        begun = {key for key in stale if _is_begun(laboratory, key)}
+        begun = {key for key in stale if _journal(laboratory, key).is_file()}
         unknown = [key for key in stale if key not in begun]
         restored = repository.restore(self._entry, unknown) if unknown else set()
         self.restored |= restored
@@ -165,11 +165,8 @@ def compiles_to_do(
     return [spec.key for spec in stale if spec.key not in standing_keys]
 
 
-def _is_begun(laboratory: Laboratory, key: str, *, anew: bool = False) -> bool:
-    journal = laboratory.layout.journal(laboratory.config_hash(laboratory.run(key)))
-    if not anew:
-        return journal.is_file()
-    return begins_anew(journal) and not is_published(journal)
+def _journal(laboratory: Laboratory, key: str) -> Path:
+    return laboratory.layout.journal(laboratory.config_hash(laboratory.run(key)))
 
 
 def _is_up_to_date(laboratory: Laboratory, key: str, is_recorded: Callable[[str], bool]) -> bool:
@@ -182,14 +179,23 @@ def _is_up_to_date(laboratory: Laboratory, key: str, is_recorded: Callable[[str]
     return kept.are_up_to_date(is_recorded)
 
 
-def _drop_recorded(laboratory: Laboratory, keys: Sequence[str]) -> None:
-    """Drops what `dvc repro`, or a `run` that was killed once DVC had recorded it, left of recorded runs."""
+def _settle_journals(laboratory: Laboratory, keys: Sequence[str]) -> set[str]:
+    """Drops what `dvc repro`, or a `run` that was killed once DVC had recorded it, left of recorded runs.
+
+    Returns:
+        Keys of the runs whose journal is not dropped, since an interrupted `--fresh` began it.
+    """
+    # Most often there is none, and then the digests of all runs need not be made.
     if not any((laboratory.layout.private / "journal").glob("*.jsonl")):
-        return
+        return set()
+    anew = set()
     for key in keys:
-        journal = laboratory.layout.journal(laboratory.config_hash(laboratory.run(key)))
+        journal = _journal(laboratory, key)
         if is_published(journal):
             drop_journal(journal)
+        elif begins_anew(journal):
+            anew.add(key)
+    return anew
 
 
 def _execute(
@@ -229,7 +235,7 @@ def _record(
     )
     recorded = repository.commit(entry, complete, compiles=compiled, summary=has_inputs)
     for key in recorded:
-        drop_journal(laboratory.layout.journal(laboratory.config_hash(laboratory.run(key))))
+        drop_journal(_journal(laboratory, key))
     return summary
 
 

@@ -93,8 +93,6 @@ def execute_example(job: Job, row: DataRow) -> ExampleOutcome | AbandonedExample
         remains of it are the calls that it made, or None.
     """
     stored = job.earlier.row(row.index)
-    if stored is not None and stored.get("example_id") != row.example_id:
-        stored = None
     failure = None if stored is None else failed_before(row, stored, job.spec.key)
     if failure is not None:
         return failure

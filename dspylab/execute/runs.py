@@ -15,7 +15,7 @@ from dspylab.compiled import standing, want_anew
 from dspylab.config.models import Experiment
 from dspylab.errors import EnvironmentProblem, UsageError
 from dspylab.execute.active import NOT_BEGUN, ActiveRun, Observer, RunReport
-from dspylab.execute.compile import CompileReport, compile_program
+from dspylab.execute.compile import CompileJob, CompileReport, compile_program
 from dspylab.execute.compiles import compile_job, compiled_program, has_frame
 from dspylab.execute.example import Job
 from dspylab.execute.pool import Opening, Stop, work_off
@@ -27,7 +27,7 @@ from dspylab.lm.build import Models
 from dspylab.lm.recorder import predictor_names
 from dspylab.metrics.adapt import build_scorers
 from dspylab.plan.identity import compile_models, resolved_model
-from dspylab.record.answers import inherit, recorded_in
+from dspylab.record.answers import inherit, recorded_in, retired
 from dspylab.record.journal import begin_anew, peek
 from dspylab.records import CompileSpec, RunInfo, RunSpec
 
@@ -108,9 +108,7 @@ def execute_runs(
     # Before metrics are imported: whatever is imported then counts as the program's.
     _ = laboratory.code_files
     experiment = laboratory.experiment
-    for name, value in laboratory.environment.items():
-        # LiteLLM reads the variables of providers that need several, such as Azure and Bedrock, by itself.
-        os.environ.setdefault(name, value)
+    _export(laboratory.environment)
     needed = _models_needed(laboratory, specs, compiles)
     refuse_unpriced(experiment, needed)
     spent = spent_before(laboratory, {*keys, *plan.keys} if fresh else ())
@@ -124,33 +122,43 @@ def execute_runs(
             if spec.key not in begin.waiting:
                 begin.run(spec.key)
         jobs = [compile_job(laboratory, spec, models) for spec in compiles]
-        width = min(experiment.execution.max_concurrency, len(laboratory.splits.test) * len(specs))
-        widths = {spec.model: models.width(spec.model) for spec in specs}
-        side_by_side = min(experiment.execution.max_concurrency, len(jobs))
-        with (
-            _threads(width, stop) as executor,
-            _threads(side_by_side, stop, "dspylab-compile") as compilers,
-            _ending(begin.runs, models),
-        ):
-            stop.on_request(models.stop)
-            observer.limited_by(models.limits)
-            openings = [
-                Opening(
-                    compilers.submit(compile_program, job),
-                    begin.after(job.spec.key, plan.ready),
-                    _embedded(experiment, job.spec),
-                )
-                for job in jobs
-            ]
-            work_off(list(begin.runs), widths, executor, width, stop, openings=openings)
+        stop.on_request(models.stop)
+        observer.limited_by(models.limits)
+        _work(begin, specs, jobs, plan, stop)
         compiled = [begin.compile_report(job.spec.key) for job in jobs]
         return Execution(begin.reports(keys), models.ledger.spent, models.ledger.exhausted, compiled)
+
+
+def _work(
+    begin: _Begin, specs: Sequence[RunSpec], jobs: Sequence[CompileJob], plan: Compiling, stop: Stop
+) -> None:
+    """Works off the compiles, and the runs as their programs stand."""
+    experiment, models = begin.laboratory.experiment, begin.models
+    most = experiment.execution.max_concurrency
+    width = min(most, len(begin.laboratory.splits.test) * len(specs))
+    widths = {spec.model: models.width(spec.model) for spec in specs}
+    with (
+        _threads(width, stop) as executor,
+        _threads(min(most, len(jobs)), stop, "dspylab-compile") as compilers,
+        _ending(begin.runs, models),
+    ):
+        openings = [
+            Opening(
+                compilers.submit(compile_program, job),
+                begin.after(job.spec.key, plan.ready),
+                _embedded(experiment, job.spec),
+            )
+            for job in jobs
+        ]
+        work_off(list(begin.runs), widths, executor, width, stop, openings=openings)
 
 
 class _Begin:
     """Begins runs: some at once, others when their program stands.
 
     Attributes:
+        laboratory: The experiment.
+        models: Its models.
         runs: Those that have begun.
         waiting: Key of each of the others to the key of the compile that it waits for.
     """
@@ -165,27 +173,27 @@ class _Begin:
         pilot: int | None,
         takes_recorded: bool,
     ) -> None:
+        self.laboratory = laboratory
+        self.models = models
         self.runs: list[ActiveRun] = []
         self.waiting: Mapping[str, str] = {}
         self._compiled: dict[str, CompileReport] = {}
-        self._laboratory = laboratory
-        self._models = models
         self._observer = observer
         self._fresh = fresh
         self._takes_recorded = takes_recorded
-        self._keys = {run.key for run in laboratory.runs}
+        self._retired = retired(laboratory.layout, {run.key for run in laboratory.runs})
         self._chosen = None if pilot is None else _pilot_indexes(len(laboratory.splits.test), pilot)
         self._recorded = recorded_in(laboratory.layout.root / "dvc.lock")
 
     def run(self, key: str) -> ActiveRun:
         """Makes a run whose program stands ready."""
-        spec = self._laboratory.run(key)
+        spec = self.laboratory.run(key)
         if not self._fresh:
-            inherit(self._laboratory.layout, key, self._laboratory.answers_hash(spec), self._keys)
+            inherit(self.laboratory.layout, key, self.laboratory.answers_hash(spec), self._retired)
         run = ActiveRun(
-            _job(self._laboratory, spec, self._models),
-            _info(self._laboratory, spec, self._models),
-            self._laboratory.layout,
+            _job(self.laboratory, spec, self.models),
+            _info(self.laboratory, spec, self.models),
+            self.laboratory.layout,
             self._observer,
             is_recorded=self._recorded,
             chosen=self._chosen,
@@ -221,7 +229,7 @@ class _Begin:
         found = {run.job.spec.key: run.report or _untouched(run) for run in self.runs}
         for key, needs in self.waiting.items():
             if self.compile_report(needs).record is None:
-                found[key] = _without_program(self._laboratory, key, self.compile_report(needs))
+                found[key] = _without_program(self.laboratory, key, self.compile_report(needs))
         return [found[key] for key in keys if key in found]
 
 
@@ -307,6 +315,12 @@ def _ending(runs: Sequence[ActiveRun], models: Models) -> Iterator[None]:
 def _pilot_indexes(total: int, count: int) -> frozenset[int]:
     """Indexes of the examples of a pilot. The first ones would mislead where a file is sorted."""
     return frozenset(random.Random(0).sample(range(total), min(count, total)))
+
+
+def _export(environment: Mapping[str, str]) -> None:
+    """LiteLLM reads the variables of providers that need several, such as Azure and Bedrock, by itself."""
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)
 
 
 def _log_as_we_do() -> None:

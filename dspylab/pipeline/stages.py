@@ -97,40 +97,87 @@ def build(
     specs = distinct_compiles(needed)
     compile_params = {spec.key: compile_addresses(experiment, spec, document) for spec in specs}
     settings = _settings([*addresses.values(), *compile_params.values()], endpoints)
-    tracked = _Tracked.split(addresses)
-    tracked_settings = _Tracked.split(
-        {key: _models_of(found, experiment.name) for key, found in addresses.items()}
-    )
-    folder = config.parent
+    programs = literal(str(config.parent / "programs"))
+    sections = [section for section in SUMMARY_SECTIONS if section in document]
+    stages: dict[str, Any] = {}
+    params: dict[str, Any] = {"config": str(config), "sections": sections, "settings": settings}
+    if specs:
+        stages[compile_stage_name(experiment.name)] = _compile_stage(
+            experiment.name, config, specs, compile_params, [*code, *training]
+        )
+        params["training"] = [key for key in Dataset.TRAINING if key in document["dataset"]]
     files = [literal(path) for path in dict.fromkeys([*code, *data])]
-    programs = literal(str(folder / "programs"))
-    run_stage = {
+    needs = {run.key: _program_of(run, needed, programs, files) for run in runs} if needed else {}
+    stages[experiment.name] = _run_stage(
+        experiment.name, runs, config, addresses, files=files, programs=needs
+    )
+    stages[summary_stage_name(experiment.name)] = _summary_stage(
+        experiment, config, sections, [programs] if needed else []
+    )
+    return PipelineEntry(
+        name=experiment.name,
+        config=config,
+        stages=stages,
+        params=params,
+        ignored=tuple(f"/results/**/{name}" for name in RUN_OUTPUTS),
+    )
+
+
+def _run_stage(
+    name: str,
+    runs: Sequence[RunSpec],
+    config: PurePosixPath,
+    addresses: Mapping[str, Sequence[str]],
+    *,
+    files: Sequence[str],
+    programs: Mapping[str, str],
+) -> dict[str, Any]:
+    """The stage of all runs.
+
+    Args:
+        name: Name of the experiment.
+        runs: The runs.
+        config: The experiment file.
+        addresses: Run key to what it reads of the file.
+        files: What every run depends on, as `dvc.yaml` spells it.
+        programs: Run key to the program that it depends on; empty when nothing is compiled.
+    """
+    tracked = _Tracked.split(addresses)
+    settings = _Tracked.split({key: _models_of(found, name) for key, found in addresses.items()})
+    deps = [*files, *(["${item.program}"] if programs else [])]
+    return {
         "foreach": {
             run.key: {
                 "args": arguments(run),
                 **({"params": tracked.own[run.key]} if tracked.width else {}),
-                **({"settings": tracked_settings.own[run.key]} if tracked_settings.width else {}),
-                **({"program": _program_of(run, needed, programs, files)} if needed else {}),
+                **({"settings": settings.own[run.key]} if settings.width else {}),
+                **({"program": programs[run.key]} if programs else {}),
             }
             for run in runs
         },
         "do": {
             "cmd": f"{RUN_COMMAND} {quote(str(config))} ${{item.args}}",
-            **({"deps": [*files, *(["${item.program}"] if needed else [])]} if files or needed else {}),
+            **({"deps": deps} if deps else {}),
             "params": [
                 {literal(str(config)): [*tracked.common, *tracked.places("params")]},
-                *tracked_settings.common,
-                *tracked_settings.places("settings"),
+                *settings.common,
+                *settings.places("settings"),
             ],
-            "outs": [f"{literal(str(folder / 'results'))}/${{key}}/{name}" for name in RUN_OUTPUTS],
+            "outs": [f"{literal(str(config.parent / 'results'))}/${{key}}/{out}" for out in RUN_OUTPUTS],
         },
     }
-    sections = [section for section in SUMMARY_SECTIONS if section in document]
-    summary_stage = {
+
+
+def _summary_stage(
+    experiment: Experiment, config: PurePosixPath, sections: Sequence[str], programs: Sequence[str]
+) -> dict[str, Any]:
+    """The stage that makes the summary, and what DVC shows of it, from the results of all runs."""
+    folder = config.parent
+    return {
         "cmd": f"{SUMMARY_COMMAND} {quote(str(config))}",
         # The folder stands for every run's files: one entry in dvc.lock instead of two a run.
-        "deps": [literal(str(folder / "results")), *([programs] if needed else [])],
-        "params": [{literal(str(config)): sections}, f"{experiment.name}.sections"],
+        "deps": [literal(str(folder / "results")), *programs],
+        "params": [{literal(str(config)): list(sections)}, f"{experiment.name}.sections"],
         "outs": [{literal(str(folder / "summary.json")): {"cache": False}}],
         "metrics": [{literal(str(folder / "metrics.json")): {"cache": False}}],
         "plots": [
@@ -138,32 +185,6 @@ def build(
             for name, plot in plots(experiment.name, literal(experiment.ranked_by)).items()
         ],
     }
-    return PipelineEntry(
-        name=experiment.name,
-        config=config,
-        stages={
-            **(
-                {
-                    compile_stage_name(experiment.name): _compile_stage(
-                        experiment.name, config, specs, compile_params, [*code, *training]
-                    )
-                }
-                if specs
-                else {}
-            ),
-            experiment.name: run_stage,
-            summary_stage_name(experiment.name): summary_stage,
-        },
-        params={
-            "config": str(config),
-            "sections": sections,
-            "settings": settings,
-            **(
-                {"training": [key for key in Dataset.TRAINING if key in document["dataset"]]} if specs else {}
-            ),
-        },
-        ignored=tuple(f"/results/**/{name}" for name in RUN_OUTPUTS),
-    )
 
 
 def _compile_stage(

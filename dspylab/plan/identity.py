@@ -58,20 +58,65 @@ def config_hash(
     """
     judges = {metric.model for metric in experiment.metrics.values() if metric.model}
     decisive = {
+        **_answering(experiment, run, files, versions, program),
         "coordinates": dict(run.coordinates),
+        "judges": {judge: resolved_model(experiment, judge, {}) for judge in sorted(judges)},
+        "metrics": {name: metric.model_dump(mode="json") for name, metric in experiment.metrics.items()},
+    }
+    return digest(decisive)
+
+
+def answers_hash(
+    experiment: Experiment,
+    run: RunSpec,
+    files: Mapping[str, str],
+    versions: Mapping[str, str],
+    program: str | None = None,
+) -> str:
+    """Digest of everything that decides what the program of a run answers.
+
+    It is `config_hash` without the metrics, their code and their judges, and without the names of the axes:
+    two runs of one matrix may have it in common only if they would ask the same.
+
+    Args:
+        experiment: The experiment.
+        run: The run.
+        files: Path, relative to the root, of every data file, and every code file but those that only
+            metrics need, to the digest of its content.
+        versions: Package name to version, for the packages that shape prompts and replies.
+        program: As for `config_hash`.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    decisive = {
+        **_answering(experiment, run, files, versions, program),
+        # Not the coordinates: an axis that is added later renames a run, and changes no answer.
+        "model_id": run.model,
+        "is_seeded": "seed" in run.coordinates,
+    }
+    return digest(decisive)
+
+
+def _answering(
+    experiment: Experiment,
+    run: RunSpec,
+    files: Mapping[str, str],
+    versions: Mapping[str, str],
+    program: str | None,
+) -> dict[str, Any]:
+    """What decides the answers of a run's program, by whatever name the run goes."""
+    return {
         "program": experiment.program.model_dump(mode="json"),
         "program_args": dict(run.program_args),
         "adapter": run.adapter,
         "seed": run.seed,
         "model": resolved_model(experiment, run.model, run.lm_settings),
-        "judges": {judge: resolved_model(experiment, judge, {}) for judge in sorted(judges)},
         "optimizer": program,
         "dataset": experiment.dataset.model_dump(mode="json"),
-        "metrics": {name: metric.model_dump(mode="json") for name, metric in experiment.metrics.items()},
         "files": dict(files),
         "versions": dict(versions),
     }
-    return digest(decisive)
 
 
 def compile_hash(

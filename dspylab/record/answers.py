@@ -9,7 +9,6 @@ there when DVC has removed them, which it does before it executes a stage.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import weakref
@@ -19,7 +18,7 @@ from typing import Any
 
 from dspylab.errors import DataError
 from dspylab.record.layout import Layout
-from dspylab.record.publish import read_json
+from dspylab.record.publish import file_md5, read_json
 
 
 class KeptAnswers:
@@ -91,7 +90,18 @@ class KeptAnswers:
             return {}
 
 
-def inherit(layout: Layout, run: str, answers_hash: str, runs: Collection[str]) -> None:
+def retired(layout: Layout, runs: Collection[str]) -> list[Path]:
+    """Folders of kept answers of runs that are no longer in the matrix.
+
+    Args:
+        layout: Where files lie.
+        runs: Keys of all runs of the matrix.
+    """
+    kept = layout.all_answers
+    return [folder for folder in kept.iterdir() if folder.name not in runs] if kept.is_dir() else []
+
+
+def inherit(layout: Layout, run: str, answers_hash: str, folders: Iterable[Path]) -> None:
     """Gives a run the answers of runs that are no longer in the matrix, as when an axis was added to it.
 
     Runs that are in the matrix keep theirs to themselves: two runs that ask the same are meant to ask twice.
@@ -100,15 +110,14 @@ def inherit(layout: Layout, run: str, answers_hash: str, runs: Collection[str]) 
         layout: Where files lie.
         run: Key of the run.
         answers_hash: Digest of what decides its answers.
-        runs: Keys of all runs of the matrix.
+        folders: From `retired`.
     """
     own = layout.answers(run)
-    for kept in own.parent.glob(f"*/{answers_hash}-*.jsonl"):
-        if kept.parent.name not in runs and not (own / kept.name).exists():
-            # Where there are no hard links, they are asked for again.
-            with contextlib.suppress(OSError):
-                own.mkdir(parents=True, exist_ok=True)
-                os.link(kept, own / kept.name)
+    for kept in (path for folder in folders for path in folder.glob(f"{answers_hash}-*.jsonl")):
+        # Where there are no hard links, or it has them already, there is nothing to do.
+        with contextlib.suppress(OSError):
+            own.mkdir(parents=True, exist_ok=True)
+            os.link(kept, own / kept.name)
 
 
 def recorded_in(lock: Path) -> Callable[[str], bool]:
@@ -203,12 +212,3 @@ def _changed_at(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:
         return 0.0
-
-
-def file_md5(path: Path) -> str | None:
-    """MD5 of a file as DVC names it; None if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    except OSError:
-        return None

@@ -88,9 +88,14 @@ class Layout:
         """Finished examples of a run that is not recorded yet."""
         return self.private / "journal" / f"{config_hash}.jsonl"
 
+    @property
+    def all_answers(self) -> Path:
+        """Folder with a folder of kept answers for each run."""
+        return self.private / "answers" / self.folder.relative_to(self.root)
+
     def answers(self, run: str) -> Path:
         """Folder of the answers that a run may score again, one file for each configuration."""
-        return self.private / "answers" / self.folder.relative_to(self.root) / run
+        return self.all_answers / run
 
     def compiling(self, compile_hash: str) -> Path:
         """Folder of a compile that is not done: the replies that it got, and what its optimizer keeps."""

@@ -110,6 +110,15 @@ def write_lines(path: Path, values: Sequence[Mapping[str, Any]]) -> None:
     write_atomically(path, [f"[\n{lines}\n]\n".encode("utf-8", "backslashreplace")])
 
 
+def file_md5(path: Path) -> str | None:
+    """MD5 of a file as DVC names it; None if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    except OSError:
+        return None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON document that dspylab wrote.
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from dspylab.aggregate.pareto import Figure, Point, pareto
 from dspylab.aggregate.stats import percentile
 from dspylab.errors import EnvironmentProblem
 from dspylab.redact import redact
@@ -141,8 +142,16 @@ def _tradeoff(material: Material, objective: Objective) -> Plot | None:
         })  # fmt: skip
     if len(values) < 2 or not any(value["paid"] for value in values):
         return None
-    for value in values:
-        value["front"] = not any(_beats(other, value) for other in values)
+    points = [
+        Point(
+            name=value["run"],
+            quality=Figure(value=value["quality"]),
+            costs={"paid": Figure(value=value["paid"])},
+        )
+        for value in values
+    ]
+    for value, place in zip(values, pareto(points), strict=True):
+        value["front"] = place.on_front
     front = sorted((value for value in values if value["front"]), key=lambda value: float(value["paid"]))
     title = "cost of 1,000 examples (USD)" if per_example else "median time of an example (s)"
     # Room on the right for names.
@@ -196,11 +205,6 @@ def _stretched(figures: Sequence[float]) -> list[float]:
     """Figures moved and scaled to lie between 0 and 1."""
     least, most = min(figures), max(figures)
     return [(figure - least) / (most - least) if most > least else 0.0 for figure in figures]
-
-
-def _beats(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    ahead, behind = (-one["quality"], one["paid"]), (-other["quality"], other["paid"])
-    return ahead != behind and all(left <= right for left, right in zip(ahead, behind, strict=True))
 
 
 def _spread(runs: Sequence[RunMaterial], figure: str, title: str) -> Plot | None:
