@@ -15,8 +15,8 @@ import typer
 
 import dspylab
 from dspylab.errors import DspylabError, EnvironmentProblem, Interrupted, UsageError
+from dspylab.printable import printable
 from dspylab.redact import RedactingFormatter, redact
-from dspylab.report.numbers import printable
 from dspylab.streams import make_streams_safe
 
 app = typer.Typer(

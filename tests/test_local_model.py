@@ -27,6 +27,7 @@ from dspylab.errors import EnvironmentProblem
 from dspylab.lm import gguf, local
 from dspylab.lm.build import MeteredLM, Models
 from dspylab.lm.gguf import BundledModel, locate
+from dspylab.program.adapters import adapter_of
 from dspylab.program.load import Code
 
 TRIAGE = Path(__file__).parents[1] / "experiments" / "triage"
@@ -264,7 +265,7 @@ def test_calls_in_a_row_are_streamed_counted_and_never_repeated(lm: MeteredLM) -
 
 @pytest.mark.parametrize("style", ["zero_shot", "labels", "balanced_demos", "cot"])
 def test_the_demo_gets_a_label_for_a_ticket(style: str, code: Code, lm: MeteredLM) -> None:
-    adapter = code.adapter(code.program.adapter)
+    adapter = adapter_of(code, code.program.adapter)
 
     prediction, record = recorded(
         code.build({"style": style}), lm, adapter, text="My parcel has not arrived."

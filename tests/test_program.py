@@ -14,9 +14,11 @@ from typing import Any
 import dspy
 import pytest
 
+from dspylab.config.axes import ADAPTERS
 from dspylab.config.models import Experiment, Program
 from dspylab.errors import ProgramError
 from dspylab.plan.matrix import expand
+from dspylab.program.adapters import CompactAdapter, adapter_of
 from dspylab.program.footprint import code_files, code_references, data_files
 from dspylab.program.load import Code
 from dspylab.program.modules import ModuleSpace, own_path
@@ -324,6 +326,18 @@ def test_paths_in_messages_are_absolute_from_elsewhere(
 # Adapters.
 
 
+def test_the_compact_adapter_sends_the_task_and_no_more() -> None:
+    signature = dspy.Signature("context, question -> answer", "Answer it.")
+    demos = [dspy.Example(context="It rains.", question="Is it dry?", answer="no \u2614")]
+    messages = CompactAdapter().format(signature, demos, {"context": "", "question": "Is it wet?"})
+    assert [(message["role"], message["content"]) for message in messages] == [
+        ("system", "Answer it."),
+        ("user", "Context: It rains.\nQuestion: Is it dry?"),
+        ("assistant", '{"answer": "no \u2614"}'),
+        ("user", "Question: Is it wet?"),
+    ]
+
+
 def test_adapters(root: Path) -> None:
     text = """
         import dspy
@@ -334,10 +348,10 @@ def test_adapters(root: Path) -> None:
         nothing = 3
     """
     loaded = code(root, {"x/program.py": text})
-    assert loaded.adapter(None) is None
-    kinds = [type(loaded.adapter(name)) for name in ("chat", "json", "xml")]
-    assert kinds == [dspy.ChatAdapter, dspy.JSONAdapter, dspy.XMLAdapter]
-    assert type(loaded.adapter("program.py:Mine")).__name__ == "Mine"
+    assert adapter_of(loaded, None) is None
+    kinds = [type(adapter_of(loaded, name)) for name in ADAPTERS]
+    assert kinds == [dspy.ChatAdapter, dspy.JSONAdapter, dspy.XMLAdapter, CompactAdapter]
+    assert type(adapter_of(loaded, "program.py:Mine")).__name__ == "Mine"
     assert loaded.adapter("program.py:ready") is loaded.attribute("program.py:ready")
     with pytest.raises(ProgramError, match=r"^x/program.py:4: Needy: Needy\(\) raised TypeError.*needs? no"):
         loaded.adapter("program.py:Needy")

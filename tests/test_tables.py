@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from dspylab.jsonable import to_json
+from dspylab.printable import printable
 from dspylab.records import (
     CallCounts,
     Concurrency,
@@ -96,8 +97,8 @@ def test_three_digits_are_three_digits(value: float) -> None:
 
 
 def test_what_could_act_is_spelled_out() -> None:
-    assert numbers.printable("a\x1b[2Jb\nc\u202ed\x9be\u200b") == r"a\x1b[2Jb\nc\u202ed\x9be\u200b"
-    assert numbers.printable("naïve 日本 🙂 'x'") == "naïve 日本 🙂 'x'"
+    assert printable("a\x1b[2Jb\nc\u202ed\x9be\u200b") == r"a\x1b[2Jb\nc\u202ed\x9be\u200b"
+    assert printable("naïve 日本 🙂 'x'") == "naïve 日本 🙂 'x'"
 
 
 EMPTY = Distribution(mean=None, p50=None, p90=None, p95=None, n=0)

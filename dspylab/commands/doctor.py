@@ -24,9 +24,9 @@ from dspylab.lm.gguf import is_present
 from dspylab.lm.keys import find_keys
 from dspylab.pipeline import git
 from dspylab.pipeline.dvcfile import is_synced
+from dspylab.printable import printable
 from dspylab.record.layout import find_root
 from dspylab.redact import redact
-from dspylab.report.numbers import printable
 
 #: Silence of an endpoint after which it counts as out of reach, in seconds.
 _TIMEOUT_S = 10.0
@@ -211,13 +211,16 @@ def _experiment(path: Path, *, call: bool) -> Iterator[Check]:
 
 def _code(name: str, laboratory: Laboratory) -> Iterator[Check]:
     """Imports the code and builds the program with the arguments of every run, as the runs will."""
+    # Heavy: it imports dspy.
+    from dspylab.program.adapters import adapter_of
+
     files = laboratory.code_files
     seen = []
     for run in laboratory.runs:
         if run.program_args not in seen:
             seen.append(run.program_args)
             laboratory.code.build(run.program_args)
-        laboratory.code.adapter(run.adapter)
+        adapter_of(laboratory.code, run.adapter)
     yield Check("ok", name, f"the program is built, from {len(files)} file{'s' * (len(files) != 1)}")
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from dspylab.execute.active import Observer, RunReport
 from dspylab.execute.compile import CompileReport
 from dspylab.execute.rescore import new_calls
+from dspylab.printable import printable
 from dspylab.records import ExampleFailure, ExampleOutcome
-from dspylab.report.numbers import cost, duration, number, printable
+from dspylab.report.numbers import cost, duration, number
 
 if TYPE_CHECKING:
     from rich.live import Live

@@ -13,7 +13,7 @@ from dspylab.config.syntax import Defect
 from dspylab.config.values import canonical
 from dspylab.config.wording import Address, choose, listed, near_miss, plain, shown
 
-ADAPTERS: Final = ("chat", "json", "xml")
+ADAPTERS: Final = ("chat", "json", "xml", "compact")
 NO_OPTIMIZER: Final = "none"
 #: Most runs of a matrix, before exclude. DVC needs minutes for a few hundred stages.
 MAX_RUNS: Final = 100_000

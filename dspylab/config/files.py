@@ -12,7 +12,8 @@ from dspylab.config.optimizers import references_in
 from dspylab.config.references import is_loader
 from dspylab.config.sections import Sections
 from dspylab.config.syntax import Defect
-from dspylab.config.wording import Address, listed, near_miss, plain, printable
+from dspylab.config.wording import Address, listed, near_miss, plain
+from dspylab.printable import printable
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,9 @@ from dspylab.config.references import check_references
 from dspylab.config.secrets import find_secrets
 from dspylab.config.sections import sound_sections
 from dspylab.config.syntax import Defect
-from dspylab.config.wording import Address, dotted, near_miss, plain, printable
+from dspylab.config.wording import Address, dotted, near_miss, plain
 from dspylab.errors import Finding, InvalidExperiment
+from dspylab.printable import printable
 
 MAX_BYTES: Final = 1_000_000
 

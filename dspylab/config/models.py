@@ -51,7 +51,8 @@ class Program(Section):
     )
     adapter: str | None = Field(
         None,
-        description="chat, json, xml, or path:name of a dspy.Adapter. The axis `adapter` overrides it.",
+        description="chat, json, xml, compact (short prompts, for small models), or path:name of a "
+        "dspy.Adapter. The axis `adapter` overrides it.",
     )
 
 
@@ -234,7 +235,7 @@ class Matrix(Section):
         None, description="Optimizer ids or `none`. Default: [none]."
     )
     adapter: Annotated[list[str], Field(min_length=1)] | None = Field(
-        None, description="chat, json, xml or path:name. Default: [program.adapter]."
+        None, description="chat, json, xml, compact or path:name. Default: [program.adapter]."
     )
     seed: Annotated[list[int], Field(min_length=1)] | None = Field(None, description="Seeds. Default: [0].")
     exclude: list[dict[str, Any]] = Field(

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
+from dspylab.printable import printable
 from dspylab.redact import redact
 
 Address = tuple[str | int, ...]
@@ -37,11 +38,6 @@ def plain(text: str) -> str:
     # Cut before, too: what is masked in a megabyte nobody sees.
     text = redact(text[: 10 * _LONGEST])
     return printable(text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…")
-
-
-def printable(text: str) -> str:
-    """The text on one line, with what a terminal would obey written as escapes."""
-    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def shown(value: Any) -> str:

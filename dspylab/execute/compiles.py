@@ -18,6 +18,7 @@ from dspylab.optimize.build import Optimizers, Supplies, UnusableOptimizer
 from dspylab.optimize.metric import OptimizerMetric, optimizer_metric
 from dspylab.optimize.state import load_state
 from dspylab.plan.identity import compile_models, optimized_metric
+from dspylab.program.adapters import adapter_of
 from dspylab.records import CompileSpec, DataRow, RunSpec
 
 
@@ -54,7 +55,7 @@ def compile_job(laboratory: Laboratory, spec: CompileSpec, models: Models) -> Co
         metric=supplies.metric(spec.optimizer),
         lm=supplies.task_lm,
         engines=tuple(models.engines[model_id] for model_id in dict.fromkeys(roles.values())),
-        adapter=laboratory.code.adapter(spec.adapter),
+        adapter=adapter_of(laboratory.code, spec.adapter),
         train=supplies.train,
         validation=supplies.validation,
         width=models.width(spec.model),

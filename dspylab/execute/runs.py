@@ -27,6 +27,7 @@ from dspylab.lm.build import Models
 from dspylab.lm.recorder import predictor_names
 from dspylab.metrics.adapt import build_scorers
 from dspylab.plan.identity import compile_models, resolved_model
+from dspylab.program.adapters import adapter_of
 from dspylab.record.answers import inherit, recorded_in, retired
 from dspylab.record.journal import begin_anew, peek
 from dspylab.records import CompileSpec, RunInfo, RunSpec
@@ -374,7 +375,7 @@ def _job(laboratory: Laboratory, spec: RunSpec, models: Models) -> Job:
         names=predictor_names(program),
         lm=models.lm(spec.model, spec.lm_settings, spec.seed if "seed" in spec.coordinates else None),
         engines=tuple(models.engines[model_id] for model_id in (spec.model, *_judges(laboratory))),
-        adapter=laboratory.code.adapter(spec.adapter),
+        adapter=adapter_of(laboratory.code, spec.adapter),
         scorers=build_scorers(
             experiment.metrics, laboratory.code.attribute, judge, exported=laboratory.code.metric
         ),

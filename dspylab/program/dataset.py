@@ -13,10 +13,11 @@ from typing import Any
 
 from dspylab.config.models import Dataset, Split
 from dspylab.config.references import is_loader
-from dspylab.config.wording import choose, plain, printable
+from dspylab.config.wording import choose, plain
 from dspylab.errors import DataError
 from dspylab.places import shown_path
 from dspylab.plan.identity import digest
+from dspylab.printable import printable
 from dspylab.program.formats import Row, as_object, read_file
 from dspylab.program.modules import own_frame
 from dspylab.records import JSON, DataRow

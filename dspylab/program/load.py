@@ -20,11 +20,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from dspylab.config.axes import ADAPTERS
 from dspylab.config.models import Program
-from dspylab.config.wording import near_miss, plain, printable
+from dspylab.config.wording import near_miss, plain
 from dspylab.errors import ProgramError
 from dspylab.places import shown_path
+from dspylab.printable import printable
 from dspylab.program.exports import kind_of, named_metrics
 from dspylab.program.modules import ModuleSpace, modules_under, own_frame, own_path
 
@@ -184,18 +184,14 @@ class Code:
             raise self._raised(error, "metrics()", where, "correct it") from error
         return named_metrics(returned, where), where
 
-    def adapter(self, name: str | None) -> dspy.Adapter | None:
-        """The adapter of a run: `chat`, `json`, `xml`, a `path:name`, or None for DSPy's default.
+    def adapter(self, name: str) -> dspy.Adapter:
+        """The adapter that a `path:name` refers to; `adapter_of` knows those that have a name of their own.
 
         Raises:
-            ProgramError: If a `path:name` does not give a `dspy.Adapter`.
+            ProgramError: If it is no `dspy.Adapter`.
         """
         import dspy
 
-        if name is None:
-            return None
-        if name in ADAPTERS:
-            return {"chat": dspy.ChatAdapter, "json": dspy.JSONAdapter, "xml": dspy.XMLAdapter}[name]()
         value = self.attribute(name)
         source, _, attribute = name.rpartition(":")
         where = f"{self._definition(value, source)}: {attribute}"
@@ -208,7 +204,7 @@ class Code:
             raise ProgramError(
                 f"is {kind_of(adapter)}, not a dspy.Adapter",
                 where=where,
-                remedy="name a subclass or an instance of dspy.Adapter, or one of chat, json, xml",
+                remedy="name a subclass or an instance of dspy.Adapter, or one of chat, json, xml, compact",
             )
         return adapter
 

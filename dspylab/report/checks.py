@@ -7,7 +7,8 @@ from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
 from dspylab.aggregate.gate import Outcome, Quantity
-from dspylab.report.numbers import NOTHING, cost, count, duration, estimate, number, printable
+from dspylab.printable import printable
+from dspylab.report.numbers import NOTHING, cost, count, duration, estimate, number
 
 _FAILED = "FAILED"
 

@@ -15,11 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dspylab.printable import printable
 from dspylab.redact import redact
 from dspylab.report.compiled import CompiledProgram
 from dspylab.report.explorer import Explorer, explorer, packed
 from dspylab.report.material import Material
-from dspylab.report.numbers import count, printable
+from dspylab.report.numbers import count
 from dspylab.report.plots import Plot
 from dspylab.report.runs_table import runs_table
 from dspylab.report.verdict import Verdict

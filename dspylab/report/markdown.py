@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from dspylab.printable import printable
 from dspylab.redact import redact
 from dspylab.report.material import Material, RunMaterial
-from dspylab.report.numbers import cost, count, difference, duration, estimate, printable
+from dspylab.report.numbers import cost, count, difference, duration, estimate
 from dspylab.report.plain import markdown
 from dspylab.report.standing import WORDS, standing_of
 from dspylab.report.verdict import Verdict

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 
 #: What stands for a figure that does not exist.
@@ -11,7 +10,6 @@ NOTHING = "–"  # noqa: RUF001 - a dash is meant
 #: Sizes of an estimate between which it is written without an exponent, and its most decimals.
 _LEAST_FIXED, _MOST_FIXED = 1e-3, 1e9
 _MOST_DECIMALS = 6
-_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -103,14 +101,3 @@ def chance(p: float | None) -> str:
     if p is None:
         return NOTHING
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def printable(text: str) -> str:
-    r"""Text with every control, format and line-break character spelled out, so that it can not act.
-
-    Terminal escapes, bidirectional overrides and line breaks in names become ``\x1b`` and the like.
-    """
-    return "".join(
-        ascii(character)[1:-1] if unicodedata.category(character) in _INVISIBLE else character
-        for character in text
-    )

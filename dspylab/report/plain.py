@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dspylab.report.numbers import printable
+from dspylab.printable import printable
 from dspylab.report.tables import FittingTable
 
 #: What Markdown, or HTML in it, would take for more than text.

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from dspylab.aggregate.pareto import Figure, Point, pareto
 from dspylab.aggregate.stats import percentile
 from dspylab.errors import EnvironmentProblem
+from dspylab.printable import printable
 from dspylab.redact import redact
 from dspylab.report.material import Material, Objective, RunMaterial
-from dspylab.report.numbers import cost, duration, estimate, printable
+from dspylab.report.numbers import cost, duration, estimate
 from dspylab.report.standing import WORDS, standing_of
 
 if TYPE_CHECKING:

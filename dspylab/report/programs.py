@@ -11,8 +11,9 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from dspylab.printable import printable
 from dspylab.records import CompileRecord
-from dspylab.report.numbers import NOTHING, cost, count, duration, estimate, printable
+from dspylab.report.numbers import NOTHING, cost, count, duration, estimate
 from dspylab.report.tables import Column, FittingTable
 
 #: Fields of a demonstration that say how it was made, not what it shows.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dspylab.printable import printable
 from dspylab.redact import redact
 from dspylab.report.material import Material, RunMaterial
 from dspylab.report.numbers import (
@@ -18,7 +19,6 @@ from dspylab.report.numbers import (
     duration,
     estimate,
     number,
-    printable,
 )
 from dspylab.report.standing import WORDS, standing_of
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dspylab.jsonable import to_json
+from dspylab.printable import printable
 from dspylab.records import JSON, Summary
 from dspylab.report.numbers import (
     NOTHING,
@@ -22,7 +23,6 @@ from dspylab.report.numbers import (
     duration,
     estimate,
     number,
-    printable,
     signed,
 )  # fmt: skip
 

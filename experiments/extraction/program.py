@@ -11,6 +11,8 @@ from typing import Any
 import dspy
 import pydantic
 
+from dspylab.program.adapters import CompactAdapter
+
 MONTHS = (
     "January", "February", "March", "April", "May", "June",
     "July", "August", "September", "October", "November", "December",
@@ -78,35 +80,11 @@ class CodeNormalizes(dspy.Module):
         return dspy.Prediction(event=normalized(self.extract(text=text).event))
 
 
-class CompactAdapter(dspy.JSONAdapter):
-    """A JSONAdapter with a prompt that a small model understands: no more than the fields themselves.
+class BareAdapter(CompactAdapter):
+    """The adapter `compact` without names of inputs: here there is but one, the announcement."""
 
-    The form of the reply need not be explained: a JSONAdapter sends its JSON schema along, and llama.cpp
-    can write nothing that breaks it.
-    """
-
-    def format_system_message(self, signature: type[dspy.Signature]) -> str:
-        return str(signature.instructions)
-
-    def format_user_message_content(
-        self,
-        signature: type[dspy.Signature],
-        inputs: dict[str, Any],
-        prefix: str = "",
-        suffix: str = "",
-        main_request: bool = False,
-    ) -> str:
-        fields = [str(inputs[name]) for name in signature.input_fields if name in inputs]
-        return "\n".join(part for part in (prefix, *fields, suffix) if part)
-
-    def format_assistant_message_content(
-        self,
-        signature: type[dspy.Signature],
-        outputs: dict[str, Any],
-        missing_field_message: str | None = None,
-    ) -> str:
-        fields = {name: outputs.get(name, missing_field_message) for name in signature.output_fields}
-        return json.dumps(fields, ensure_ascii=False)
+    def input_line(self, name: str, value: str) -> str:
+        return str(value)
 
 
 def build(normalize: str = "model", demos: int = 0) -> dspy.Module:

@@ -62,39 +62,6 @@ class HandbookQA(dspy.Module):
         return dspy.Example(context=context(found), question=row["question"], answer=row["answers"][0])
 
 
-class CompactAdapter(dspy.JSONAdapter):
-    """A JSONAdapter with a prompt that a small model understands: no more than the fields themselves.
-
-    The form of the reply need not be explained: a JSONAdapter sends its JSON schema along, and llama.cpp
-    can write nothing that breaks it.
-    """
-
-    def format_system_message(self, signature: type[dspy.Signature]) -> str:
-        return str(signature.instructions)
-
-    def format_user_message_content(
-        self,
-        signature: type[dspy.Signature],
-        inputs: dict[str, Any],
-        prefix: str = "",
-        suffix: str = "",
-        main_request: bool = False,
-    ) -> str:
-        given = [name for name in signature.input_fields if inputs.get(name)]
-        return "\n".join(
-            [prefix, *(f"{name.capitalize()}: {inputs[name]}" for name in given), suffix]
-        ).strip()
-
-    def format_assistant_message_content(
-        self,
-        signature: type[dspy.Signature],
-        outputs: dict[str, Any],
-        missing_field_message: str | None = None,
-    ) -> str:
-        fields = {name: outputs.get(name, missing_field_message) for name in signature.output_fields}
-        return json.dumps(fields, ensure_ascii=False)
-
-
 def build(retriever: str = "bm25", k: int = 1, query: str = "question") -> HandbookQA:
     """Build the program of one run.
 

@@ -1,4 +1,4 @@
-"""Route a support ticket to one of four teams: the program, its variants, and the demo's adapter.
+"""Route a support ticket to one of four teams: the program and its variants.
 
 `build(style)` is what experiment.yaml calls for each run; its matrix varies `style`.
 """
@@ -6,7 +6,7 @@
 import json
 import random
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import dspy
 
@@ -18,38 +18,6 @@ class Route(dspy.Signature):
 
     text: str = dspy.InputField()
     label: Literal["payment", "bug", "login", "delivery"] = dspy.OutputField()
-
-
-class CompactAdapter(dspy.JSONAdapter):
-    """A JSONAdapter whose prompt is short enough for a small model.
-
-    The system message is the signature's instructions and nothing else, a field is `Text: ...`, and a
-    demonstration is answered in one line of JSON. The form of the reply need not be explained: a
-    JSONAdapter sends its JSON schema along, and llama.cpp can write nothing that breaks it.
-    """
-
-    def format_system_message(self, signature: type[dspy.Signature]) -> str:
-        return str(signature.instructions)
-
-    def format_user_message_content(
-        self,
-        signature: type[dspy.Signature],
-        inputs: dict[str, Any],
-        prefix: str = "",
-        suffix: str = "",
-        main_request: bool = False,
-    ) -> str:
-        fields = [f"{name.capitalize()}: {inputs[name]}" for name in signature.input_fields if name in inputs]
-        return "\n".join(part for part in (prefix, *fields, suffix) if part)
-
-    def format_assistant_message_content(
-        self,
-        signature: type[dspy.Signature],
-        outputs: dict[str, Any],
-        missing_field_message: str | None = None,
-    ) -> str:
-        fields = {name: outputs.get(name, missing_field_message) for name in signature.output_fields}
-        return json.dumps(fields, ensure_ascii=False)
 
 
 def build(style: str = "zero_shot") -> dspy.Module:

@@ -1,0 +1,14 @@
+"""Text from anywhere, made fit for a terminal or a page."""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    r"""Text on one line, with every character that has no look of its own spelled out, so that it can not act.
+
+    Terminal escapes, bidirectional overrides, line breaks and spaces other than the usual one become ``\x1b``
+    and the like.
+    """
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
