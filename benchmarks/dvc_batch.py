@@ -77,7 +77,9 @@ def experiment_entry(runs: int) -> PipelineEntry:
         config=CONFIG,
         code=[str(folder / "program.py"), str(folder / "helper.py")],
         data=[str(folder / "rows.jsonl")],
+        training=[],
         document=content,
+        endpoints={},
     )
 
 

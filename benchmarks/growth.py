@@ -12,16 +12,11 @@ Three tables, each `dspylab run` in a fresh laboratory, DVC included, against a 
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 import tempfile
-import time
-from pathlib import Path
 
-from memory import peak_mb
+from commands import laboratory, taken
 
-from dspylab.testing import experiment, server_process, tickets
+from dspylab.testing import server_process
 
 EXAMPLES_A_RUN, CALLS_A_SLOT, LATENCY_S = 4, 2, 2.0
 
@@ -56,30 +51,9 @@ def main() -> None:
 def measure(url: str, *, runs: int, examples: int, at_once: int) -> tuple[float, float, float]:
     """Wall seconds, CPU seconds and peak resident megabytes of a first `dspylab run`."""
     with tempfile.TemporaryDirectory() as folder:
-        lab = experiment(
-            Path(folder),
-            server_url=url,
-            examples=tickets(examples),
-            config={
-                "matrix": {"model": ["fake"], "seed": list(range(runs))},
-                "execution": {"max_concurrency": at_once},
-            },
-        )
-        lab.init_repository()
-        command = [sys.executable, "-m", "dspylab", "run", "-q", "-c", str(lab.config)]
-        began = time.perf_counter()
-        process = subprocess.Popen(
-            command,
-            cwd=lab.root,
-            env={**os.environ, "FAKE_API_KEY": "fake", "DVC_NO_ANALYTICS": "1"},
-            stdout=subprocess.DEVNULL,
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        wall_s = time.perf_counter() - began
-        if process.returncode:
-            raise SystemExit(f"the command failed with {process.returncode}")
-        return wall_s, usage.ru_utime + usage.ru_stime, peak_mb(usage)
+        lab = laboratory(folder, url, runs=runs, examples=examples, at_once=at_once)
+        found = taken(["dspylab", "run", "-q"], lab.root)
+        return found.wall_s, found.cpu_s, found.peak_mb
 
 
 if __name__ == "__main__":

@@ -9,13 +9,12 @@ Four runs of 160 examples, 64 at once, against a server with 300 ms to the first
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+from commands import laboratory, taken
 
 from dspylab.testing import experiment, server_process, tickets
 
@@ -63,17 +62,8 @@ def main() -> None:
 def time_dspylab(url: str) -> float:
     """Seconds of a first `dspylab run` in a fresh laboratory."""
     with tempfile.TemporaryDirectory() as folder:
-        lab = experiment(
-            Path(folder),
-            server_url=url,
-            examples=tickets(EXAMPLES),
-            config={
-                "matrix": {"model": ["fake"], "seed": list(range(RUNS))},
-                "execution": {"max_concurrency": WIDTH},
-            },
-        )
-        lab.init_repository()
-        return timed([sys.executable, "-m", "dspylab", "run", "-q", "-c", str(lab.config)], lab.root)
+        lab = laboratory(folder, url, runs=RUNS, examples=EXAMPLES, at_once=WIDTH)
+        return taken(["dspylab", "run", "-q"], lab.root).wall_s
 
 
 def time_evaluate(url: str) -> float:
@@ -81,15 +71,7 @@ def time_evaluate(url: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         lab = experiment(Path(folder), server_url=url, examples=tickets(EXAMPLES))
         command = [sys.executable, "-c", EVALUATE, url, str(lab.dataset), str(RUNS), str(WIDTH)]
-        return timed(command, lab.root)
-
-
-def timed(command: list[str], folder: Path) -> float:
-    """Wall seconds of a command that must succeed."""
-    environment = {**os.environ, "FAKE_API_KEY": "fake", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-    began = time.perf_counter()
-    subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - began
+        return taken(command, lab.root).wall_s
 
 
 if __name__ == "__main__":

@@ -8,13 +8,10 @@ The program makes no call, so what is measured is dspylab itself: dataset, sched
 from __future__ import annotations
 
 import argparse
-import os
-import resource
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
+
+from commands import taken
 
 from dspylab.testing import experiment, tickets
 
@@ -50,20 +47,8 @@ def measure(size: int) -> tuple[float, float, float]:
             config={"program": {"args": ...}},
             files={"experiments/triage/program.py": PROGRAM},
         )
-        command = [sys.executable, "-m", "dspylab", "run-one", "-q", "-c", str(lab.config)]
-        began = time.perf_counter()
-        process = subprocess.Popen(command, env={**os.environ, "FAKE_API_KEY": "fake"})
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        wall_s = time.perf_counter() - began
-        if process.returncode:
-            raise SystemExit(f"the run failed with {process.returncode}")
-        return wall_s, usage.ru_utime + usage.ru_stime, peak_mb(usage)
-
-
-def peak_mb(usage: resource.struct_rusage) -> float:
-    """Peak resident size; Linux counts it in kilobytes, macOS in bytes."""
-    return usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+        found = taken(["dspylab", "run-one", "-q"], lab.root)
+        return found.wall_s, found.cpu_s, found.peak_mb
 
 
 if __name__ == "__main__":

@@ -11,14 +11,12 @@ import argparse
 import os
 import pty
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
-import time
-from pathlib import Path
 
-from dspylab.testing import experiment, server_process, tickets
+from commands import laboratory, taken
+
+from dspylab.testing import server_process
 
 EXAMPLES, WIDTH, RUNS = 640, 64, 4
 
@@ -46,32 +44,17 @@ def main() -> None:
 def measure(url: str, *options: str) -> tuple[float, float]:
     """Wall and CPU seconds of a first `dspylab run` on a terminal."""
     with tempfile.TemporaryDirectory() as folder:
-        lab = experiment(
-            Path(folder),
-            server_url=url,
-            examples=tickets(EXAMPLES),
-            config={
-                "matrix": {"model": ["fake"], "seed": list(range(RUNS))},
-                "execution": {"max_concurrency": WIDTH},
-            },
-        )
-        lab.init_repository()
+        lab = laboratory(folder, url, runs=RUNS, examples=EXAMPLES, at_once=WIDTH)
         ours, theirs = pty.openpty()
         reader = threading.Thread(target=drain, args=[ours], daemon=True)
         reader.start()
-        environment = {**os.environ, "FAKE_API_KEY": "fake", "DVC_NO_ANALYTICS": "1", "TERM": "xterm"}
-        began = time.perf_counter()
-        command = [sys.executable, "-m", "dspylab", "run", *options]
-        process = subprocess.Popen(command, cwd=lab.root, env=environment, stdout=theirs, stderr=theirs)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        wall_s = time.perf_counter() - began
+        found = taken(
+            ["dspylab", "run", *options], lab.root, stdout=theirs, stderr=theirs, env={"TERM": "xterm"}
+        )
         os.close(theirs)
         reader.join()
         os.close(ours)
-        if process.returncode:
-            raise SystemExit(f"the command failed with {process.returncode}")
-        return wall_s, usage.ru_utime + usage.ru_stime
+        return found.wall_s, found.cpu_s
 
 
 def drain(terminal: int) -> None:

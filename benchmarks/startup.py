@@ -6,13 +6,12 @@ python benchmarks/startup.py [--rounds 5]
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+from commands import taken
 
 from dspylab.testing import experiment, server_process
 
@@ -32,7 +31,7 @@ def main() -> None:
         )
         lab.init_repository()
         dspylab = [sys.executable, "-m", "dspylab"]
-        timed([*dspylab, "run", "-q"], lab.root)
+        taken([*dspylab, "run", "-q"], lab.root)
         commands = {
             "python -c pass": [sys.executable, "-c", "pass"],
             "import dvc.repo": [sys.executable, "-c", "import dvc.repo"],
@@ -46,18 +45,10 @@ def main() -> None:
         seconds: dict[str, list[float]] = {name: [] for name in commands}
         for _ in range(rounds):
             for name, command in commands.items():
-                seconds[name].append(timed(command, lab.root))
+                seconds[name].append(taken(command, lab.root).wall_s)
     print(f"seconds of a whole process, median (lowest) of {rounds}")
     for name, values in seconds.items():
         print(f"{name:38} {statistics.median(values):6.2f} ({min(values):.2f})")
-
-
-def timed(command: list[str], folder: Path) -> float:
-    """Wall seconds of a command that must succeed."""
-    environment = {**os.environ, "FAKE_API_KEY": "fake", "DVC_NO_ANALYTICS": "1"}
-    began = time.perf_counter()
-    subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

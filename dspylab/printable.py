@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    r"""Text on one line, with every character that has no look of its own spelled out, so that it can not act.
+    r"""Text on one line, with every character that has no look of its own spelled out: it can not act.
 
     Terminal escapes, bidirectional overrides, line breaks and spaces other than the usual one become ``\x1b``
     and the like.
