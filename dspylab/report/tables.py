@@ -218,7 +218,7 @@ def _runs_table(document: Mapping[str, Any], primary: str) -> FittingTable:
         Column("TTFT\np50", lambda run: duration(run["ttft_s"]["p50"]), rank=6),
         Column("tok/s", lambda run: number(run["throughput_tokens_per_s"]), rank=7),
         Column("cost", lambda run: cost(run["cost_usd"]["total"]), rank=3),
-        *(_compile_columns() if any(run.get("compile") for run in rows) else ()),
+        *_compile_columns(rows),
         *_other_metrics(rows, primary),
     )
     return FittingTable(table_title(document), columns, rows, run_notes(rows, primary))
@@ -252,8 +252,8 @@ def seeds_table(document: Mapping[str, Any], primary: str) -> FittingTable:
     return FittingTable("over seeds", columns, rows)
 
 
-def _compile_columns() -> list[Column]:
-    """What compiling a run's program cost, and what it gained."""
+def _compile_columns(rows: Sequence[Mapping[str, Any]]) -> Iterator[Column]:
+    """What compiling a run's program cost, and what it gained, where there is such a thing."""
 
     def compiled(run: Mapping[str, Any], name: str) -> Any:
         return (run.get("compile") or {}).get(name)
@@ -265,11 +265,12 @@ def _compile_columns() -> list[Column]:
     def spent(run: Mapping[str, Any]) -> str:
         return cost(compiled(run, "cost_usd")) if run.get("compile") else NOTHING
 
-    return [
-        Column("compile\ncost", spent, rank=2, legend="compile cost: once for all runs of a program."),
-        Column("gain", gained, rank=1, legend="gain: over the same run without an optimizer."),
-        Column("cost/\npoint", lambda run: cost(compiled(run, "cost_per_point_usd")), rank=7),
-    ]
+    if not any(run.get("compile") for run in rows):
+        return
+    yield Column("gain", gained, rank=1, legend="gain: over the same run without an optimizer.")
+    if any(run.get("compile") and compiled(run, "cost_usd") != 0 for run in rows):
+        yield Column("compile\ncost", spent, rank=2, legend="compile cost: once for all runs of a program.")
+        yield Column("cost/\npoint", lambda run: cost(compiled(run, "cost_per_point_usd")), rank=7)
 
 
 def ranked_rows(rows: Sequence[Mapping[str, Any]], primary: str) -> list[Mapping[str, Any]]:
