@@ -83,8 +83,8 @@ format: setup ## Mend what ruff can mend by itself
 
 lock: setup ## Resolve requirements.lock anew (UV_ARGS=--upgrade for the newest versions)
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-		--extra local --extra optuna --extra parquet --extra report --extra text --group dev --group docs --group demo \
-		--group examples $(UV_ARGS) pyproject.toml --output-file requirements.lock
+		--extra dask --extra local --extra optuna --extra parquet --extra report --extra text --group dev --group docs \
+		--group demo --group examples $(UV_ARGS) pyproject.toml --output-file requirements.lock
 
 docs: setup ## Build the documentation into site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
