@@ -139,6 +139,15 @@ def run(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, only the results.")] = False,
     json_events: Annotated[bool, typer.Option("--json", help="Print events as JSON lines instead.")] = False,
+    *,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            "--dask",
+            metavar="ADDRESS",
+            help="Execute examples on a Dask cluster: tcp://host:8786, or local:4 for 4 processes here.",
+        ),
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Execute what is missing or stale. All runs of the matrix go together and are recorded with DVC.
@@ -148,7 +157,7 @@ def run(
     from dspylab.commands.run import run_experiment
 
     _log(verbose)
-    run_experiment(config, fresh=fresh, quiet=quiet, json_events=json_events)
+    run_experiment(config, fresh=fresh, quiet=quiet, json_events=json_events, dask=dask)
 
 
 @app.command(

@@ -206,17 +206,18 @@ class Laboratory:
         }
 
 
-def open_laboratory(config: Path) -> Laboratory:
+def open_laboratory(config: Path, *, with_files: bool = True) -> Laboratory:
     """Opens an experiment.
 
     Args:
         config: Path of the experiment file.
+        with_files: Whether the files that it names have to be there.
 
     Raises:
         InvalidExperiment: If the file is wrong.
         UsageError: If it reaches files outside of its repository.
     """
-    loaded = load(config)
+    loaded = load(config, with_files=with_files)
     layout = Layout(folder=loaded.folder, root=find_root(loaded.folder))
     code = Code(loaded.experiment.program, loaded.folder, layout.root)
     runs = plan_runs(loaded)

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from dspylab.records import Summary
 
 
-def run_experiment(config: Path | None, *, fresh: bool, quiet: bool, json_events: bool) -> None:
+def run_experiment(
+    config: Path | None, *, fresh: bool, quiet: bool, json_events: bool, dask: str | None = None
+) -> None:
     """Runs an experiment: sync, look what is stale, restore, execute, summarize, commit, save.
 
     Raises:
@@ -55,7 +57,7 @@ def run_experiment(config: Path | None, *, fresh: bool, quiet: bool, json_events
         return
     if todo.restored:
         note(f"{len(todo.restored)} runs come from the cache of DVC", silent)
-    execution, stop = _execute(laboratory, todo, fresh=fresh, quiet=quiet, json_events=json_events)
+    execution, stop = _execute(laboratory, todo, fresh=fresh, quiet=quiet, json_events=json_events, dask=dask)
     summary = _record(laboratory, repository, entry, execution, todo.adopted)
     if not json_events:
         console().print(results_table(summary))
@@ -199,7 +201,7 @@ def _settle_journals(laboratory: Laboratory, keys: Sequence[str]) -> set[str]:
 
 
 def _execute(
-    laboratory: Laboratory, todo: _Todo, *, fresh: bool, quiet: bool, json_events: bool
+    laboratory: Laboratory, todo: _Todo, *, fresh: bool, quiet: bool, json_events: bool, dask: str | None
 ) -> tuple[Execution | None, Stop | None]:
     if not todo.runs and not todo.compiles:
         return None, None
@@ -212,7 +214,14 @@ def _execute(
     metric = laboratory.experiment.ranked_by
     with stopping_on_signals() as stop, observing(metric, quiet=quiet, json_events=json_events) as observer:
         execution = execute_runs(
-            laboratory, todo.runs, observer, stop, fresh=fresh, compiling=compiling, takes_recorded=True
+            laboratory,
+            todo.runs,
+            observer,
+            stop,
+            fresh=fresh,
+            compiling=compiling,
+            takes_recorded=True,
+            dask=dask,
         )
         return execution, stop
 

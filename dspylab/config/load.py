@@ -61,11 +61,12 @@ class LoadedExperiment:
         return _finding(self.given, self.source, Defect(address, problem, remedy))
 
 
-def load(path: Path) -> LoadedExperiment:
+def load(path: Path, *, with_files: bool = True) -> LoadedExperiment:
     """Reads and validates an experiment file.
 
     Args:
         path: The file, relative to the working directory or absolute.
+        with_files: Whether the files that it names have to be there.
 
     Returns:
         The experiment. Whether its matrix expands is for `plan` to say.
@@ -89,7 +90,8 @@ def load(path: Path) -> LoadedExperiment:
     hidden = document.unread | {defect.address for defect in defects if defect.address}
     defects += [defect for defect in schema_defects(data) if not _is_below(defect.address, hidden)]
     sections = sound_sections(data, [*(defect.address for defect in defects), *document.unread])
-    checks = chain(check_references(sections), check_files(sections, absolute.parent))
+    files = check_files(sections, absolute.parent) if with_files else ()
+    checks = chain(check_references(sections), files)
     defects += islice(checks, MOST_DEFECTS)
     if defects:
         raise _invalid(given, document, defects)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 REF_PATTERN = r"^.+:[A-Za-z_][A-Za-z0-9_.]*$"
 MODEL_PATTERN = r"^(local:.+|[^/\s:]+/\S+)$"
+DASK_PATTERN = r"^(local:[1-9][0-9]{0,2}|[a-z]+://\S+|[^/\s:]+:[0-9]+|\S+\.json)$"
 
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN, max_length=60)]
 Ref = Annotated[str, StringConstraints(pattern=REF_PATTERN)]
@@ -291,6 +292,12 @@ class Execution(Section):
     keep_prompts: bool = Field(
         True,
         description="Keep what was said in each call, for the report. False keeps the figures alone.",
+    )
+    dask: Annotated[str, StringConstraints(pattern=DASK_PATTERN)] | None = Field(
+        None,
+        description="Execute examples on a Dask cluster: the address of its scheduler, such as "
+        "tcp://10.0.0.5:8786, or its scheduler file, or local:4 for 4 processes on this machine. "
+        "Default: threads of one process.",
     )
 
 

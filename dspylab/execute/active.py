@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from dspylab.errors import RepositoryError
 from dspylab.execute.compile import CompileReport
-from dspylab.execute.example import Job
+from dspylab.execute.workers import Outcome, Todo, Work
 from dspylab.jsonable import to_json
 from dspylab.record.answers import EarlierRows, KeptAnswers
 from dspylab.record.journal import Journal
 from dspylab.record.layout import Layout
 from dspylab.record.publish import write_atomically, write_json
-from dspylab.records import AbandonedExample, DataRow, ExampleFailure, ExampleOutcome, RunInfo
+from dspylab.records import AbandonedExample, DataRow, ExampleFailure, ExampleOutcome, RunInfo, RunSpec
 
 #: Why a run of which nothing was executed was left out.
 NOT_BEGUN = "not begun"
@@ -84,11 +85,14 @@ class ActiveRun:
     """A run while it is being executed. Used from one thread.
 
     Args:
-        job: The run, ready to execute.
+        spec: The run.
+        rows: The test split.
+        work: The run where its examples are executed.
         info: What its `run.json` will say.
         layout: Where its files lie.
         observer: Is told what happens.
         is_recorded: Whether DVC has recorded a `raw.jsonl` of this MD5, so that it must be made anew.
+        max_errors: Failed examples after which the run stops; None for never.
         chosen: Indexes of the examples to execute; None for all.
         fresh: Whether every example is called again, whatever is kept of it.
         takes_recorded: Whether results of this configuration that DVC has recorded meanwhile are the run's.
@@ -96,18 +100,25 @@ class ActiveRun:
 
     def __init__(
         self,
-        job: Job,
+        spec: RunSpec,
+        rows: Sequence[DataRow],
+        work: Work,
         info: RunInfo,
         layout: Layout,
-        observer: Observer,
         *,
+        observer: Observer,
         is_recorded: Callable[[str], bool],
+        max_errors: int | None = None,
         chosen: Collection[int] | None = None,
         fresh: bool = False,
         takes_recorded: bool = False,
     ) -> None:
-        self.job = job
+        self.spec = spec
         self.report: RunReport | None = None
+        self._rows = rows
+        self._work = work
+        self._max_errors = max_errors
+        self._earlier = EarlierRows(())
         self._info = info
         self._layout = layout
         self._observer = observer
@@ -130,34 +141,41 @@ class ActiveRun:
         """Where its journal lies."""
         return self._layout.journal(self._info.config_hash)
 
-    def next_row(self) -> DataRow | None:
-        """The next example to begin; None when there is none or the run was stopped.
+    @property
+    def total(self) -> int:
+        """Examples of the split."""
+        return len(self._rows)
 
-        Raises:
-            RepositoryError: If another process executes this run.
-        """
-        if self.report is not None:
-            return None
-        if self._journal is None:
+    @property
+    def left(self) -> int:
+        """Examples that are still to begin; none once the run was stopped. The first look begins the run."""
+        if self.report is None and self._journal is None:
             self._begin()
         self._look_for_obstacles()
-        if not self._todo or self._stopped is not None:
-            return None
-        self._in_flight += 1
-        return self._todo.popleft()
+        return 0 if self.report is not None or self._stopped is not None else len(self._todo)
 
-    def record(self, outcome: ExampleOutcome | AbandonedExample | None) -> None:
-        """Keeps what `execute_example` returned for a row of `next_row`.
+    def submit(self, count: int) -> Future[list[Outcome]]:
+        """Begins the next examples, so many or as many as there are; `record` takes what became of them."""
+        todos = [
+            Todo(row, self._earlier.row(row.index))
+            for row in (self._todo.popleft() for _ in range(min(count, len(self._todo))))
+        ]
+        self._in_flight += 1
+        return self._work.submit(todos)
+
+    def record(self, outcomes: Sequence[Outcome]) -> None:
+        """Keeps what became of the examples of one `submit`.
 
         Raises:
             EnvironmentProblem: If the disk is full.
         """
         self._in_flight -= 1
-        if outcome is not None and self._journal is not None:
-            self._journal.append(to_json(outcome))
-            if not isinstance(outcome, AbandonedExample):
-                self._count(outcome)
-                self._observer.finished(outcome)
+        for outcome in outcomes:
+            if outcome is not None and self._journal is not None:
+                self._journal.append(to_json(outcome))
+                if not isinstance(outcome, AbandonedExample):
+                    self._count(outcome)
+                    self._observer.finished(outcome)
         self._look_for_obstacles()
         if not self._todo or self._stopped is not None:
             self.end_if_idle()
@@ -175,11 +193,11 @@ class ActiveRun:
         """
         if self._journal is None or self.report is not None:
             return
-        journal, total = self._journal, len(self.job.rows)
+        journal, total = self._journal, len(self._rows)
         done, retryable = len(journal.indexes), len(journal.retryable)
         left_out = done + retryable < total
         self.report = RunReport(
-            run=self.job.spec.key,
+            run=self.spec.key,
             total=total,
             done=done,
             failed=journal.failures,
@@ -193,15 +211,15 @@ class ActiveRun:
         info = replace(self._info, torn_lines=journal.torn_lines)
         try:
             if done or retryable:
-                write_json(self._layout.info(self.job.spec.key), to_json(info))
-                md5 = write_atomically(self._layout.raw(self.job.spec.key), journal.rows())
+                write_json(self._layout.info(self.spec.key), to_json(info))
+                md5 = write_atomically(self._layout.raw(self.spec.key), journal.rows())
                 if self.report.complete:
                     journal.publish(md5)
-                    self._answers.replace(self._layout.raw(self.job.spec.key))
+                    self._answers.replace(self._layout.raw(self.spec.key))
         finally:
             journal.__exit__()
             self._journal = None
-            self.job = replace(self.job, earlier=EarlierRows(()))
+            self._earlier = EarlierRows(())
         self._observer.ended(self.report)
 
     def _begin(self) -> None:
@@ -210,9 +228,9 @@ class ActiveRun:
         except RepositoryError as error:
             # Another process executes this run. The others can go on.
             self._stopped = error.message
-            total = len(self.job.rows)
+            total = len(self._rows)
             self.report = RunReport(
-                run=self.job.spec.key,
+                run=self.spec.key,
                 total=total,
                 done=0,
                 failed=0,
@@ -225,21 +243,21 @@ class ActiveRun:
         if self._takes_recorded and not wants_new and self._answers.are_up_to_date(self._is_recorded):
             # Another process finished and recorded it since it was found to be stale.
             journal.__exit__()
-            total = len(self.job.rows)
+            total = len(self._rows)
             self.report = RunReport(
-                run=self.job.spec.key, total=total, done=total, failed=0, retryable=0, stopped=None
+                run=self.spec.key, total=total, done=total, failed=0, retryable=0, stopped=None
             )
             return
         self._journal = journal
-        journal.keep_only({row.index: row.example_id for row in self.job.rows})
+        journal.keep_only({row.index: row.example_id for row in self._rows})
         self._find_earlier(journal)
         kept = journal.indexes
         self._todo = deque(
             row
-            for row in self.job.rows
+            for row in self._rows
             if row.index not in kept and (self._chosen is None or row.index in self._chosen)
         )
-        self._observer.begun(self.job.spec.key, len(self.job.rows), len(kept))
+        self._observer.begun(self.spec.key, len(self._rows), len(kept))
 
     def _find_earlier(self, journal: Journal) -> None:
         """Looks for answers that need not be asked for again, and keeps those to come."""
@@ -250,7 +268,7 @@ class ActiveRun:
             journal.begin_anew()
         # Its own failed and abandoned examples may have answers that could not be scored.
         others = [] if journal.is_anew else self._answers.sources()
-        self.job = replace(self.job, earlier=EarlierRows([journal.path, *others]))
+        self._earlier = EarlierRows([journal.path, *others])
         self._answers.follow(journal.path)
 
     def _count(self, outcome: ExampleOutcome) -> None:
@@ -261,14 +279,14 @@ class ActiveRun:
         self._failed += not outcome.rescored
         self._errors[f"{outcome.error.type}: {outcome.error.message}".partition("\n")[0][:_MAX_ERROR]] += 1
         self._look_for_obstacles()
-        if self._stopped is None and self.job.max_errors is not None and self._failed >= self.job.max_errors:
+        if self._stopped is None and self._max_errors is not None and self._failed >= self._max_errors:
             self._stopped = f"{self._failed} examples failed (execution.max_errors)"
 
     def _look_for_obstacles(self) -> None:
-        if self._stopped is None and self.job.refusal is not None:
-            self._stopped = str(self.job.refusal)
+        if self._stopped is None and self._work.refusal is not None:
+            self._stopped = str(self._work.refusal)
             self._is_refused = True
-        if self._stopped is None and self.job.ledger.exhausted is not None:
-            self._stopped = self.job.ledger.exhausted
+        if self._stopped is None and self._work.exhausted is not None:
+            self._stopped = self._work.exhausted
         if self._stopped is not None:
-            self.job.has_ended.set()
+            self._work.end()

@@ -14,21 +14,19 @@ from dspy.utils.exceptions import LMError, is_retryable_lm_error
 
 from dspylab.errors import EndpointError
 from dspylab.execute.rescore import Answer, OutputTypes, answered_before, failed_before, is_exact
+from dspylab.execute.workers import Outcome, Todo
 from dspylab.jsonable import to_json
-from dspylab.lm.budget import Ledger
 from dspylab.lm.faults import first_words
 from dspylab.lm.limits import Stopped
 from dspylab.lm.metered import FATAL, RETRYABLE, MeteredEngine
 from dspylab.lm.recorder import Recorder
 from dspylab.metrics.adapt import Scorer, score_all
-from dspylab.record.answers import EarlierRows
 from dspylab.records import (
     JSON,
     AbandonedExample,
     DataRow,
     ExampleError,
     ExampleFailure,
-    ExampleOutcome,
     ExampleResult,
     RunSpec,
 )
@@ -50,12 +48,8 @@ class Job:
         engines: The engines behind `lm` and behind the judges.
         adapter: DSPy adapter, None for DSPy's default.
         scorers: The metrics.
-        rows: The test split.
-        max_errors: Failed examples after which the run stops; None for never.
-        ledger: The budget that its calls count against.
         keep_prompts: Whether its rows keep what was said in each call.
         types: How to have its predictions back from JSON.
-        earlier: Rows whose answers need not be asked for again.
         has_ended: Set once nothing more of the run is begun.
     """
 
@@ -66,12 +60,8 @@ class Job:
     engines: tuple[MeteredEngine, ...]
     adapter: dspy.Adapter | None
     scorers: tuple[Scorer, ...]
-    rows: tuple[DataRow, ...]
-    max_errors: int | None
-    ledger: Ledger
     keep_prompts: bool
     types: OutputTypes = field(default_factory=dict)
-    earlier: EarlierRows = field(default_factory=lambda: EarlierRows(()))
     has_ended: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -80,19 +70,19 @@ class Job:
         return next((engine.refusal for engine in self.engines if engine.refusal is not None), None)
 
 
-def execute_example(job: Job, row: DataRow) -> ExampleOutcome | AbandonedExample | None:
+def execute_example(job: Job, todo: Todo) -> Outcome:
     """Runs one example: asks the program, unless an earlier session did, and scores what it answered.
 
     Args:
         job: The run.
-        row: The example.
+        todo: The example.
 
     Returns:
         The result; a failure when the program raised, or when a judge could not be reached, so that the
         example is tried again. When the run was stopped meanwhile the example counts as never begun: what
         remains of it are the calls that it made, or None.
     """
-    stored = job.earlier.row(row.index)
+    row, stored = todo.row, todo.stored
     failure = None if stored is None else failed_before(row, stored, job.spec.key)
     if failure is not None:
         return failure

@@ -5,14 +5,13 @@ from __future__ import annotations
 import queue
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
 from dspylab.execute.active import ActiveRun
-from dspylab.execute.example import execute_example
-from dspylab.records import AbandonedExample, DataRow, ExampleOutcome
+from dspylab.execute.workers import Outcome, Workers
 
 #: How often the loop looks at whether the user stopped it, in seconds.
 _TICK_S = 0.2
@@ -60,22 +59,22 @@ class Stop:
 
 @dataclass
 class _Lane:
-    """The runs of one model, worked off one after the other, `width` examples at a time."""
+    """The runs of one model, worked off one after the other."""
 
     model: str
-    width: int
     holds: Counter[str]
     waiting: deque[ActiveRun] = field(default_factory=deque)
     in_flight: int = 0
 
-    def next(self) -> tuple[ActiveRun, DataRow] | None:
-        if self.in_flight >= self.width or self.holds[self.model]:
+    def next(self, workers: Workers, total: int) -> tuple[ActiveRun, int] | None:
+        """The run that goes on, and with how many examples; None when there is none, or no room for it."""
+        if self.holds[self.model] or not workers.room(self.model, self.in_flight, total, 1):
             return None
         while self.waiting:
             run = self.waiting[0]
-            row = run.next_row()
-            if row is not None:
-                return run, row
+            left = run.left
+            if left:
+                return run, min(left, workers.room(self.model, self.in_flight, total, left))
             self.waiting.popleft()
             run.end_if_idle()
         return None
@@ -96,18 +95,21 @@ class Opening:
     holds: frozenset[str] = frozenset()
 
 
-_Example = Future[ExampleOutcome | AbandonedExample | None]
-_Finished = queue.SimpleQueue[tuple[_Lane, ActiveRun, _Example] | Opening]
+@dataclass(frozen=True)
+class _Batch:
+    """Examples of a run that were submitted together."""
+
+    lane: _Lane
+    run: ActiveRun
+    size: int
+    future: Future[list[Outcome]]
+
+
+_Finished = queue.SimpleQueue[_Batch | Opening]
 
 
 def work_off(
-    runs: Iterable[ActiveRun],
-    widths: Mapping[str, int],
-    executor: Executor,
-    total: int,
-    stop: Stop,
-    *,
-    openings: Sequence[Opening] = (),
+    runs: Iterable[ActiveRun], workers: Workers, stop: Stop, *, openings: Sequence[Opening] = ()
 ) -> None:
     """Executes all examples of all runs, and has each run record what finishes.
 
@@ -117,13 +119,11 @@ def work_off(
 
     Args:
         runs: The runs.
-        widths: Model id to examples in flight at once.
-        executor: Runs `execute_example`; must have at least `total` workers.
-        total: Examples in flight at once, over all runs.
+        workers: Execute the examples.
         stop: Ends the loop early.
         openings: What opens further runs; they join the lane of their model at once.
     """
-    lanes = _Lanes(widths, runs, Counter(model for opening in openings for model in opening.holds))
+    lanes = _Lanes(runs, Counter(model for opening in openings for model in opening.holds))
     finished: _Finished = queue.SimpleQueue()
     for opening in openings:
         opening.future.add_done_callback(_tell(finished, opening))
@@ -132,8 +132,8 @@ def work_off(
     while not stop.over:
         if stop.requested:
             stop.tell()
-        while not stop.requested and in_flight < total and _start(lanes.turns, executor, finished):
-            in_flight += 1
+        while not stop.requested and (begun := _start(lanes.turns, workers, in_flight, finished)):
+            in_flight += begun
         if not in_flight and not closed:
             return
         try:
@@ -145,27 +145,25 @@ def work_off(
             lanes.holds.subtract(ended.holds)
             lanes.add(ended.runs(ended.future.result()))
             continue
-        lane, run, future = ended
-        in_flight -= 1
-        lane.in_flight -= 1
-        run.record(future.result())
+        in_flight -= ended.size
+        ended.lane.in_flight -= ended.size
+        ended.run.record(ended.future.result())
 
 
 class _Lanes:
     """The lanes of all models, in the order of their turns."""
 
-    def __init__(self, widths: Mapping[str, int], runs: Iterable[ActiveRun], holds: Counter[str]) -> None:
+    def __init__(self, runs: Iterable[ActiveRun], holds: Counter[str]) -> None:
         self.holds = holds
         self.turns: deque[_Lane] = deque()
         self._by_model: dict[str, _Lane] = {}
-        self._widths = widths
         self.add(runs)
 
     def add(self, runs: Iterable[ActiveRun]) -> None:
         for run in runs:
-            model = run.job.spec.model
+            model = run.spec.model
             if model not in self._by_model:
-                self._by_model[model] = _Lane(model, self._widths[model], self.holds)
+                self._by_model[model] = _Lane(model, self.holds)
                 self.turns.append(self._by_model[model])
             self._by_model[model].waiting.append(run)
 
@@ -174,21 +172,20 @@ def _tell(finished: _Finished, opening: Opening) -> Callable[[Future[Any]], None
     return lambda _: finished.put(opening)
 
 
-def _start(turns: deque[_Lane], executor: Executor, finished: _Finished) -> bool:
-    """Begins one example of the next lane that has one and room for it."""
+def _start(turns: deque[_Lane], workers: Workers, total: int, finished: _Finished) -> int:
+    """Begins examples of the next lane that has some and room for them; returns how many."""
     for _ in range(len(turns)):
         lane = turns[0]
         turns.rotate(-1)
-        item = lane.next()
+        item = lane.next(workers, total)
         if item is not None:
-            run, row = item
-            lane.in_flight += 1
-            executor.submit(execute_example, run.job, row).add_done_callback(_put(finished, lane, run))
-            return True
-    return False
+            run, size = item
+            lane.in_flight += size
+            batch = _Batch(lane, run, size, run.submit(size))
+            batch.future.add_done_callback(_put(finished, batch))
+            return size
+    return 0
 
 
-def _put(
-    finished: _Finished, lane: _Lane, run: ActiveRun
-) -> Callable[[Future[ExampleOutcome | AbandonedExample | None]], None]:
-    return lambda future: finished.put((lane, run, future))
+def _put(finished: _Finished, batch: _Batch) -> Callable[[Future[Any]], None]:
+    return lambda _: finished.put(batch)

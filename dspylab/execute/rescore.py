@@ -144,10 +144,11 @@ def _is_of(row: DataRow, stored: Mapping[str, Any]) -> bool:
 
 
 def _calls(stored: Mapping[str, Any]) -> tuple[LMCall, ...]:
-    return tuple(_call(call) for call in stored["calls"] if call["role"] == "task")
+    return tuple(call_of(call) for call in stored["calls"] if call["role"] == "task")
 
 
-def _call(stored: Mapping[str, Any]) -> LMCall:
+def call_of(stored: Mapping[str, Any]) -> LMCall:
+    """A call back from its JSON."""
     prompt = stored.get("prompt")
     messages = None if prompt is None else tuple(Message(**message) for message in prompt)
     return LMCall(**{**stored, "prompt": messages})

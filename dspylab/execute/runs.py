@@ -9,25 +9,25 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 from dspylab.compiled import standing, want_anew
 from dspylab.config.models import Experiment
 from dspylab.errors import EnvironmentProblem, UsageError
 from dspylab.execute.active import NOT_BEGUN, ActiveRun, Observer, RunReport
+from dspylab.execute.cluster import Cluster
 from dspylab.execute.compile import CompileJob, CompileReport, compile_program
-from dspylab.execute.compiles import compile_job, compiled_program, has_frame
-from dspylab.execute.example import Job
+from dspylab.execute.compiles import compile_job
+from dspylab.execute.jobs import models_of_runs
 from dspylab.execute.pool import Opening, Stop, work_off
-from dspylab.execute.rescore import output_types
 from dspylab.execute.spending import refuse_unpriced, spent_before
+from dspylab.execute.threads import Threads
+from dspylab.execute.workers import Workers
 from dspylab.laboratory import REPORTED_PACKAGES, Laboratory, versions
 from dspylab.lm.budget import Spending
 from dspylab.lm.build import Models
-from dspylab.lm.recorder import predictor_names
-from dspylab.metrics.adapt import build_scorers
+from dspylab.lm.pricing import rates_for
+from dspylab.lm.routing import engine_for
 from dspylab.plan.identity import compile_models, resolved_model
-from dspylab.program.adapters import adapter_of
 from dspylab.record.answers import inherit, recorded_in, retired
 from dspylab.record.journal import begin_anew, peek
 from dspylab.records import CompileSpec, RunInfo, RunSpec
@@ -74,6 +74,7 @@ def execute_runs(
     pilot: int | None = None,
     compiling: Compiling | None = None,
     takes_recorded: bool = False,
+    dask: str | None = None,
 ) -> Execution:
     """Executes runs and compiles, all of them together.
 
@@ -89,13 +90,15 @@ def execute_runs(
         compiling: What is to be compiled; default: nothing.
         takes_recorded: Take for done what DVC has recorded of this very configuration by the time that a run
             begins. The command of a stage does not: DVC calls it to have everything made anew.
+        dask: Where the examples are executed: the address of a Dask scheduler, or `local:N`; default: what
+            the file says, else threads of this process. Programs are compiled in this process in any case.
 
     Returns:
         How each run ended, in the order of `keys`, without those that need not be executed once their
         program stands; and what was spent. What finished is on disk, whatever happened.
 
     Raises:
-        EnvironmentProblem: If the machine is not ready, before the first call.
+        EnvironmentProblem: If the machine is not ready, before the first call; if the Dask cluster is lost.
         InvalidExperiment: If an optimizer cannot be made as the file describes it, before the first call.
         ProgramError: If the user's code cannot be used, before the first call.
         DataError: If the dataset cannot be read, before the first call.
@@ -110,39 +113,62 @@ def execute_runs(
     _ = laboratory.code_files
     experiment = laboratory.experiment
     _export(laboratory.environment)
-    needed = _models_needed(laboratory, specs, compiles)
-    refuse_unpriced(experiment, needed)
+    on_workers = models_of_runs(laboratory, specs)
+    here = [model for spec in compiles for model in compile_models(experiment, spec).values()]
+    dask = dask or experiment.execution.dask
+    if dask is None:
+        here = [*on_workers, *here]
+    refuse_unpriced(experiment, [*on_workers, *here])
     spent = spent_before(laboratory, {*keys, *plan.keys} if fresh else ())
     if fresh:
         for anew in compiles:
             want_anew(laboratory, anew)
-    with Models(experiment, needed, laboratory.layout.folder, laboratory.environment, spent) as models:
-        begin = _Begin(laboratory, models, observer, fresh=fresh, pilot=pilot, takes_recorded=takes_recorded)
+    here = list(dict.fromkeys(here))
+    with (
+        Models(experiment, here, laboratory.layout.folder, laboratory.environment, spent) as models,
+        _opened(laboratory, specs, models, stop, dask) as workers,
+    ):
+        begin = _Begin(laboratory, workers, observer, fresh=fresh, pilot=pilot, takes_recorded=takes_recorded)
         begin.waiting = {spec.key: needs for spec in specs if (needs := _waits_for(laboratory, spec, plan))}
         for spec in specs:
             if spec.key not in begin.waiting:
                 begin.run(spec.key)
         jobs = [compile_job(laboratory, spec, models) for spec in compiles]
+        stop.on_request(workers.stop)
         stop.on_request(models.stop)
-        observer.limited_by(models.limits)
-        _work(begin, specs, jobs, plan, stop)
+        observer.limited_by(workers.limits)
+        _work(begin, jobs, models, plan, stop)
         compiled = [begin.compile_report(job.spec.key) for job in jobs]
         return Execution(begin.reports(keys), models.ledger.spent, models.ledger.exhausted, compiled)
 
 
-def _work(
-    begin: _Begin, specs: Sequence[RunSpec], jobs: Sequence[CompileJob], plan: Compiling, stop: Stop
-) -> None:
+@contextlib.contextmanager
+def _opened(
+    laboratory: Laboratory, specs: Sequence[RunSpec], models: Models, stop: Stop, dask: str | None
+) -> Iterator[Workers]:
+    """Where the examples are executed."""
+    if dask is not None and specs:
+        with Cluster(laboratory, specs, dask, models.ledger) as cluster:
+            yield cluster
+        return
+    width = min(
+        laboratory.experiment.execution.max_concurrency, len(laboratory.splits.test) * max(len(specs), 1)
+    )
+    threads = Threads(laboratory, models, width)
+    try:
+        yield threads
+    except BaseException:
+        # Only waited for when all went well: a call that hangs would hold up the message.
+        threads.close(wait=False)
+        raise
+    threads.close(wait=not stop.requested)
+
+
+def _work(begin: _Begin, jobs: Sequence[CompileJob], models: Models, plan: Compiling, stop: Stop) -> None:
     """Works off the compiles, and the runs as their programs stand."""
-    experiment, models = begin.laboratory.experiment, begin.models
-    most = experiment.execution.max_concurrency
-    width = min(most, len(begin.laboratory.splits.test) * len(specs))
-    widths = {spec.model: models.width(spec.model) for spec in specs}
-    with (
-        _threads(width, stop) as executor,
-        _threads(min(most, len(jobs)), stop, "dspylab-compile") as compilers,
-        _ending(begin.runs, models),
-    ):
+    experiment = begin.laboratory.experiment
+    width = min(experiment.execution.max_concurrency, len(jobs))
+    with _compilers(width, stop) as compilers, _ending(begin, models):
         openings = [
             Opening(
                 compilers.submit(compile_program, job),
@@ -151,7 +177,7 @@ def _work(
             )
             for job in jobs
         ]
-        work_off(list(begin.runs), widths, executor, width, stop, openings=openings)
+        work_off(list(begin.runs), begin.workers, stop, openings=openings)
 
 
 class _Begin:
@@ -159,7 +185,7 @@ class _Begin:
 
     Attributes:
         laboratory: The experiment.
-        models: Its models.
+        workers: Execute its examples.
         runs: Those that have begun.
         waiting: Key of each of the others to the key of the compile that it waits for.
     """
@@ -167,7 +193,7 @@ class _Begin:
     def __init__(
         self,
         laboratory: Laboratory,
-        models: Models,
+        workers: Workers,
         observer: Observer,
         *,
         fresh: bool,
@@ -175,7 +201,7 @@ class _Begin:
         takes_recorded: bool,
     ) -> None:
         self.laboratory = laboratory
-        self.models = models
+        self.workers = workers
         self.runs: list[ActiveRun] = []
         self.waiting: Mapping[str, str] = {}
         self._compiled: dict[str, CompileReport] = {}
@@ -192,11 +218,14 @@ class _Begin:
         if not self._fresh:
             inherit(self.laboratory.layout, key, self.laboratory.answers_hash(spec), self._retired)
         run = ActiveRun(
-            _job(self.laboratory, spec, self.models),
-            _info(self.laboratory, spec, self.models),
+            spec,
+            self.laboratory.splits.test,
+            self.workers.open(spec),
+            _info(self.laboratory, spec),
             self.laboratory.layout,
-            self._observer,
+            observer=self._observer,
             is_recorded=self._recorded,
+            max_errors=self.laboratory.experiment.execution.max_errors,
             chosen=self._chosen,
             fresh=self._fresh,
             takes_recorded=self._takes_recorded,
@@ -227,7 +256,7 @@ class _Begin:
 
     def reports(self, keys: Sequence[str]) -> list[RunReport]:
         """How each run ended, without those that need not be executed."""
-        found = {run.job.spec.key: run.report or _untouched(run) for run in self.runs}
+        found = {run.spec.key: run.report or _untouched(run) for run in self.runs}
         for key, needs in self.waiting.items():
             if self.compile_report(needs).record is None:
                 found[key] = _without_program(self.laboratory, key, self.compile_report(needs))
@@ -285,9 +314,9 @@ def _without_program(laboratory: Laboratory, key: str, report: CompileReport) ->
 
 
 @contextlib.contextmanager
-def _threads(width: int, stop: Stop, name: str = "dspylab-example") -> Iterator[ThreadPoolExecutor]:
-    """Threads that are only waited for when all went well: a call that hangs would hold up the message."""
-    executor = ThreadPoolExecutor(max_workers=max(width, 1), thread_name_prefix=name)
+def _compilers(width: int, stop: Stop) -> Iterator[ThreadPoolExecutor]:
+    """Threads that are only waited for when all went well."""
+    executor = ThreadPoolExecutor(max_workers=max(width, 1), thread_name_prefix="dspylab-compile")
     try:
         yield executor
     except BaseException:
@@ -297,19 +326,20 @@ def _threads(width: int, stop: Stop, name: str = "dspylab-example") -> Iterator[
 
 
 @contextlib.contextmanager
-def _ending(runs: Sequence[ActiveRun], models: Models) -> Iterator[None]:
+def _ending(begin: _Begin, models: Models) -> Iterator[None]:
     """Publishes what runs have finished, also when something goes wrong."""
     try:
         yield
     except BaseException as error:
         # What cannot be recorded any more is not tried again either.
+        begin.workers.stop()
         models.stop()
-        for run in runs:
+        for run in begin.runs:
             # The first problem is the one to report; a full disk would only repeat itself here.
             with contextlib.suppress(EnvironmentProblem):
                 run.end(f"stopped by {type(error).__name__}")
         raise
-    for run in runs:
+    for run in begin.runs:
         run.end("interrupted")
 
 
@@ -335,8 +365,8 @@ def _log_as_we_do() -> None:
 def _untouched(run: ActiveRun) -> RunReport:
     kept, retryable = peek(run.journal_path)
     return RunReport(
-        run=run.job.spec.key,
-        total=len(run.job.rows),
+        run=run.spec.key,
+        total=run.total,
         done=kept - retryable,
         failed=0,
         retryable=retryable,
@@ -344,51 +374,9 @@ def _untouched(run: ActiveRun) -> RunReport:
     )
 
 
-def _models_needed(
-    laboratory: Laboratory, specs: Sequence[RunSpec], compiles: Sequence[CompileSpec]
-) -> list[str]:
-    experiment = laboratory.experiment
-    # Some compiled programs call the optimizer's models when they run.
-    own = [laboratory.needed_compiles[spec.key] for spec in specs if spec.key in laboratory.needed_compiles]
-    around = [spec for spec in own if has_frame(experiment, spec.optimizer)]
-    compiling = [
-        model for spec in (*compiles, *around) for model in compile_models(experiment, spec).values()
-    ]
-    judges = _judges(laboratory) if specs else []
-    return list(dict.fromkeys([*(spec.model for spec in specs), *judges, *compiling]))
-
-
-def _judges(laboratory: Laboratory) -> list[str]:
-    return [metric.model for metric in laboratory.experiment.metrics.values() if metric.model]
-
-
-def _job(laboratory: Laboratory, spec: RunSpec, models: Models) -> Job:
-    experiment = laboratory.experiment
-    program = compiled_program(laboratory, spec, models)
-
-    def judge(model_id: str) -> Any:
-        return models.lm(model_id, {})
-
-    return Job(
-        spec=spec,
-        program=program,
-        names=predictor_names(program),
-        lm=models.lm(spec.model, spec.lm_settings, spec.seed if "seed" in spec.coordinates else None),
-        engines=tuple(models.engines[model_id] for model_id in (spec.model, *_judges(laboratory))),
-        adapter=adapter_of(laboratory.code, spec.adapter),
-        scorers=build_scorers(
-            experiment.metrics, laboratory.code.attribute, judge, exported=laboratory.code.metric
-        ),
-        rows=laboratory.splits.test,
-        max_errors=experiment.execution.max_errors,
-        ledger=models.ledger,
-        keep_prompts=experiment.execution.keep_prompts,
-        types=output_types(program),
-    )
-
-
-def _info(laboratory: Laboratory, spec: RunSpec, models: Models) -> RunInfo:
-    engines: Mapping[str, Any] = models.engines
+def _info(laboratory: Laboratory, spec: RunSpec) -> RunInfo:
+    models = laboratory.experiment.models
+    called = [*models_of_runs(laboratory, [spec])]
     return RunInfo(
         run=spec.key,
         coordinates=spec.coordinates,
@@ -396,7 +384,7 @@ def _info(laboratory: Laboratory, spec: RunSpec, models: Models) -> RunInfo:
         config_hash=laboratory.config_hash(spec),
         answers_hash=laboratory.answers_hash(spec),
         model=resolved_model(laboratory.resolved, spec.model, spec.lm_settings),
-        engine=engines[spec.model].endpoint.engine,
-        rates={model_id: models.rates(model_id) for model_id in engines},
+        engine=engine_for(spec.model, models[spec.model]),
+        rates={model_id: rates_for(models[model_id]) for model_id in called},
         versions=versions(REPORTED_PACKAGES),
     )

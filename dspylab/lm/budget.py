@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dspylab.config.models import Budget
 from dspylab.lm.limits import Stopped
@@ -54,6 +55,7 @@ class Ledger:
         self.spent = spent
         self.exhausted: str | None = None
         self._in_flight = Spending()
+        self._parts_lent = 0
         self._stopped = False
         self._changed = threading.Condition()
 
@@ -86,6 +88,55 @@ class Ledger:
                     self.spent += cost
                 self._changed.notify_all()
 
+    def lend(self, parts: int, least: Spending) -> Spending | None:
+        """Sets a part of what is left aside, for calls that are made on another machine.
+
+        Args:
+            parts: Into how many parts what is left is to go.
+            least: What a part must hold to be of use.
+
+        Returns:
+            The part, for `extend` of the other ledger and `take_back` of this one; bounds that the budget
+            does not have are zero in it. None while parts that are out leave no room for another, and when
+            the budget is exhausted.
+        """
+        with self._changed:
+            self.exhausted = self._reached(self.spent)
+            if self._stopped or self.exhausted is not None:
+                return None
+            part = Spending()
+            for _, field, limit in self._limits():
+                left = max(0, limit - getattr(self.spent + self._in_flight, field))
+                enough = getattr(least, field)
+                if self._parts_lent and (left < enough or left <= 0 < limit):
+                    return None
+                share = min(left, max(left / parts, enough))
+                part = replace(part, **{field: share if field == "cost_usd" else math.ceil(share)})
+            self._parts_lent += 1
+            self._in_flight += part
+            return part
+
+    def take_back(self, part: Spending, spent: Spending) -> None:
+        """Ends what `lend` began.
+
+        Args:
+            part: What was lent.
+            spent: What of it, or beyond it, was spent.
+        """
+        with self._changed:
+            self._parts_lent -= 1
+            self._in_flight -= part
+            self.spent += spent
+            self._changed.notify_all()
+
+    def extend(self, by: Spending) -> None:
+        """Raises the bounds by what another ledger lent; a negative amount gives it back."""
+        with self._changed:
+            raised = {name: limit + getattr(by, field) for name, field, limit in self._limits()}
+            self._budget = self._budget.model_copy(update=raised)
+            self.exhausted = None
+            self._changed.notify_all()
+
     @property
     def is_stopped(self) -> bool:
         """Whether `stop` was called."""
@@ -114,7 +165,7 @@ class Ledger:
             self.exhausted = reached
             self._changed.notify_all()
             return False
-        if self._in_flight.calls == 0:
+        if self._in_flight.calls == 0 and not self._parts_lent:
             return True
         return self._beyond(self.spent + self._in_flight + expected) is None
 
@@ -129,11 +180,12 @@ class Ledger:
         return next((name for name, limit, value in self._bounds(amount) if value > limit), None)
 
     def _bounds(self, amount: Spending) -> Iterator[tuple[str, float, float]]:
-        budget = self._budget
-        for name, limit, value in (
-            ("max_cost_usd", budget.max_cost_usd, amount.cost_usd),
-            ("max_tokens", budget.max_tokens, amount.tokens),
-            ("max_calls", budget.max_calls, amount.calls),
-        ):
+        for name, field, limit in self._limits():
+            yield name, limit, getattr(amount, field)
+
+    def _limits(self) -> Iterator[tuple[str, str, float]]:
+        """Name of each bound that the budget has, the field of `Spending` that it bounds, and the bound."""
+        for field in ("cost_usd", "tokens", "calls"):
+            limit = getattr(self._budget, f"max_{field}")
             if limit is not None:
-                yield name, limit, value
+                yield f"max_{field}", field, limit

@@ -39,6 +39,21 @@ from dspylab.records import JSON, LMCall, Rates
 _TIMEOUT_S = 600.0
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The part of a model's limits that one of several processes may use.
+
+    Attributes:
+        concurrency: Calls in flight at once.
+        requests_per_minute: Calls started per minute; None for no limit.
+        tokens_per_minute: Tokens per minute, prompt and reply; None for no limit.
+    """
+
+    concurrency: int
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+
+
 @dataclass(frozen=True)
 class _Address:
     """Where a model is served and with which key (None when none is needed)."""
@@ -150,6 +165,20 @@ class Models:
         """Model id to the calls that its endpoint takes at once now, and at most."""
         shared = {model_id: engine.endpoint.gates[-1] for model_id, engine in self.engines.items()}
         return {model_id: (gate.limit, gate.maximum) for model_id, gate in shared.items()}
+
+    def share(self, shares: Mapping[str, Share]) -> None:
+        """Keeps to parts of the limits, as others call the same models; may be called again.
+
+        Args:
+            shares: Part of each model, by id.
+        """
+        for model_id, share in shares.items():
+            self.engines[model_id].endpoint.gates[0].restrict(
+                share.concurrency, share.requests_per_minute, share.tokens_per_minute
+            )
+        for place in {engine.endpoint.gates[-1] for engine in self.engines.values()}:
+            sharing = [engine.endpoint.gates for engine in self.engines.values()]
+            place.restrict(sum(own.maximum for own, shared in sharing if shared is place))
 
     def stop(self) -> None:
         """Lets no further call start."""

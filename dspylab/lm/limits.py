@@ -68,6 +68,21 @@ class Gate:
                 self.maximum = calls
                 self._wake_first()
 
+    def restrict(
+        self, limit: int, requests_per_minute: float | None = None, tokens_per_minute: float | None = None
+    ) -> None:
+        """Sets other limits than those it was made with. What it has no limit for stays without one."""
+        with self._lock:
+            now = time.monotonic()
+            more = limit - self.maximum
+            self._limit = self._limit + more if more > 0 else max(_LOWEST, min(self._limit, limit))
+            self.maximum = limit
+            if self._requests is not None and requests_per_minute is not None:
+                self._requests.change(requests_per_minute, now)
+            if self._tokens is not None and tokens_per_minute is not None:
+                self._tokens.change(tokens_per_minute, now)
+            self._wake_first()
+
     @property
     def limit(self) -> int:
         """Calls in flight that are allowed now."""
@@ -200,11 +215,21 @@ class Bucket:
     """
 
     def __init__(self, per_minute: float, now: float) -> None:
+        self._set(per_minute)
+        self._level = self._capacity
+        self._updated = now
+
+    def change(self, per_minute: float, now: float) -> None:
+        """Sets another limit; what was taken under the old one stays taken."""
+        level = self._level_at(now)
+        self._set(per_minute)
+        self._level = min(self._capacity, level)
+        self._updated = now
+
+    def _set(self, per_minute: float) -> None:
         self._capacity = max(1.0, per_minute / 60.0)
         # The burst that may precede a minute's steady flow is part of that minute.
         self._per_s = (per_minute - self._capacity + 1.0) / 60.0
-        self._level = self._capacity
-        self._updated = now
 
     def ready_at(self, amount: float, now: float) -> float:
         """When so much may be taken, in seconds of the clock."""

@@ -1,0 +1,414 @@
+"""Hand chunks of examples to a Dask cluster, and deal with what becomes of them there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import queue
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from dspylab.errors import DspylabError, EndpointError, EnvironmentProblem
+from dspylab.execute import worker
+from dspylab.execute.roster import Roster, lost, problem_of
+from dspylab.execute.wire import outcome_of, todo_to_json
+from dspylab.execute.workers import Outcome, Todo
+from dspylab.jsonable import to_json
+from dspylab.lm.budget import Ledger, Spending
+from dspylab.records import AbandonedExample, ExampleError, ExampleFailure
+
+logger = logging.getLogger(__name__)
+
+#: How often it is looked whether workers are gone.
+_TICK_S = 0.5
+#: How long chunks wait for a worker that could execute them.
+_PATIENCE_S = 120.0
+#: How long workers may take to hear that there is nothing more to do, in seconds.
+_GOODBYE_S = 5.0
+
+
+@dataclass
+class DaskRun:
+    """A run whose examples are executed on a cluster.
+
+    Attributes:
+        key: Its key.
+        models: Ids of the models that it calls.
+        program: The file of its compiled program; None if it has none.
+        dispatcher: Hands its examples out.
+        refusal: Why one of its models refuses every call; None if none does.
+    """
+
+    key: str
+    models: Sequence[str]
+    program: str | None
+    dispatcher: Dispatcher = field(repr=False)
+    refusal: EndpointError | None = None
+
+    def submit(self, todos: Sequence[Todo]) -> Future[list[Outcome]]:
+        """As `Work.submit`."""
+        return self.dispatcher.submit(self, todos)
+
+    @property
+    def exhausted(self) -> str | None:
+        """As `Work.exhausted`."""
+        return self.dispatcher.ledger.exhausted
+
+    def end(self) -> None:
+        """Nothing: what is in flight is little."""
+
+
+@dataclass
+class _Batch:
+    """Examples that were submitted together, and what is known of them."""
+
+    missing: int
+    outcomes: list[Outcome] = field(default_factory=list)
+    future: Future[list[Outcome]] = field(default_factory=Future)
+
+    def add(self, outcomes: Sequence[Outcome], done: int) -> None:
+        """Takes in outcomes; with them, so many of the examples are done."""
+        self.outcomes += outcomes
+        self.missing -= done
+        if not self.missing and not self.future.done():
+            self.future.set_result(self.outcomes)
+
+
+@dataclass(eq=False)
+class _Chunk:
+    """Examples that a worker executes together.
+
+    Attributes:
+        run: Their run.
+        todos: They.
+        batch: Where they come from.
+        least: What they must be lent at least.
+        losses: How often its worker died meanwhile. If it did, the chunk has the next worker for itself.
+        worker: Address of the worker that executes it.
+        lent: What it may spend.
+        task: The `distributed.Future`; None while it waits.
+        sent_at: When it was sent, in seconds since the epoch.
+    """
+
+    run: DaskRun
+    todos: Sequence[Todo]
+    batch: _Batch
+    least: Spending = field(default_factory=Spending)
+    losses: int = 0
+    worker: str = ""
+    lent: Spending = field(default_factory=Spending)
+    task: Any = None
+    sent_at: float = 0.0
+
+
+class Dispatcher:
+    """Sends chunks to the workers that are ready, again where workers are lost, and gives back outcomes.
+
+    All that happens is done by one thread, one thing after the other.
+
+    Args:
+        client: The `distributed.Client`.
+        roster: Its workers.
+        ledger: The budget.
+        session: Id of the session.
+        note_duration: Is told the model and the duration of each chunk, and its examples.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        roster: Roster,
+        ledger: Ledger,
+        session: str,
+        note_duration: Callable[[str, float, int], None],
+    ) -> None:
+        self.ledger = ledger
+        self._client = client
+        self._roster = roster
+        self._session = session
+        self._note_duration = note_duration
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._waiting: deque[_Chunk] = deque()
+        self._sent: dict[str, _Chunk] = {}
+        self._number = 0
+        self._spent = Spending()
+        self._done = 0
+        self._looked_at = time.monotonic()
+        self._idle_since: float | None = None
+        self._error: BaseException | None = None
+        self._stopped = False
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._loop, name="dspylab-dispatch", daemon=True)
+        self._thread.start()
+
+    def submit(self, run: DaskRun, todos: Sequence[Todo]) -> Future[list[Outcome]]:
+        """Executes examples of a run.
+
+        Returns:
+            What became of them, in any order; those that were begun in vain also beside their outcome. The
+            future raises what made it impossible to go on.
+        """
+        chunk = _Chunk(run, todos, _Batch(len(todos)))
+        self._inbox.put(lambda: self._add(chunk))
+        return chunk.batch.future
+
+    def stop(self) -> None:
+        """Lets no further call start; what is in flight comes back."""
+        self._inbox.put(self._stop)
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._is_closed = True
+        self._inbox.put(lambda: None)
+        self._thread.join(_GOODBYE_S)
+
+    def _loop(self) -> None:
+        while not self._is_closed:
+            try:
+                self._step()
+            except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it
+                self._fail(error)
+
+    def _step(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            self._inbox.get(timeout=_TICK_S)()
+        if self._error is None:
+            self._look_after()
+            self._send()
+
+    def _add(self, chunk: _Chunk) -> None:
+        if self._error is not None:
+            chunk.batch.future.set_exception(self._error)
+        else:
+            self._waiting.append(chunk)
+
+    def _fail(self, error: BaseException) -> None:
+        """Ends everything that is under way."""
+        self._error = error
+        for chunk in (*self._waiting, *self._sent.values()):
+            if not chunk.batch.future.done():
+                chunk.batch.future.set_exception(error)
+        self._waiting.clear()
+        self._sent.clear()
+
+    def _stop(self) -> None:
+        self._stopped = True
+        if self._sent:
+            self._client.run(
+                worker.stop, self._session, workers=list(self._roster.alive), on_error="ignore",
+                callback_timeout=_GOODBYE_S,
+            )  # fmt: skip
+
+    def _look_after(self) -> None:
+        """Looks for chunks that nobody can execute any more.
+
+        Raises:
+            DspylabError: If the cluster is lost, or if no worker is left.
+        """
+        now = time.monotonic()
+        if now - self._looked_at < _TICK_S:
+            return
+        self._looked_at = now
+        self._roster.check()
+        alive = self._roster.alive
+        for key, chunk in list(self._sent.items()):
+            if chunk.worker not in alive:
+                self._take_back(key, chunk, Spending())
+                chunk.task.cancel()
+                self._lose(chunk)
+        if alive or not (self._waiting or self._sent):
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = now
+            logger.warning("no worker is left: waiting up to %g s for another", _PATIENCE_S)
+        elif now - self._idle_since > _PATIENCE_S:
+            raise EnvironmentProblem(
+                f"no worker has joined for {_PATIENCE_S:g} s",
+                where="dask",
+                remedy="what is finished is kept: start workers and run the same command again to go on",
+            )
+
+    def _send(self) -> None:
+        """Sends what may be sent now."""
+        while self._waiting:
+            if self._stopped or self.ledger.exhausted:
+                for chunk in self._waiting:
+                    chunk.batch.add([None] * len(chunk.todos), len(chunk.todos))
+                self._waiting.clear()
+                return
+            chunk = self._waiting[0]
+            address = self._worker_for(chunk)
+            if address is None:
+                return
+            lent = self.ledger.lend(self._parts(chunk), _at_least(chunk.least, self._usual()))
+            if lent is None:
+                if self.ledger.exhausted is None and not self.ledger.is_stopped:
+                    return
+                self._stopped |= self.ledger.is_stopped
+                continue
+            self._waiting.popleft()
+            chunk.lent, chunk.worker = lent, address
+            self._submit(chunk)
+
+    def _worker_for(self, chunk: _Chunk) -> str | None:
+        """The worker that has least to do for the threads that it has; None if the chunk has to wait.
+
+        The choice is not left to Dask: when a worker dies, Dask would give all its chunks to others, and one
+        example that kills its worker would kill them all.
+        """
+        load = Counter(other.worker for other in self._sent.values())
+        taken = {other.worker for other in self._sent.values() if other.losses}
+        threads = self._roster.fit(chunk.run.models)
+        free = [address for address in threads if address not in taken]
+        if not free:
+            return None
+        best = min(free, key=lambda address: load[address] / threads[address])
+        return best if not chunk.losses or not load[best] else None
+
+    def _submit(self, chunk: _Chunk) -> None:
+        self._number += 1
+        key = f"dspylab-{self._session}-{self._number}"
+        chunk.sent_at = time.time()
+        text = json.dumps(
+            {
+                "session": self._session,
+                "run": chunk.run.key,
+                "program": chunk.run.program,
+                "todos": [todo_to_json(todo) for todo in chunk.todos],
+                "lent": [chunk.lent.cost_usd, chunk.lent.tokens, chunk.lent.calls],
+            }
+        )
+        # A key of its own: for Dask, two tasks of the same key are one, and would be executed once.
+        chunk.task = self._client.submit(
+            worker.execute_chunk, text, key=key, workers=[chunk.worker], pure=False
+        )
+        self._sent[key] = chunk
+        chunk.task.add_done_callback(lambda task: self._fetch(key, task))
+
+    def _fetch(self, key: str, task: Any) -> None:
+        """On a thread of Dask's: has the result brought, and the dispatcher's thread take it in."""
+        try:
+            result: Any = task.result()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is dealt with there
+            result = error
+        self._inbox.put(lambda: self._take_in(key, result))
+
+    def _take_in(self, key: str, result: Any) -> None:
+        chunk = self._sent.get(key)
+        if chunk is None:  # it was given up, and sent again
+            return
+        if isinstance(result, BaseException):
+            self._roster.check()
+            raise _unforeseen(result)
+        answer = json.loads(result)
+        if "problem" in answer:
+            raise problem_of(answer["problem"])
+        if "unprepared" in answer:
+            self._take_back(key, chunk, Spending())
+            self._roster.forget(answer["unprepared"])
+            self._waiting.appendleft(chunk)
+            return
+        self._take_back(key, chunk, Spending(*answer["spent"]))
+        self._note_duration(chunk.run.models[0], answer["took_s"], len(chunk.todos))
+        if answer["refusal"] is not None and chunk.run.refusal is None:
+            message, where, remedy = answer["refusal"]
+            chunk.run.refusal = EndpointError(message, where=where, remedy=remedy)
+        self._keep(chunk, answer["outcomes"])
+
+    def _keep(self, chunk: _Chunk, values: Sequence[Mapping[str, Any] | None]) -> None:
+        """Takes outcomes in; what a part of the budget did not suffice for is executed again."""
+        run = chunk.run
+        is_over = self._stopped or run.refusal is not None or self.ledger.exhausted is not None
+        outcomes: list[Outcome] = []
+        again: list[Todo] = []
+        for todo, value in zip(chunk.todos, values, strict=True):
+            outcome = outcome_of(value, run.key, todo.row)
+            is_abandoned = outcome is None or isinstance(outcome, AbandonedExample)
+            if is_abandoned and not is_over:
+                answer = outcome.answer if isinstance(outcome, AbandonedExample) else None
+                again.append(todo if answer is None else Todo(todo.row, to_json(answer)))
+            if outcome is not None or is_over:
+                outcomes.append(outcome)
+        done = len(chunk.todos) - len(again)
+        self._done += done
+        if again:
+            more = chunk.lent + chunk.lent
+            self._waiting.appendleft(_Chunk(run, again, chunk.batch, more, chunk.losses))
+        chunk.batch.add(outcomes, done)
+
+    def _take_back(self, key: str, chunk: _Chunk, spent: Spending) -> None:
+        del self._sent[key]
+        self.ledger.take_back(chunk.lent, spent)
+        self._spent += spent
+
+    def _lose(self, chunk: _Chunk) -> None:
+        """Its worker died. Finds out whether that is because of an example, and because of which one.
+
+        The first time it may have been any of all that the worker executed. When the worker that a chunk had
+        for itself dies as well, its examples are tried one by one.
+        """
+        chunk.losses += 1
+        if chunk.losses == 1:
+            self._waiting.appendleft(chunk)
+        elif len(chunk.todos) > 1:
+            logger.warning(
+                "%s: a second worker died while it executed %d examples: these are executed one by one",
+                chunk.run.key, len(chunk.todos),
+            )  # fmt: skip
+            alone = [_Chunk(chunk.run, [todo], chunk.batch, losses=1) for todo in chunk.todos]
+            self._waiting.extendleft(alone)
+        else:
+            chunk.batch.add([_killed(chunk)], 1)
+
+    def _parts(self, chunk: _Chunk) -> int:
+        """Into how many parts the rest of the budget goes: one for each chunk that may be sent."""
+        slots = sum(self._roster.fit(chunk.run.models).values())
+        return max(1, math.ceil(1.5 * slots) - len(self._sent))
+
+    def _usual(self) -> Spending:
+        """What an example has cost on average."""
+        if not self._done:
+            return Spending(calls=1)
+        cost, tokens, calls = self._spent.cost_usd, self._spent.tokens, self._spent.calls
+        return Spending(cost / self._done, math.ceil(tokens / self._done), math.ceil(calls / self._done))
+
+
+def _killed(chunk: _Chunk) -> ExampleFailure:
+    """The failure of the one example of a chunk."""
+    row = chunk.todos[0].row
+    reason = "each worker that executed it died"
+    return ExampleFailure(
+        run=chunk.run.key,
+        index=row.index,
+        example_id=row.example_id,
+        inputs=row.inputs,
+        labels=row.labels,
+        error=ExampleError(type="KilledWorker", message=reason, kind="program"),
+        example_s=time.time() - chunk.sent_at,
+        started_at=chunk.sent_at,
+    )
+
+
+def _at_least(one: Spending, other: Spending) -> Spending:
+    return Spending(
+        max(one.cost_usd, other.cost_usd), max(one.tokens, other.tokens), max(one.calls, other.calls)
+    )
+
+
+def _unforeseen(error: BaseException) -> DspylabError:
+    """Why a task that catches everything has failed nevertheless: Dask could not execute it."""
+    if type(error).__name__ in ("CancelledError", "FutureCancelledError", "CommClosedError", "TimeoutError"):
+        return lost("is gone")
+    text = " ".join(str(error).split())
+    return EnvironmentProblem(
+        f"can not execute tasks of dspylab: {type(error).__name__}: {text}",
+        where="dask",
+        remedy="install the same dspylab where the scheduler runs as well, and see its log",
+    )

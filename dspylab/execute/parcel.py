@@ -1,0 +1,83 @@
+"""The code of an experiment as one archive, for workers that do not see the repository.
+
+It holds the experiment file, the Python files that the code consists of, and the files that `program.files`
+names: what DVC knows of as dependencies of the runs, but no dataset, whose rows travel by themselves, and no
+`.env`. A program that finds all it needs in it is one whose changes are noticed, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from uuid import uuid4
+
+from dspylab.laboratory import Laboratory
+from dspylab.program.footprint import data_files, program_files
+
+#: No archive of the same content has other times.
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """An archive.
+
+    Attributes:
+        content: The zip.
+        digest: SHA-256 of it, in hexadecimal.
+        config: The experiment file in it.
+    """
+
+    content: bytes
+    digest: str
+    config: PurePosixPath
+
+
+def pack(laboratory: Laboratory, *, with_dataset: bool) -> Parcel:
+    """Archives the code of an experiment. The same files give the same bytes.
+
+    Args:
+        laboratory: The experiment.
+        with_dataset: Whether compiled programs need the training examples when they run.
+
+    Raises:
+        ProgramError: If the code cannot be imported.
+    """
+    folder, root = laboratory.layout.folder, laboratory.layout.root
+    read = (data_files if with_dataset else program_files)(laboratory.experiment, folder)
+    files = {laboratory.loaded.path, *laboratory.code_files, *read}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for path in sorted(files):
+            name = path.relative_to(root).as_posix()
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), path.read_bytes(), zipfile.ZIP_DEFLATED)
+    content = buffer.getvalue()
+    return Parcel(content, hashlib.sha256(content).hexdigest(), laboratory.config)
+
+
+def unpack(content: bytes, place: Path) -> None:
+    """Unpacks an archive, unless it lies there. Several processes may do so at once.
+
+    Args:
+        content: From `pack`.
+        place: The folder to make, named after the content.
+    """
+    if place.is_dir():
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    fresh = place.with_name(f"{place.name}.{uuid4().hex}")
+    # The marker of a repository's root: what lies above is not the experiment's.
+    (fresh / ".dvc").mkdir(parents=True, mode=0o700)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        archive.extractall(fresh)
+    try:
+        os.rename(fresh, place)  # noqa: PTH104 - fails where another process was faster
+    except OSError:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if not place.is_dir():
+            raise

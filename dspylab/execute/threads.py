@@ -1,0 +1,83 @@
+"""Execute examples on threads of this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from dspylab.errors import EndpointError
+from dspylab.execute.example import Job, execute_example
+from dspylab.execute.jobs import make_job
+from dspylab.execute.workers import Outcome, Todo, Work
+from dspylab.laboratory import Laboratory
+from dspylab.lm.build import Models
+from dspylab.records import RunSpec
+
+
+class Threads:
+    """Workers that are threads of this process. Use as a context manager.
+
+    Args:
+        laboratory: The experiment.
+        models: Its models.
+        width: Examples in flight at once.
+    """
+
+    def __init__(self, laboratory: Laboratory, models: Models, width: int) -> None:
+        self._laboratory = laboratory
+        self._models = models
+        self._width = width
+        self._executor = ThreadPoolExecutor(max(width, 1), thread_name_prefix="dspylab-example")
+
+    def open(self, spec: RunSpec) -> Work:
+        """Builds its program, its model and its metrics.
+
+        Raises:
+            ProgramError: If the user's code cannot be used.
+            DataError: If its compiled program is absent or damaged.
+            UsageError: If DSPy refuses its settings.
+        """
+        return _Run(make_job(self._laboratory, spec, self._models), self._models, self._executor)
+
+    def room(self, model: str, in_flight: int, total: int, left: int) -> int:
+        """One at a time, so that each is recorded as soon as it is done."""
+        return 1 if total < self._width and in_flight < self._models.width(model) else 0
+
+    def limits(self) -> Mapping[str, tuple[int, int]]:
+        """Model id to the calls that its endpoint takes at once now, and at most."""
+        return self._models.limits()
+
+    def stop(self) -> None:
+        """Lets no further call start."""
+        self._models.stop()
+
+    def close(self, *, wait: bool) -> None:
+        """Begins nothing more.
+
+        Args:
+            wait: Whether to wait for what is in flight.
+        """
+        self._executor.shutdown(wait=wait, cancel_futures=True)
+
+
+class _Run:
+    """A run whose examples are executed on threads."""
+
+    def __init__(self, job: Job, models: Models, executor: ThreadPoolExecutor) -> None:
+        self._job = job
+        self._models = models
+        self._executor = executor
+
+    def submit(self, todos: Sequence[Todo]) -> Future[list[Outcome]]:
+        return self._executor.submit(lambda: [execute_example(self._job, todo) for todo in todos])
+
+    @property
+    def refusal(self) -> EndpointError | None:
+        return self._job.refusal
+
+    @property
+    def exhausted(self) -> str | None:
+        return self._models.ledger.exhausted
+
+    def end(self) -> None:
+        self._job.has_ended.set()

@@ -1,0 +1,158 @@
+"""What a Dask worker is asked to do. Light to import: Dask's scheduler imports this module, too.
+
+Everything that travels is plain data. Keys never do: a worker reads them from its own environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import json
+import platform
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dspylab.errors import DspylabError, EnvironmentProblem
+from dspylab.execute.parcel import unpack
+
+if TYPE_CHECKING:
+    from dspylab.execute.session import Session
+
+#: A session of which nothing was asked for so long belongs to a client that is gone.
+_FORGOTTEN_S = 600.0
+#: What must be the same everywhere, or results would depend on where an example was executed.
+_DECISIVE = ("dspylab", "dspy")
+#: How much of an unforeseen error a worker sends back, in characters.
+_MAX_TRACE = 4000
+
+_sessions: dict[str, Session] = {}
+_opening = threading.Lock()
+
+
+def decisive_versions() -> dict[str, str]:
+    """Versions here of what must be the same everywhere; of Python, the first two numbers."""
+    python = ".".join(platform.python_version_tuple()[:2])
+    return {"Python": python, **{name: importlib.metadata.version(name) for name in _DECISIVE}}
+
+
+async def prepare(settings: Mapping[str, Any], archive: bytes, dask_worker: Any) -> dict[str, Any] | None:
+    """Opens a session: unpacks the code, builds the models with the keys of this machine.
+
+    Args:
+        settings: `session`, an id; `digest` of the archive, and `config`, the experiment file in it; `runs`,
+            keys of the runs that are to be executed; `versions` as `decisive_versions` has them there.
+        archive: The code.
+        dask_worker: Filled in by Dask.
+
+    Returns:
+        What is wrong, as `problem_of` takes it; None when the worker is ready.
+    """
+    place = Path(dask_worker.local_directory) / f"dspylab-{settings['digest']}"
+    # On a thread: importing dspy takes seconds, in which the worker must go on answering the scheduler.
+    return await asyncio.to_thread(_prepare, settings, archive, place)
+
+
+def _prepare(settings: Mapping[str, Any], archive: bytes, place: Path) -> dict[str, Any] | None:
+    try:
+        here, there = decisive_versions(), settings["versions"]
+        if here != there:
+            return problem_to_json(_other_versions(here, there))
+        unpack(archive, place)
+        with _opening:
+            _drop_forgotten()
+            if settings["session"] not in _sessions:
+                # It imports dspy.
+                from dspylab.execute.session import Session
+
+                _sessions[settings["session"]] = Session(place / settings["config"], settings["runs"])
+    except BaseException as error:  # noqa: BLE001 - an exception might not be readable where it arrives
+        return problem_to_json(error)
+    return None
+
+
+def share(session: str, part: Mapping[str, Any]) -> None:
+    """Sets what part of the limits is this worker's.
+
+    Args:
+        session: Id of the session.
+        part: `total`, its examples in flight at once, and `models`: model id to calls at once, requests per
+            minute and tokens per minute.
+    """
+    if session in _sessions:
+        _sessions[session].share(part["models"], part["total"])
+
+
+def stop(session: str) -> None:
+    """Lets no further call of a session start."""
+    if session in _sessions:
+        _sessions[session].stop()
+
+
+def close(session: str) -> None:
+    """Ends a session."""
+    closing = _sessions.pop(session, None)
+    if closing is not None:
+        # Not awaited: connections may take their time, and nobody waits for this.
+        threading.Thread(target=closing.close, daemon=True).start()
+
+
+def execute_chunk(chunk: str) -> str:
+    """Executes examples of a run. The only function that becomes tasks of Dask.
+
+    Args:
+        chunk: JSON: `session`, its id; `run`, its key; `program`, the compiled program's file or null;
+            `todos`, the examples; `lent`, what they may spend.
+
+    Returns:
+        JSON: `outcomes`, what became of each; `refusal`, why a model refuses every call, or null; `spent`;
+        `took_s`.
+        Or `problem` alone; or `unprepared` alone, the worker's address, when it has no such session.
+    """
+    # An exception is not raised: it might be one that cannot be read where it arrives.
+    try:
+        asked = json.loads(chunk)
+        session = _sessions.get(asked["session"])
+        if session is None:
+            from distributed import get_worker
+
+            return json.dumps({"unprepared": get_worker().address})
+        return json.dumps(session.execute(asked))
+    except BaseException as error:  # noqa: BLE001
+        return json.dumps({"problem": problem_to_json(error)})
+
+
+def problem_to_json(error: BaseException) -> dict[str, Any]:
+    """What is wrong, as plain data."""
+    if isinstance(error, DspylabError):
+        return {
+            "kind": type(error).__name__,
+            "message": error.message,
+            "where": error.where,
+            "remedy": error.remedy,
+        }
+    trace = "".join(traceback.format_exception(error))[-_MAX_TRACE:]
+    return {
+        "kind": type(error).__name__,
+        "message": f"{error}",
+        "where": None,
+        "remedy": None,
+        "trace": trace,
+    }
+
+
+def _other_versions(here: Mapping[str, str], there: Mapping[str, str]) -> DspylabError:
+    others = [f"{name} {here[name]} instead of {there[name]}" for name in there if here[name] != there[name]]
+    return EnvironmentProblem(
+        f"has {', '.join(others)}", remedy="install the same versions on every worker: results depend on them"
+    )
+
+
+def _drop_forgotten() -> None:
+    now = time.monotonic()
+    for name, session in list(_sessions.items()):
+        if session.idle_since is not None and now - session.idle_since > _FORGOTTEN_S:
+            close(name)
