@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from dspylab.commands.console import console, note
 from dspylab.commands.find import find_config
 from dspylab.commands.sync import pipeline_entry
 from dspylab.compiled import is_wanted_anew, standing
+from dspylab.config.models import DASK_PATTERN
+from dspylab.errors import UsageError
 from dspylab.laboratory import Laboratory, open_laboratory
 from dspylab.pipeline.dvcfile import upsert
 from dspylab.pipeline.git import SavedExperiment
@@ -42,6 +45,12 @@ def run_experiment(
     """
     from dspylab.pipeline.repo import open_repository
 
+    if dask is not None and not re.fullmatch(DASK_PATTERN, dask):
+        raise UsageError(
+            f"{dask!r} is no address of a Dask scheduler",
+            where="--dask",
+            remedy="write tcp://host:8786, the path of a scheduler file, or local:4",
+        )
     silent = quiet or json_events
     laboratory = open_laboratory(find_config(config))
     entry = pipeline_entry(laboratory)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 REF_PATTERN = r"^.+:[A-Za-z_][A-Za-z0-9_.]*$"
 MODEL_PATTERN = r"^(local:.+|[^/\s:]+/\S+)$"
-DASK_PATTERN = r"^(local:[1-9][0-9]{0,2}|[a-z]+://\S+|[^/\s:]+:[0-9]+|\S+\.json)$"
+DASK_PATTERN = r"^(local:[1-9][0-9]{0,2}|[a-z]+://\S+|[^/\s:]+:[0-9]{2,5}|\S+\.json)$"
 
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN, max_length=60)]
 Ref = Annotated[str, StringConstraints(pattern=REF_PATTERN)]

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
@@ -179,6 +180,8 @@ def _connect(address: str, opened: contextlib.ExitStack) -> Any:
         # What matters is raised or logged by us; Dask tells of it in tracebacks.
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
     try:
+        if "scheduler_file" in place:
+            Path(address).read_bytes()  # Dask would wait for it without end
         client = Client(**place, timeout=_CONNECTING_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise EnvironmentProblem(

@@ -1,0 +1,440 @@
+"""Execution on a Dask cluster: real schedulers and workers, which die, join late or do not fit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import API_KEY, Cli, InitRepository
+from dask_cluster import DaskCluster
+
+from dspylab.execute import roster
+from dspylab.testing import FakeServer, Laboratory, experiment, tickets
+from dspylab.testing.answers import ChatRequest, default_answer
+
+pytestmark = pytest.mark.xdist_group("dask")
+
+#: What may differ from one execution to the next.
+_VARIABLE = (
+    "_s", "_at", "tokens_per_s", "throughput_tokens_per_s", "concurrency", "git", "config_hash",
+)  # fmt: skip
+#: Says where it was executed.
+TELLING = """\
+import os
+
+import dspy
+
+from helpers import lower
+
+
+class Program(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.answer = dspy.Predict("text -> label")
+
+    def forward(self, text):
+        if text.startswith("DEADLY") and "DEADLY" in os.environ:
+            os._exit(9)
+        import late
+
+        answer = self.answer(text=late.same(lower(text)))
+        return dspy.Prediction(label=answer.label, process=os.getpid())
+
+
+def build(style="predict"):
+    return Program()
+"""
+HELPERS = {
+    "helpers.py": "def lower(text):\n    return text.lower()\n",
+    "late.py": "def same(text):\n    return text\n",
+}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
+    """A scheduler and two workers, for tests that leave them alive."""
+    with DaskCluster(tmp_path_factory.mktemp("shared")) as cluster:
+        cluster.add_worker()
+        cluster.add_worker()
+        cluster.wait_for(2)
+        yield cluster
+
+
+@pytest.fixture
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
+    """A scheduler without workers, for tests that end them."""
+    with DaskCluster(tmp_path_factory.mktemp("own")) as cluster:
+        yield cluster
+
+
+def rows(lab: Laboratory, run: str = "fake") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in lab.raw(run).read_text().splitlines()]
+
+
+def lasting(value: Any) -> Any:
+    """A summary or a row without what differs between two executions."""
+    if isinstance(value, dict):
+        return {name: lasting(item) for name, item in value.items() if not name.endswith(_VARIABLE)}
+    return [lasting(item) for item in value] if isinstance(value, list) else value
+
+
+def telling(tmp_path: Path, server: FakeServer, count: int, **config: Any) -> Laboratory:
+    lab = experiment(tmp_path, server_url=server.url, examples=tickets(count), config=config)
+    lab.program.write_text(TELLING)
+    for name, content in HELPERS.items():
+        (lab.folder / name).write_text(content)
+    return lab
+
+
+def test_threads_processes_and_a_cluster_that_loses_a_worker_give_the_same(
+    tmp_path: Path, cli: Cli, init_repository: InitRepository, own: DaskCluster
+) -> None:
+    victim: list[int] = []
+    asked = 0
+
+    def answer(request: ChatRequest) -> Any:
+        nonlocal asked
+        asked += 1
+        # In the middle of the second run, a worker dies with what it is doing.
+        if asked == 90 and victim:
+            os.kill(victim.pop(), signal.SIGKILL)
+        return default_answer(request)
+
+    summaries, raws = [], []
+    with FakeServer(answer, ttft_s=0.02) as server:
+        matrix = {"program.style": ["predict", "cot"]}
+        lab = experiment(tmp_path, server_url=server.url, examples=tickets(60), config={"matrix": matrix})
+        init_repository(lab)
+        first = own.add_worker()
+        own.add_worker()
+        own.wait_for(2)
+        for place in ("threads", "local:2", str(own.file)):
+            options = [] if place == "threads" else ["--dask", place]
+            asked = 0
+            if place == str(own.file):
+                victim.append(first)
+            done = cli("run", "-c", lab.config, "--fresh", *options, cwd=lab.root)
+            assert done.code == 0, done.out + done.err
+            summaries.append(lasting(json.loads(lab.summary.read_text())))
+            raws.append([lasting(row) for run in ("predict", "cot") for row in rows(lab, f"fake-{run}")])
+            assert asked == 120 if place != str(own.file) else 120 < asked < 220
+    assert own.workers[0].poll() is not None, "one worker was killed"
+    assert own.workers[1].poll() is None
+    assert summaries[0] == summaries[1] == summaries[2]
+    assert raws[0] == raws[1] == raws[2]
+    assert [row["index"] for row in raws[2]] == [*range(60), *range(60)]
+
+
+def test_code_data_and_keys_reach_workers_elsewhere(
+    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository, shared: DaskCluster
+) -> None:
+    """The repository's modules and `program.files` travel; `.env` and keys do not."""
+    with FakeServer("[[ ## label ## ]]\nbug\n\n[[ ## completed ## ]]", api_key=API_KEY) as server:
+        lab = telling(tmp_path, server, 24, program={"files": ["corpus.txt"]})
+        (lab.folder / "late.py").write_text(
+            "from pathlib import Path\n\n\ndef same(text):\n"
+            "    assert not Path(__file__).with_name('.env').exists()\n"
+            "    return text + Path(__file__).with_name('corpus.txt').read_text()\n"
+        )
+        (lab.folder / "corpus.txt").write_text("CORPUS")
+        (lab.folder / ".env").write_text("FAKE_API_KEY=not-the-key-of-the-workers\n")
+        init_repository(lab)
+        done = cli_inside("run", "-c", lab.config, "--dask", str(shared.file), cwd=lab.root, FAKE_API_KEY="")
+        assert done.code == 0, done.out + done.err
+        assert all("CORPUS" in (record.body or {})["messages"][-1]["content"] for record in server.requests)
+        processes = Counter(row["prediction"]["process"] for row in rows(lab))
+        assert set(processes) == {worker.pid for worker in shared.workers}
+        again = cli_inside("run", "-c", lab.config, "--dask", str(shared.file), cwd=lab.root)
+        assert "nothing to do" in again.out + again.err
+        assert len(server.requests) == 24
+
+
+def test_the_file_can_name_the_cluster_and_stages_use_it(
+    tmp_path: Path, cli: Cli, init_repository: InitRepository, shared: DaskCluster, server: FakeServer
+) -> None:
+    lab = telling(tmp_path, server, 8, execution={"dask": str(shared.file)})
+    init_repository(lab)
+    assert cli("sync", "-c", lab.config, cwd=lab.root).code == 0
+    done = cli("repro", cwd=lab.root, program="dvc")
+    assert done.code == 0, done.out + done.err
+    assert {row["prediction"]["process"] for row in rows(lab)} <= {worker.pid for worker in shared.workers}
+    # Where it was executed decides nothing: without the cluster there is nothing to do.
+    lab.change({"execution": {"dask": ...}})
+    assert "nothing to do" in cli("run", "-c", lab.config, cwd=lab.root).out
+
+
+def test_all_workers_together_keep_the_limits(
+    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository, shared: DaskCluster
+) -> None:
+    with FakeServer("[[ ## label ## ]]\nbug\n\n[[ ## completed ## ]]", ttft_s=0.05) as server:
+        lab = telling(tmp_path, server, 40, models={"fake": {"max_concurrency": 5}})
+        init_repository(lab)
+        done = cli_inside("run", "-c", lab.config, "--dask", str(shared.file), cwd=lab.root)
+        assert done.code == 0, done.out + done.err
+        assert server.concurrency_peak == 5
+
+
+@pytest.mark.parametrize("bound", [{"max_calls": 12}, {"max_tokens": 3000}, {"max_cost_usd": 0.03}])
+def test_all_workers_together_keep_the_budget(
+    tmp_path: Path,
+    cli_inside: Cli,
+    init_repository: InitRepository,
+    shared: DaskCluster,
+    *,
+    server: FakeServer,
+    bound: dict[str, float],
+) -> None:
+    config = {
+        "models": {"fake": {"pricing": {"input": 10.0, "output": 10.0}, "max_tokens": 16}},
+        "budget": bound,
+        "execution": {"max_concurrency": 4, "dask": str(shared.file)},
+    }
+    lab = telling(tmp_path, server, 40, **config)
+    init_repository(lab)
+
+    stopped = cli_inside("run", "-c", lab.config, cwd=lab.root)
+
+    assert stopped.code == 4, stopped.out + stopped.err
+    asked = len(server.requests)
+    assert 0 < asked < 25
+    assert len(rows(lab)) == asked, "every answer that was paid for is kept"
+    lab.change({"budget": {name: value * 100 for name, value in bound.items()}})
+    done = cli_inside("run", "-c", lab.config, cwd=lab.root)
+    assert done.code == 0, done.out + done.err
+    assert len(server.requests) == 40
+
+
+def test_a_refused_key_ends_it_as_without_a_cluster(
+    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository, shared: DaskCluster
+) -> None:
+    with FakeServer(api_key="another-key-0123456789") as server:
+        lab = telling(tmp_path, server, 40)
+        init_repository(lab)
+        done = cli_inside("run", "-c", lab.config, "--dask", str(shared.file), cwd=lab.root)
+    assert done.code == 3, done.out + done.err
+    assert "Incorrect API key" in done.err
+    assert API_KEY not in done.out + done.err
+
+
+def test_what_is_wrong_with_the_program_is_said_by_the_workers(
+    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository, shared: DaskCluster, server: FakeServer
+) -> None:
+    lab = telling(tmp_path, server, 4)
+    lab.program.write_text("def build(style):\n    raise ValueError('no such style')\n")
+    init_repository(lab)
+    done = cli_inside("run", "-c", lab.config, "--dask", str(shared.file), cwd=lab.root)
+    assert done.code == 2, done.out + done.err
+    assert "no such style" in done.err
+    assert "Traceback" not in done.err
+    assert not server.requests
+
+
+def test_optimized_programs_and_changed_metrics(
+    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository, shared: DaskCluster, server: FakeServer
+) -> None:
+    config = {
+        "dataset": {"split": {"train": 0.4, "seed": 1}},
+        "optimizers": {"shots": {"type": "LabeledFewShot", "params": {"k": 2}}},
+        "matrix": {"model": ["fake"], "optimizer": ["none", "shots"]},
+        "execution": {"dask": str(shared.file)},
+    }
+    lab = experiment(tmp_path, server_url=server.url, examples=tickets(20), config=config)
+    init_repository(lab)
+    done = cli_inside("run", "-c", lab.config, cwd=lab.root)
+    assert done.code == 0, done.out + done.err
+    assert len(server.requests) == 24
+    demonstrated = [len((record.body or {})["messages"]) for record in server.requests]
+    assert sorted(Counter(demonstrated).values()) == [12, 12], "half of the prompts have demonstrations"
+
+    lab.change({"metrics": {"close": {"type": "token_f1", "field": "label"}}})
+    again = cli_inside("run", "-c", lab.config, cwd=lab.root)
+    assert again.code == 0, again.out + again.err
+    assert len(server.requests) == 24, "answers that are known are scored again, not asked for"
+    assert {"accuracy", "close"} == set(rows(lab, "fake-shots")[0]["metrics"])
+
+
+def test_a_worker_without_the_key_or_with_another_dspy_is_named(
+    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository, own: DaskCluster, server: FakeServer
+) -> None:
+    lab = telling(tmp_path, server, 4)
+    init_repository(lab)
+    other = own.folder / "other" / "dspy-9.9.9.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: dspy\nVersion: 9.9.9\n")
+    own.add_worker(FAKE_API_KEY=None)
+    own.add_worker(PYTHONPATH=str(other.parent))
+    own.wait_for(2)
+    done = cli_inside("run", "-c", lab.config, "--dask", str(own.file), cwd=lab.root)
+    assert done.code == 3, done.out + done.err
+    assert "2 of 2 workers can not be used" in done.err
+    assert "models.fake (openai/fake) needs FAKE_API_KEY" in done.err
+    assert "has dspy 9.9.9 instead of" in done.err
+    assert not server.requests
+
+
+def test_workers_that_join_late_help_unless_they_do_not_fit(
+    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository, own: DaskCluster
+) -> None:
+    own.add_worker(threads=1)
+    own.wait_for(1)
+
+    def answer(request: ChatRequest) -> str:
+        if len(server.requests) == 3:
+            own.add_worker(threads=1)
+            own.add_worker(FAKE_API_KEY=None)
+        return "[[ ## label ## ]]\nbug\n\n[[ ## completed ## ]]"
+
+    # As long as only one works it takes over a minute.
+    with FakeServer(answer, ttft_s=0.3) as server:
+        lab = telling(tmp_path, server, 240, execution={"max_concurrency": 4})
+        init_repository(lab)
+        done = cli_inside("run", "-c", lab.config, "--dask", str(own.file), cwd=lab.root)
+        assert done.code == 0, done.out + done.err
+        assert server.concurrency_peak <= 4
+        assert len(server.requests) == 240
+    processes = {row["prediction"]["process"] for row in rows(lab)}
+    assert processes == {own.workers[0].pid, own.workers[1].pid}
+    assert "is not used: API keys: models.fake (openai/fake) needs FAKE_API_KEY" in done.err
+
+
+def test_an_example_that_kills_its_workers_is_a_failure_and_the_others_are_not(
+    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository, server: FakeServer
+) -> None:
+    lab = telling(tmp_path, server, 30)
+    deadly = [{"text": "DEADLY", "label": "bug"}]
+    lab.dataset.write_text("".join(json.dumps(row) + "\n" for row in tickets(20) + deadly + tickets(39)[20:]))
+    init_repository(lab)
+    done = cli_inside("run", "-c", lab.config, "--dask", "local:2", cwd=lab.root, DEADLY="1")
+    found = rows(lab)
+    assert len(found) == 40, done.err
+    failed = [row for row in found if row["error"]]
+    assert [row["index"] for row in failed] == [20]
+    assert failed[0]["error"]["type"] == "KilledWorker"
+    assert done.code == 0, done.out + done.err
+
+
+def stopped_midway(
+    lab: Laboratory, cluster: DaskCluster, server: FakeServer, end: Callable[[], None]
+) -> tuple[int, str]:
+    """Runs on a cluster, to which something happens after some requests."""
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("dspylab"), "run", "-c", lab.config, "--dask", str(cluster.file)],
+        cwd=lab.root,
+        env={**os.environ, "FAKE_API_KEY": API_KEY},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while len(server.requests) < 30 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    end_at = time.monotonic()
+    end()
+    out, _ = process.communicate(timeout=120)
+    assert time.monotonic() - end_at < 60
+    return process.returncode, out
+
+
+@pytest.mark.parametrize("how", ["scheduler dies", "interrupted"])
+def test_an_execution_that_ends_early_goes_on(
+    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository, own: DaskCluster, how: str
+) -> None:
+    own.add_worker()
+    own.add_worker()
+    own.wait_for(2)
+    with FakeServer("[[ ## label ## ]]\nbug\n\n[[ ## completed ## ]]", ttft_s=0.1) as server:
+        lab = telling(tmp_path, server, 200)
+        init_repository(lab)
+
+        def end() -> None:
+            if how == "scheduler dies":
+                own.scheduler.kill()
+            else:
+                os.kill(children(lab), signal.SIGINT)
+
+        def children(lab: Laboratory) -> int:
+            found = subprocess.run(
+                ["pgrep", "-f", f"run -c {lab.config}"], capture_output=True, text=True, check=True
+            )
+            return int(found.stdout.split()[0])
+
+        code, out = stopped_midway(lab, own, server, end)
+        assert "Traceback" not in out
+        if how == "scheduler dies":
+            assert code == 3, out
+            assert "the scheduler is gone: what is finished is kept" in out
+        else:
+            assert code == 130, out
+        kept = len(rows(lab))
+        assert 0 < kept < 200
+        asked = len(server.requests)
+        # All that was asked is kept, but for what was in flight when the scheduler died.
+        assert kept == asked if how == "interrupted" else kept >= asked - 48
+        done = cli_inside("run", "-c", lab.config, cwd=lab.root)
+        assert done.code == 0, done.out + done.err
+        assert len(rows(lab)) == 200
+        assert len(server.requests) == asked + 200 - kept
+
+
+def test_a_frozen_scheduler_is_noticed(
+    tmp_path: Path,
+    cli_inside: Cli,
+    init_repository: InitRepository,
+    own: DaskCluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(roster, "_SILENCE_S", 2.0)
+    own.add_worker()
+    own.wait_for(1)
+
+    def answer(request: ChatRequest) -> str:
+        if len(server.requests) == 20:
+            own.scheduler.send_signal(signal.SIGSTOP)
+        return "[[ ## label ## ]]\nbug\n\n[[ ## completed ## ]]"
+
+    with FakeServer(answer, ttft_s=0.05) as server:
+        lab = telling(tmp_path, server, 200, execution={"max_concurrency": 4})
+        init_repository(lab)
+        done = cli_inside("run", "-c", lab.config, "--dask", str(own.file), cwd=lab.root)
+    assert done.code == 3, done.out + done.err
+    assert "has not answered for 2 s" in done.err
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("tcp://127.0.0.1:9", "no scheduler answers at tcp://127.0.0.1:9"),
+        ("nowhere", "is no address of a Dask scheduler"),
+        ("local:0", "is no address of a Dask scheduler"),
+        ("absent.json", "no scheduler answers at absent.json"),
+    ],
+)
+def test_addresses_that_lead_nowhere(
+    tmp_path: Path,
+    cli_inside: Cli,
+    init_repository: InitRepository,
+    server: FakeServer,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
+    address: str,
+    said: str,
+) -> None:
+    from dspylab.execute import cluster
+
+    monkeypatch.setattr(cluster, "_CONNECTING_S", 1.0)
+    lab = experiment(tmp_path, server_url=server.url)
+    init_repository(lab)
+    done = cli_inside("run", "-c", lab.config, "--dask", address, cwd=lab.root)
+    assert done.code in (2, 3), done.out + done.err
+    assert said in done.err
+    assert not server.requests
