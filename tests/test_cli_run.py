@@ -72,7 +72,8 @@ def test_a_library_that_sets_its_own_log_level_stays_quiet(
         "chatty.setLevel(logging.DEBUG)\n"
         "chatty.debug('building')\n"
         "chatty.error('broken')\n"
-        "def build(): ...\n"
+        "import dspy\n"
+        "def build(style): return dspy.Predict('text -> label')\n"
     )
     lab = experiment(
         tmp_path,
