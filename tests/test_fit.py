@@ -289,3 +289,38 @@ def test_run_plan_and_doctor_say_it_before_any_call(
     ended = cli_inside("run", "-c", lab.config, cwd=lab.root)
     assert ended.code == 0
     assert "'lable': did you mean label?" in ended.err
+
+
+def test_a_setting_that_dspy_refuses_stops_run_and_doctor_with_one_message(
+    tmp_path: Path, server: FakeServer, cli_inside: Cli, init_repository: InitRepository
+) -> None:
+    lab = experiment(
+        tmp_path,
+        server_url=server.url,
+        config={
+            "models": {"other": {"model": "openai/b", "api_base": server.url, "api_key_env": "FAKE_API_KEY"}},
+            "optimizers": {"boot": {"type": "BootstrapFewShot"}},
+            "dataset": {"split": {"train": 0.5}},
+            "matrix": {
+                "model": ["fake"],
+                "compile_model": ["other"],
+                "optimizer": ["boot"],
+                "lm.reasoning_effort": ["low", "colossal"],
+            },
+        },
+    )
+    init_repository(lab)
+
+    ended = cli_inside("run", "-c", lab.config, cwd=lab.root)
+    assert ended.code == 2
+    assert ended.err == (
+        "models.fake: unsupported reasoning effort: colossal: correct the settings of the model or the "
+        "lm.* axes\n"
+    )
+    assert not server.requests
+    (problem,) = (
+        line
+        for line in cli_inside("doctor", "-c", lab.config, cwd=lab.root).out.splitlines()
+        if line.startswith("problem")
+    )
+    assert "models.fake: unsupported reasoning effort: colossal" in problem

@@ -283,6 +283,9 @@ def _model(
     key = find_keys({model_id: model}, laboratory.environment)[model_id]
     with_key = "with its key" if key else "without a key"
     with Models(experiment, [model_id], folder, laboratory.environment) as models:
+        for run in laboratory.runs:
+            if run.model == model_id:
+                models.lm(model_id, run.lm_settings)
         if call:
             found: str | None = reach.call(models, model_id, _TIMEOUT_S)
         else:

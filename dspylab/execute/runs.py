@@ -104,7 +104,8 @@ def execute_runs(
             metrics do not fit together, before the first call.
         ProgramError: If the user's code cannot be used, before the first call.
         DataError: If the dataset cannot be read, before the first call.
-        UsageError: If the budget bounds a cost that is not known, before the first call.
+        UsageError: If the budget bounds a cost that is not known, or if DSPy refuses a setting of a model,
+            before the first call.
     """
     _log_as_we_do()
     laboratory.layout.make_private()
@@ -136,6 +137,8 @@ def execute_runs(
         for spec in specs:
             if spec.key not in begin.waiting:
                 begin.run(spec.key)
+            elif spec.model in models.engines:
+                models.lm(spec.model, spec.lm_settings)  # what DSPy refuses is known before the first call
         jobs = [compile_job(laboratory, spec, models) for spec in compiles]
         stop.on_request(workers.stop)
         stop.on_request(models.stop)
