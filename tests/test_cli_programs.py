@@ -44,3 +44,23 @@ def test_a_damaged_program_is_named_in_the_report(lab: Laboratory, cli_inside: C
     page = (lab.folder / "report.html").read_text()
     for name in ("few-fake-cot.json", "few-fake-predict.record.json"):
         assert page.count(f"<p>experiments/triage/programs/{name}: is not JSON: ") == 1
+
+
+def test_a_run_without_an_optimizer_names_the_program_as_it_is_built(
+    lab: Laboratory, cli_inside: Cli
+) -> None:
+    changed = cli_inside("diff-program", "fake-cot-none", "fake-cot-few", cwd=lab.root)
+    assert changed.code == 0
+    assert "--- fake-cot-none\n+++ fake-cot-few\n" in changed.out
+    assert "-no demonstrations" in changed.out
+
+    unknown = cli_inside("diff-program", "fake-cot-nine", "none", cwd=lab.root)
+    assert unknown.code == 2
+    assert "did you mean fake-cot-none?" in unknown.err
+    assert "are the same" in cli_inside("diff-program", "none", "fake-cot-none", cwd=lab.root).out
+
+    other = cli_inside("diff-program", "fake-predict-none", "fake-cot-none", cwd=lab.root)
+    assert "+fields: " in other.out
+    shown = cli_inside("show", "--program", "fake-predict-none", cwd=lab.root)
+    assert shown.code == 0
+    assert "no demonstrations" in shown.out
