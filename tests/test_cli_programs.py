@@ -64,3 +64,52 @@ def test_a_run_without_an_optimizer_names_the_program_as_it_is_built(
     shown = cli_inside("show", "--program", "fake-predict-none", cwd=lab.root)
     assert shown.code == 0
     assert "no demonstrations" in shown.out
+
+
+def test_an_earlier_setting_has_its_program_back_without_a_call(
+    tmp_path: Path, server: FakeServer, init_repository: InitRepository, cli_inside: Cli
+) -> None:
+    """Random choices of an optimizer, or a model, would make another program of the same setting."""
+    own = """
+
+import uuid
+
+def marked(student, trainset, mark):
+    program = student.deepcopy()
+    for predictor in program.predictors():
+        predictor.signature = predictor.signature.with_instructions(f"{mark} {uuid.uuid4()}")
+    return program
+"""
+
+    def marked(mark: str) -> dict[str, dict[str, object]]:
+        return {"optimizers": {"own": {"path": "program.py:marked", "params": {"mark": mark}}}}
+
+    matrix = {"program.style": ["cot"], "optimizer": ["own"]}
+    config = {**marked("a"), "matrix": {"model": ..., **matrix}, "dataset": {"split": {"train": 0.5}}}
+    lab = experiment(tmp_path, server_url=server.url, config=config)
+    lab.program.write_text(lab.program.read_text() + own)
+    init_repository(lab)
+    program = lab.folder / "programs" / "own-fake-cot.json"
+
+    def run() -> bytes:
+        assert cli_inside("run", "-q", cwd=lab.root).code == 0
+        return program.read_bytes()
+
+    first = run()
+    lab.change(marked("b"))
+    second = run()
+    calls = len(server.requests)
+    lab.change(marked("a"))
+    assert "compiled before" in " ".join(cli_inside("plan", cwd=lab.root).out.split())
+    assert run() == first != second
+    assert len(server.requests) == calls
+    assert "nothing to do" in cli_inside("run", cwd=lab.root).out
+    lab.change(marked("b"))
+    assert cli_inside("compile-one", "-q", cwd=lab.root).code == 0
+    assert program.read_bytes() == second
+
+    # What is compiled anew, or was lost, is not what was set aside.
+    assert cli_inside("compile-one", "-q", "--fresh", cwd=lab.root).code == 0
+    third = program.read_bytes()
+    program.unlink()
+    assert len({first, second, third, run()}) == 4

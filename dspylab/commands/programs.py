@@ -80,7 +80,10 @@ def plan_compiles(laboratory: Laboratory, states: Mapping[str, RunState]) -> lis
         reasons = state.reasons
         if record is None and state.state == "done":
             state, reasons = RunState("stale"), ("was not compiled from what there is now",)
-        begun = record is None and laboratory.layout.compiling(laboratory.compile_hash(spec)).is_dir()
+        compile_hash = None if record is not None else laboratory.compile_hash(spec)
+        begun = compile_hash is not None and laboratory.layout.compiling(compile_hash).is_dir()
+        if compile_hash is not None and laboratory.layout.set_aside(compile_hash).is_dir():
+            reasons = (*reasons, "it was compiled before, and comes back without a call")
         entry = laboratory.experiment.optimizers[spec.optimizer]
         rows.append(
             CompileRow(

@@ -11,7 +11,7 @@ from dspylab.aggregate.collect import collect
 from dspylab.commands.console import console, note
 from dspylab.commands.find import find_config
 from dspylab.commands.sync import pipeline_entry
-from dspylab.compiled import is_wanted_anew, standing
+from dspylab.compiled import is_wanted_anew, restore, standing
 from dspylab.laboratory import Laboratory, open_laboratory
 from dspylab.pipeline.dvcfile import upsert
 from dspylab.pipeline.git import SavedExperiment
@@ -151,7 +151,10 @@ class _Todo:
 def compiles_to_do(
     laboratory: Laboratory, repository: Repository, entry: PipelineEntry, *, fresh: bool
 ) -> list[str]:
-    """Keys of the programs to compile. Those that stand although DVC does not think so are recorded."""
+    """Keys of the programs to compile.
+
+    Those that stand although DVC does not think so are recorded, and so are those that were set aside.
+    """
     keys = [spec.key for spec in laboratory.compiles]
     states = repository.compile_states(entry, keys)
     if fresh:
@@ -161,7 +164,9 @@ def compiles_to_do(
         for spec in laboratory.compiles
         if states[spec.key].state != "done" or is_wanted_anew(laboratory, spec)
     ]
-    standing_keys = [spec.key for spec in stale if standing(laboratory, spec) is not None]
+    standing_keys = [
+        spec.key for spec in stale if standing(laboratory, spec) is not None or restore(laboratory, spec)
+    ]
     if standing_keys:
         repository.commit(entry, [], compiles=standing_keys, summary=False)
     return [spec.key for spec in stale if spec.key not in standing_keys]
