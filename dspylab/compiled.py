@@ -1,8 +1,8 @@
 """Which compiled programs stand: those that lie there as they were compiled, from what there is now.
 
-Beside them are programs that were set aside, since others took their place or nothing needs them any more. They
-lie in the private folder, for DVC keeps nothing of a stage whose files persist, and are named by what decided
-them. Whoever goes back to that has them again, under whatever key, and pays for no call.
+Beside them are programs that were set aside, since others took their place or nothing needs them any more.
+They lie in the private folder, for DVC keeps nothing of a stage whose files persist, and are named by what
+decided them. Whoever goes back to that has them again, under whatever key, and pays for no call.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Cli, InitRepository
@@ -32,6 +34,11 @@ def lab(tmp_path: Path, server: FakeServer, init_repository: InitRepository, cli
 
 def programs(lab: Laboratory) -> set[str]:
     return {path.name for path in (lab.folder / "programs").iterdir()}
+
+
+def record(lab: Laboratory, key: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((lab.folder / "programs" / f"{key}.record.json").read_text())
+    return loaded
 
 
 def test_a_damaged_program_is_named_in_the_report(lab: Laboratory, cli_inside: Cli) -> None:
@@ -113,3 +120,26 @@ def marked(student, trainset, mark):
     third = program.read_bytes()
     program.unlink()
     assert len({first, second, third, run()}) == 4
+
+
+def test_programs_that_left_the_matrix_are_moved_out_and_come_back(lab: Laboratory, cli_inside: Cli) -> None:
+    (lab.folder / "programs" / "own.json").write_text("{}")
+    changed = lab.folder / "programs" / "few-fake-cot.json"
+    changed.write_text(changed.read_text() + "\n")
+    kept = record(lab, "few-fake-predict")
+
+    lab.change({"matrix": {"optimizer": ["none", "more"]}})
+    assert cli_inside("run", "-q", cwd=lab.root).code == 0
+    names = {"few-fake-cot", "more-fake-cot", "more-fake-predict"}
+    files = {f"{name}{ending}" for name in names for ending in (".json", ".record.json")}
+    assert programs(lab) == files | {"own.json"}
+
+    # With another axis the same program is called otherwise.
+    lab.change({"matrix": {"optimizer": ["none", "few"], "adapter": ["chat"], "program.style": ["predict"]}})
+    ended = cli_inside("run", cwd=lab.root)
+    assert ended.code == 0
+    assert "more-fake-cot, more-fake-predict: programs that no run needs: moved to .dspylab" in ended.out
+    again = record(lab, "few-fake-predict-chat")
+    assert again["coordinates"] == {**kept["coordinates"], "adapter": "chat"}
+    assert {**again, "program": "", "coordinates": {}} == {**kept, "program": "", "coordinates": {}}
+    assert "nothing to do" in cli_inside("run", cwd=lab.root).out

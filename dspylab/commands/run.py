@@ -11,7 +11,7 @@ from dspylab.aggregate.collect import collect
 from dspylab.commands.console import console, note
 from dspylab.commands.find import find_config
 from dspylab.commands.sync import pipeline_entry
-from dspylab.compiled import is_wanted_anew, restore, standing
+from dspylab.compiled import is_wanted_anew, restore, set_aside, standing
 from dspylab.laboratory import Laboratory, open_laboratory
 from dspylab.pipeline.dvcfile import upsert
 from dspylab.pipeline.git import SavedExperiment
@@ -51,6 +51,9 @@ def run_experiment(
     removed = _drop_removed(laboratory, repository)
     if removed:
         note(f"{removed}: no longer in the matrix: moved out; DVC's cache keeps the results", silent)
+    unneeded = _set_unneeded_aside(laboratory)
+    if unneeded:
+        note(f"{unneeded}: programs that no run needs: moved to .dspylab, which gives them back", silent)
     todo = _Todo(laboratory, repository, entry, fresh=fresh)
     if todo.is_empty and repository.summary_state(entry).state == "done":
         note(f"{laboratory.experiment.name}: all {len(laboratory.runs)} runs are done: nothing to do", silent)
@@ -92,6 +95,23 @@ def _drop_removed(laboratory: Laboratory, repository: Repository) -> str:
         if files and all(repository.cached(file_md5(path) or "") for path in files):
             shutil.rmtree(folder)
             gone.append(folder.name)
+    return ", ".join(gone)
+
+
+def _set_unneeded_aside(laboratory: Laboratory) -> str:
+    """Takes the compiled programs that no run of the matrix needs out of the workspace.
+
+    Returns:
+        Their names. Files that dspylab did not compile, or that were changed since, are left where they are.
+    """
+    layout = laboratory.layout
+    needed = {path for spec in laboratory.compiles for path in layout.compiled(spec.key)}
+    gone = []
+    for path in sorted(layout.programs.glob("*.json")):
+        if path not in needed and set_aside(layout, path.stem):
+            for file in layout.compiled(path.stem):
+                file.unlink()
+            gone.append(path.stem)
     return ", ".join(gone)
 
 
