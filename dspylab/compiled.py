@@ -1,20 +1,30 @@
-"""Which compiled programs stand: those that lie there as they were compiled, from what there is now."""
+"""Which compiled programs stand: those that lie there as they were compiled, from what there is now.
+
+Beside them are programs that were set aside, since others took their place or nothing needs them any more.
+They lie in the private folder, for DVC keeps nothing of a stage whose files persist, and are named by what
+decided them. Whoever goes back to that has them again, under whatever key, and pays for no call.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from dspylab.errors import DataError
+from dspylab.jsonable import to_json
 from dspylab.laboratory import Laboratory
 from dspylab.program.dataset import file_digest
 from dspylab.record.layout import Layout
-from dspylab.record.publish import read_json, write_atomically
+from dspylab.record.publish import read_json, write_atomically, write_json
 from dspylab.records import CompileRecord, CompileSpec, MetricSummary, Rates, ValidationScore
 
 #: Lies in the folder of a compile that `--fresh` wanted, as long as it is not done.
 _ANEW = "anew"
+#: Names of the files of a program that was set aside.
+_PROGRAM, _RECORD = "program.json", "record.json"
 
 
 def standing(laboratory: Laboratory, spec: CompileSpec) -> CompileRecord | None:
@@ -52,6 +62,61 @@ def is_wanted_anew(laboratory: Laboratory, spec: CompileSpec) -> bool:
     if not any((laboratory.layout.private / "compile").glob(f"*/{_ANEW}")):
         return False
     return (laboratory.layout.compiling(laboratory.compile_hash(spec)) / _ANEW).is_file()
+
+
+def set_aside(layout: Layout, key: str) -> bool:
+    """Keeps a copy of a program that is going to be replaced or removed.
+
+    Args:
+        layout: Where the experiment lies.
+        key: Key of the program.
+
+    Returns:
+        Whether there is one that lies there as it was compiled; what somebody changed is nobody's to move.
+    """
+    record = recorded(layout, key)
+    if record is None or record.program != key or not is_untouched(layout, record):
+        return False
+    layout.make_private()
+    folder = layout.set_aside(record.compile_hash)
+    write_atomically(folder / _PROGRAM, [layout.program(key).read_bytes()])
+    write_atomically(folder / _RECORD, [layout.compile_record(key).read_bytes()])
+    return True
+
+
+def drop_set_aside(layout: Layout, compile_hash: str) -> None:
+    """Removes what was set aside of a compile."""
+    shutil.rmtree(layout.set_aside(compile_hash), ignore_errors=True)
+
+
+def restore(laboratory: Laboratory, spec: CompileSpec) -> bool:
+    """Puts a program that was set aside into its place, unless it is wanted anew.
+
+    Args:
+        laboratory: The experiment.
+        spec: A compile whose program does not stand.
+
+    Returns:
+        Whether there was one. It stands now.
+    """
+    layout, compile_hash = laboratory.layout, laboratory.compile_hash(spec)
+    folder = layout.set_aside(compile_hash)
+    if not folder.is_dir() or is_wanted_anew(laboratory, spec):
+        return False
+    try:
+        record = _record(read_json(folder / _RECORD))
+        content = (folder / _PROGRAM).read_bytes()
+    except (DataError, OSError, KeyError, TypeError, AttributeError):
+        return False
+    if (record.compile_hash, record.program_sha256) != (compile_hash, hashlib.sha256(content).hexdigest()):
+        return False
+    set_aside(layout, spec.key)
+    write_atomically(layout.program(spec.key), [content])
+    # Another axis in the matrix, and the same program is called otherwise.
+    record = replace(record, program=spec.key, coordinates=spec.coordinates)
+    write_json(layout.compile_record(spec.key), to_json(record))
+    drop_set_aside(layout, compile_hash)
+    return True
 
 
 def is_untouched(layout: Layout, record: CompileRecord) -> bool:

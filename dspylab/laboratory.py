@@ -22,6 +22,7 @@ from dspylab.program.dataset import Splits, file_digest, load_splits
 from dspylab.program.footprint import (
     code_files,
     code_references,
+    content_digest,
     data_files,
     program_files,
     training_files,
@@ -102,12 +103,12 @@ class Laboratory:
 
     @functools.cached_property
     def data_files(self) -> dict[Path, str]:
-        """Files of the dataset, and those that the program reads, with their digests."""
-        return {path: file_digest(path) for path in data_files(self.experiment, self.layout.folder)}
+        """Files of the dataset, and files and folders that the program reads, with their digests."""
+        return {path: content_digest(path) for path in data_files(self.experiment, self.layout.folder)}
 
     @property
     def training_files(self) -> list[Path]:
-        """Files that optimizers' examples come from, and those that the program reads."""
+        """Files that optimizers' examples come from, and files and folders that the program reads."""
         folder = self.layout.folder
         return [*training_files(self.experiment, folder), *program_files(self.experiment, folder)]
 

@@ -291,3 +291,33 @@ def test_without_results_show_says_what_to_do(cli_inside: Cli, tmp_path: Path) -
             done.err
             == "experiments/triage/summary.json: no such file: run the experiment with `dspylab run`\n"
         )
+
+
+def test_show_and_compare_say_that_the_highest_mean_is_over_other_examples(
+    tmp_path: Path, blank_repository: Path, cli_inside: Cli
+) -> None:
+    rows = tickets(40)
+
+    def answer(request: ChatRequest) -> str:
+        """Without thinking right on half of what it can do; with it on all of that, and wrong on the rest."""
+        thinks = "reasoning" in request.system
+        number = next(index for index, row in enumerate(rows) if row["text"] in request.question)
+        if number >= 20 and not thinks:
+            return "no structure at all"
+        label = rows[number]["label"]
+        right = number < 19 if thinks else number % 2 == 0
+        return reply_fields(request, {"label": label if right else "payment" if label == "bug" else "bug"})
+
+    with FakeServer(answer=answer) as server:
+        matrix = {"program.style": ["predict", "cot"]}
+        lab = experiment(tmp_path, server_url=server.url, config={"matrix": matrix}, examples=rows)
+        shutil.copytree(blank_repository, tmp_path, dirs_exist_ok=True)
+        assert cli_inside("run", "-q", cwd=lab.root).code == 0
+    said = (
+        "fake-predict has the highest mean, but over other examples than fake-cot, which is better than it "
+        "on the examples that both have a value for. See what failed in fake-predict."
+    )
+    for command in (["compare"], ["compare", "fake-cot", "fake-predict"], ["show"]):
+        ended = cli_inside(*command, cwd=lab.root)
+        assert ended.code == 0
+        assert said in " ".join(ended.out.split()), command

@@ -46,12 +46,15 @@ def lab(tmp_path: Path, server: FakeServer, init_repository: InitRepository) -> 
 def test_a_changed_file_of_the_program_makes_its_runs_stale(
     tmp_path: Path, server: FakeServer, init_repository: InitRepository, cli_inside: Cli
 ) -> None:
-    program = {"path": "program.py", "files": ["corpus.txt"]}
+    program = {"path": "program.py", "files": ["corpus.txt", "passages"]}
     lab = experiment(
         tmp_path,
         server_url=server.url,
         config={"program": program, "matrix": {"model": ["fake"]}},
-        files={"experiments/triage/corpus.txt": "one passage"},
+        files={
+            "experiments/triage/corpus.txt": "one passage",
+            "experiments/triage/passages/deep/one.txt": "one passage",
+        },
     )
     init_repository(lab)
     assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
@@ -61,6 +64,13 @@ def test_a_changed_file_of_the_program_makes_its_runs_stale(
     assert "corpus.txt" in cli_inside("plan", "-c", lab.config, cwd=lab.root).out
     assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
     assert len(server.requests) == 16
+
+    # A folder is every file below it, also those that come.
+    (lab.folder / "passages" / "deep" / "two.txt").write_text("another passage")
+    assert "passages" in cli_inside("plan", "-c", lab.config, cwd=lab.root).out
+    assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
+    assert len(server.requests) == 24
+    assert "nothing to do" in cli_inside("run", "-c", lab.config, cwd=lab.root).out
 
 
 def test_a_library_that_sets_its_own_log_level_stays_quiet(
@@ -72,7 +82,8 @@ def test_a_library_that_sets_its_own_log_level_stays_quiet(
         "chatty.setLevel(logging.DEBUG)\n"
         "chatty.debug('building')\n"
         "chatty.error('broken')\n"
-        "def build(): ...\n"
+        "import dspy\n"
+        "def build(style): return dspy.Predict('text -> label')\n"
     )
     lab = experiment(
         tmp_path,

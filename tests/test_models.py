@@ -274,6 +274,28 @@ def test_dspy_refuses_settings_before_the_first_call(server: FakeServer) -> None
     assert "api_key" in connection.value.message
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"reasoning_effort": "colossal"}, "unsupported reasoning effort: colossal"),
+        ({"top_p": 5}, "top_p must be in [0, 1]"),
+        ({"n": 0}, "n must be a positive integer"),
+        ({"stop": 3}, "'int' object is not iterable"),
+        ({"min_p": 0.1}, "'min_p' cannot be carried"),
+    ],
+)
+@pytest.mark.parametrize("engine", ["native", "litellm"])
+def test_what_the_builder_of_requests_refuses_is_refused_once(
+    server: FakeServer, engine: str, settings: dict[str, Any], said: str
+) -> None:
+    with models_of(server, a={"engine": engine}) as models:
+        with pytest.raises(UsageError) as refused:
+            models.lm("a", settings)
+        assert said in refused.value.message
+        assert not server.requests
+        models.lm("a", {"tool_choice": {"type": "function", "function": {"name": "search"}}, "stop": ["a"]})
+
+
 # Capabilities
 
 

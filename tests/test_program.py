@@ -19,7 +19,8 @@ from dspylab.config.models import Experiment, Program
 from dspylab.errors import ProgramError
 from dspylab.plan.matrix import expand
 from dspylab.program.adapters import CompactAdapter, adapter_of
-from dspylab.program.footprint import code_files, code_references, data_files
+from dspylab.program.dataset import file_digest
+from dspylab.program.footprint import code_files, code_references, content_digest, data_files
 from dspylab.program.load import Code
 from dspylab.program.modules import ModuleSpace, own_path
 
@@ -638,6 +639,14 @@ def test_files_that_the_program_reads_are_data_files_too(root: Path) -> None:
         root / "x/corpus.jsonl",
         root / "prompt.txt",
     ]
+
+
+def test_the_digest_of_a_folder_is_that_of_names_and_contents(root: Path) -> None:
+    write(root, {"a/deep/x.txt": "1", "a/y.txt": "2", "b/deep/x.txt": "1", "b/y.txt": "2"})
+    assert content_digest(root / "a") == content_digest(root / "b") != content_digest(root / "a/deep")
+    assert content_digest(root / "a/y.txt") == file_digest(root / "a/y.txt")
+    (root / "b/y.txt").rename(root / "b/z.txt")
+    assert content_digest(root / "a") != content_digest(root / "b")
 
 
 def test_a_dataset_that_is_a_link_into_the_cache_of_dvc_stays_where_it_is(root: Path) -> None:

@@ -32,6 +32,7 @@ from dspylab.report.compiled import compiled_program
 from dspylab.report.markdown import render_markdown
 from dspylab.report.material import gather
 from dspylab.report.plots import plots
+from dspylab.report.standing import contradiction
 from dspylab.report.verdict import verdict
 from dspylab.testing import FakeServer, experiment
 
@@ -69,6 +70,27 @@ def test_runs_that_cannot_be_told_apart_are_named_with_what_else_decides() -> No
     assert "Of these 2, `cheap` is the cheapest: $0.0000200 against $0.000200 for `dear` an example." in text
     assert "Of these 2, `cheap` is the fastest: 100 ms against 2.00 s for `dear` an example." in text
     assert "examples to see it; here are 30." in text
+
+
+def test_a_run_that_is_better_where_both_have_a_score_is_named_beside_the_highest_mean() -> None:
+    runs = {
+        "failing": scored(*[1.0, 0.0] * 10, *[None] * 20),
+        "sound": scored(*[1.0] * 19, *[0.0] * 21),
+        "other": scored(*[0.0] * 40),
+    }
+    material = material_of(runs)
+    said = verdict(material)
+    assert said.headline == (
+        "No clear winner: `failing` has the highest accuracy, 0.500 [0.299, 0.701], but `sound` is better "
+        "on the examples that both have a value for. Their means are over different examples: see what "
+        "failed in `failing`."
+    )
+    assert "better on shared examples, +0.450" in render_markdown(material, said)
+    assert '<tr class="better">' in page_of(material)
+    assert contradiction(material.standing) == (
+        "failing has the highest mean, but over other examples than sound, which is better than it on the "
+        "examples that both have a value for. See what failed in failing."
+    )
 
 
 def test_one_run_and_no_run_have_no_comparison() -> None:

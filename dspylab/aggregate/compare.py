@@ -98,6 +98,11 @@ class Standing:
         level = [name for name, found in self.comparisons.items() if found.verdict != "worse"]
         return () if self.best is None else (self.best, *level)
 
+    @property
+    def better(self) -> tuple[str, ...]:
+        """Those that are better than the best where both have a value: its mean is over other examples."""
+        return tuple(name for name, found in self.comparisons.items() if found.verdict == "better")
+
 
 def compare(metric: str, a: Side, b: Side, names: tuple[str, str] = ("a", "b")) -> Comparison:
     """Compares two sides example by example.

@@ -205,6 +205,7 @@ def _experiment(path: Path, *, call: bool) -> Iterator[Check]:
     yield from (_read_only(folder) for folder in _fixed(laboratory.layout.folder, laboratory.layout.results))
     yield from _guarded(name, lambda: _code(name, laboratory))
     yield from _guarded(name, lambda: _data(name, laboratory))
+    yield from _guarded(name, lambda: _fields(name, laboratory))
     yield from _guarded(name, lambda: _pipeline(name, laboratory))
     yield from _guarded(name, lambda: _models(name, laboratory, call=call))
 
@@ -227,6 +228,17 @@ def _code(name: str, laboratory: Laboratory) -> Iterator[Check]:
 def _data(name: str, laboratory: Laboratory) -> Iterator[Check]:
     splits = laboratory.splits
     yield Check("ok", name, f"the dataset has {len(splits.test)} test and {len(splits.train)} train examples")
+
+
+def _fields(name: str, laboratory: Laboratory) -> Iterator[Check]:
+    """Whether program, dataset and metrics speak of the same fields."""
+    from dspylab.execute.fit import misfits
+
+    found = misfits(laboratory, laboratory.runs)
+    for misfit in found:
+        yield Check("problem" if misfit.fails else "note", name, str(misfit.finding))
+    if not found:
+        yield Check("ok", name, "program, dataset and metrics name the same fields")
 
 
 def _pipeline(name: str, laboratory: Laboratory) -> Iterator[Check]:
@@ -271,6 +283,9 @@ def _model(
     key = find_keys({model_id: model}, laboratory.environment)[model_id]
     with_key = "with its key" if key else "without a key"
     with Models(experiment, [model_id], folder, laboratory.environment) as models:
+        for run in laboratory.runs:
+            if run.model == model_id:
+                models.lm(model_id, run.lm_settings)
         if call:
             found: str | None = reach.call(models, model_id, _TIMEOUT_S)
         else:

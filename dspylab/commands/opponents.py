@@ -14,6 +14,7 @@ from dspylab.pipeline.git import find_revision
 from dspylab.pipeline.revisions import results_at, workspace_digests
 from dspylab.record.layout import Layout
 from dspylab.record.results import WORKSPACE, Results, workspace_results
+from dspylab.report.standing import contradiction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,8 +129,12 @@ def _two_runs(
         raise UsageError("is compared with itself", where=names[0], remedy="name two runs")
     sides = [SideOf(name=name, results=workspace, runs=known[name]) for name in names]
     _require_rows(sides)
+    standing = decide(workspace, metric, [run for side in sides for run in side.runs]).standing
     return Opponents(
-        title="", metric=metric, pairs=((sides[0], sides[1]),), remarks=tuple(_incomplete(sides))
+        title="",
+        metric=metric,
+        pairs=((sides[0], sides[1]),),
+        remarks=(*filter(None, [contradiction(standing)]), *_incomplete(sides)),
     )
 
 
@@ -137,8 +142,10 @@ def _all_runs(
     workspace: Results, known: dict[str, tuple[str, ...]], baseline: str | None, metric: str
 ) -> Opponents:
     """All complete sides against one of them, or against the best."""
+    remarks: list[str] = []
     if baseline is None:
         decision = decide(workspace, metric)
+        remarks += filter(None, [contradiction(decision.standing)])
         names = [*decision.standing.comparisons]
         best = decision.standing.best
         if best is None or not names:
@@ -163,9 +170,8 @@ def _all_runs(
     one = SideOf(name=best, results=workspace, runs=known[best])
     _require_rows([one])
     rivals = [SideOf(name=name, results=workspace, runs=known[name]) for name in names]
-    remarks = (
-        [f"Not compared, as not complete or without rows here: {', '.join(left_out)}."] if left_out else []
-    )
+    if left_out:
+        remarks.append(f"Not compared, as not complete or without rows here: {', '.join(left_out)}.")
     return Opponents(
         title=title,
         metric=metric,

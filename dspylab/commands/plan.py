@@ -27,7 +27,8 @@ def show_plan(config: Path | None, pilot: int | None) -> None:
         pilot: Executes so many examples of each run that is not done and extrapolates.
 
     Raises:
-        DspylabError: If the experiment, its code or the repository is wrong.
+        DspylabError: If the experiment, its code or the repository is wrong, or if nothing could come of the
+            runs that are to be executed.
     """
     from dspylab.pipeline.repo import open_repository
 
@@ -66,6 +67,11 @@ def show_plan(config: Path | None, pilot: int | None) -> None:
     todo = [row.run for row in rows if row.state != "done"]
     first = f"{len(programs)} programs, {len(to_compile)} to compile; " if programs else ""
     note(f"{first}{len(rows)} runs, " + (f"{len(todo)} to execute" if todo else "nothing to do"))
+    if todo:
+        # Heavy: it imports dspy, which a plan with nothing to do does not need.
+        from dspylab.execute.fit import refuse_misfits
+
+        refuse_misfits(laboratory, [laboratory.run(key) for key in todo])
     if pilot is not None and todo:
         from dspylab.commands.pilot import run_pilot
 

@@ -21,31 +21,33 @@ _UNCOMPILED = "none"
 
 
 def show_program(config: Path | None, key: str) -> None:
-    """Prints the instructions and demonstrations of a compiled program.
+    """Prints the instructions and demonstrations of a program.
 
     Args:
         config: The experiment file.
-        key: Key of the program or of a run that uses it.
+        key: Key of a compiled program or of a run; one without an optimizer has what the factory builds.
 
     Raises:
         UsageError: If there is no such program.
         DataError: If its file is absent or damaged.
     """
     laboratory = open_laboratory(find_config(config))
-    key = _program_key(laboratory, key)
-    state = read_json(laboratory.layout.program(key))
-    record = recorded(laboratory.layout, key)
+    program = _program_key(laboratory, key)
+    state = _state(laboratory, key, _UNCOMPILED)
+    record = None if program is None else recorded(laboratory.layout, program)
+    key = program or key
     if record is not None and not is_untouched(laboratory.layout, record):
         note(f"{key}: was changed since it was compiled")
     console().print(program_view(key, state, record))
 
 
 def diff_programs(config: Path | None, first: str, second: str) -> None:
-    """Prints what differs between two compiled programs.
+    """Prints what differs between two programs.
 
     Args:
         config: The experiment file.
-        first: Key of a program or of a run; `none` for the other one as the factory builds it.
+        first: Key of a compiled program or of a run; `none` for the other one as the factory builds it. A run
+            without an optimizer has what the factory builds, too.
         second: The same.
 
     Raises:
@@ -78,7 +80,10 @@ def plan_compiles(laboratory: Laboratory, states: Mapping[str, RunState]) -> lis
         reasons = state.reasons
         if record is None and state.state == "done":
             state, reasons = RunState("stale"), ("was not compiled from what there is now",)
-        begun = record is None and laboratory.layout.compiling(laboratory.compile_hash(spec)).is_dir()
+        compile_hash = None if record is not None else laboratory.compile_hash(spec)
+        begun = compile_hash is not None and laboratory.layout.compiling(compile_hash).is_dir()
+        if compile_hash is not None and laboratory.layout.set_aside(compile_hash).is_dir():
+            reasons = (*reasons, "it was compiled before, and comes back without a call")
         entry = laboratory.experiment.optimizers[spec.optimizer]
         rows.append(
             CompileRow(
@@ -93,22 +98,28 @@ def plan_compiles(laboratory: Laboratory, states: Mapping[str, RunState]) -> lis
     return rows
 
 
-def _program_key(laboratory: Laboratory, key: str) -> str:
-    """Key of a program, given that or the key of a run."""
-    keys = {spec.key for spec in laboratory.compiles}
-    known = {**{run: spec.key for run, spec in laboratory.needed_compiles.items()}, **{k: k for k in keys}}
-    if key in known:
-        return known[key]
-    if key in {run.key for run in laboratory.runs}:
-        raise UsageError("is a run without an optimizer", where=key, remedy="name one that has one")
-    raise UsageError("there is no such program", where=key, remedy=choose(key, known))
+def _program_key(laboratory: Laboratory, key: str) -> str | None:
+    """Key of a compiled program, given that or the key of a run; None for a run without an optimizer.
+
+    Raises:
+        UsageError: If it is neither.
+    """
+    known: dict[str, str | None] = dict.fromkeys(run.key for run in laboratory.runs)
+    known |= {run: spec.key for run, spec in laboratory.needed_compiles.items()}
+    known |= {spec.key: spec.key for spec in laboratory.compiles}
+    if key not in known:
+        raise UsageError("there is no such program", where=key, remedy=choose(key, known))
+    return known[key]
 
 
 def _state(laboratory: Laboratory, name: str, other: str) -> dict[str, Any]:
-    if name != _UNCOMPILED:
-        return read_json(laboratory.layout.program(_program_key(laboratory, name)))
+    """The state of a program; `other` says which one is meant by `none`."""
+    key = None if name == _UNCOMPILED else _program_key(laboratory, name)
+    if key is not None:
+        return read_json(laboratory.layout.program(key))
     from dspylab.optimize.state import program_state
 
-    other_key = _program_key(laboratory, other)
-    spec = next(spec for spec in laboratory.compiles if spec.key == other_key)
-    return program_state(laboratory.code.build(spec.program_args))
+    named = other if name == _UNCOMPILED else name
+    key = _program_key(laboratory, named)
+    compiled = next((spec for spec in laboratory.compiles if spec.key == key), None)
+    return program_state(laboratory.code.build((compiled or laboratory.run(named)).program_args))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dspylab.commands.find import find_layout
+from dspylab.errors import DataError
 from dspylab.places import shown_path
 from dspylab.record.layout import Layout
 from dspylab.record.publish import read_json, write_atomically
@@ -65,11 +66,21 @@ def _page(material: Material, layout: Layout, most_examples: int) -> Page:
 
 
 def _programs(folder: Path) -> dict[str, CompiledProgram]:
-    """The compiled programs that lie in a folder, by their keys; none when there is no such folder."""
+    """The compiled programs that lie in a folder, by their keys; none when there is no such folder.
+
+    A file that was damaged is no reason to show nothing: what is wrong stands where it would be shown.
+    """
     found = {}
     for path in sorted(folder.glob("*.json")):
         if not path.name.endswith(_RECORD):
-            record = path.with_name(path.stem + _RECORD)
-            said = read_json(record) if record.is_file() else None
-            found[path.stem] = compiled_program(read_json(path), said)
+            (state, damage), (record, more) = map(_content, (path, path.with_name(path.stem + _RECORD)))
+            found[path.stem] = compiled_program(state, record, [*damage, *more])
     return found
+
+
+def _content(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """What a JSON file holds, and what is wrong with it; nothing of both when there is none."""
+    try:
+        return read_json(path) if path.exists() else {}, []
+    except DataError as error:
+        return {}, [str(error)]

@@ -12,7 +12,7 @@ from dspylab.aggregate.collect import collect
 from dspylab.commands.console import console, note
 from dspylab.commands.find import find_config
 from dspylab.commands.sync import pipeline_entry
-from dspylab.compiled import is_wanted_anew, standing
+from dspylab.compiled import is_wanted_anew, restore, set_aside, standing
 from dspylab.config.models import DASK_PATTERN
 from dspylab.errors import UsageError
 from dspylab.laboratory import Laboratory, open_laboratory
@@ -60,6 +60,9 @@ def run_experiment(
     removed = _drop_removed(laboratory, repository)
     if removed:
         note(f"{removed}: no longer in the matrix: moved out; DVC's cache keeps the results", silent)
+    unneeded = _set_unneeded_aside(laboratory)
+    if unneeded:
+        note(f"{unneeded}: programs that no run needs: moved to .dspylab, which gives them back", silent)
     todo = _Todo(laboratory, repository, entry, fresh=fresh)
     if todo.is_empty and repository.summary_state(entry).state == "done":
         note(f"{laboratory.experiment.name}: all {len(laboratory.runs)} runs are done: nothing to do", silent)
@@ -101,6 +104,23 @@ def _drop_removed(laboratory: Laboratory, repository: Repository) -> str:
         if files and all(repository.cached(file_md5(path) or "") for path in files):
             shutil.rmtree(folder)
             gone.append(folder.name)
+    return ", ".join(gone)
+
+
+def _set_unneeded_aside(laboratory: Laboratory) -> str:
+    """Takes the compiled programs that no run of the matrix needs out of the workspace.
+
+    Returns:
+        Their names. Files that dspylab did not compile, or that were changed since, are left where they are.
+    """
+    layout = laboratory.layout
+    needed = {path for spec in laboratory.compiles for path in layout.compiled(spec.key)}
+    gone = []
+    for path in sorted(layout.programs.glob("*.json")):
+        if path not in needed and set_aside(layout, path.stem):
+            for file in layout.compiled(path.stem):
+                file.unlink()
+            gone.append(path.stem)
     return ", ".join(gone)
 
 
@@ -160,7 +180,10 @@ class _Todo:
 def compiles_to_do(
     laboratory: Laboratory, repository: Repository, entry: PipelineEntry, *, fresh: bool
 ) -> list[str]:
-    """Keys of the programs to compile. Those that stand although DVC does not think so are recorded."""
+    """Keys of the programs to compile.
+
+    Those that stand although DVC does not think so are recorded, and so are those that were set aside.
+    """
     keys = [spec.key for spec in laboratory.compiles]
     states = repository.compile_states(entry, keys)
     if fresh:
@@ -170,7 +193,9 @@ def compiles_to_do(
         for spec in laboratory.compiles
         if states[spec.key].state != "done" or is_wanted_anew(laboratory, spec)
     ]
-    standing_keys = [spec.key for spec in stale if standing(laboratory, spec) is not None]
+    standing_keys = [
+        spec.key for spec in stale if standing(laboratory, spec) is not None or restore(laboratory, spec)
+    ]
     if standing_keys:
         repository.commit(entry, [], compiles=standing_keys, summary=False)
     return [spec.key for spec in stale if spec.key not in standing_keys]

@@ -17,6 +17,7 @@ from dspylab.config.wording import choose
 from dspylab.errors import UsageError
 from dspylab.pipeline.stages import parse_coordinate
 from dspylab.record.results import Results, workspace_results
+from dspylab.report.standing import contradiction
 
 if TYPE_CHECKING:
     from dspylab.report.tables import FittingTable
@@ -151,16 +152,20 @@ def _findings(results: Results, decision: Decision) -> list[str]:
     standing = decision.standing
     lines = []
     if standing.best is not None and standing.comparisons:
-        level = standing.not_told_apart[1:]
+        level = [name for name in standing.not_told_apart[1:] if name not in standing.better]
         told = (
             f"can not be told from it on these examples: {', '.join(level)}"
             if level
+            else "no other one is level with it"
+            if standing.better
             else "every other one is worse"
         )
+        highest = "Highest" if standing.better else "Best"
         lines.append(
-            f"Best on {decision.metric}: {standing.best}; {told} (paired tests at 5% over all pairs; seeds "
-            "are taken together). `dspylab compare` says by how much."
+            f"{highest} on {decision.metric}: {standing.best}; {told} (paired tests at 5% over all pairs; "
+            "seeds are taken together). `dspylab compare` says by how much."
         )
+        lines += filter(None, [contradiction(standing)])
     if any(not place.on_front for place in decision.places.values()):
         lines.append(
             "Pareto, over quality, time and cost of an example. dominated: another run is at least as good "

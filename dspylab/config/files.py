@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -36,7 +37,9 @@ def check_files(sections: Sections, folder: Path) -> Iterator[Defect]:
     for address, path in _code_files(sections):
         yield from _check_file(path, address, folder)
     for position, path in enumerate(sections.program.files if sections.program is not None else ()):
-        yield from _check_file(path, ("program", "files", position), folder)
+        is_folder = _is_folder(folder / path) and not PurePosixPath(path).is_absolute()
+        check = _check_folder if is_folder else _check_file
+        yield from check(path, ("program", "files", position), folder)
     dataset = sections.dataset
     for key in ("path", "train", "validation", "test") if dataset is not None else ():
         reference = getattr(dataset, key)
@@ -51,6 +54,22 @@ def check_files(sections: Sections, folder: Path) -> Iterator[Defect]:
             yield Defect(("dataset", key), problem, remedy)
         else:
             yield from _check_file(reference, ("dataset", key), folder)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _check_folder(path: str, address: Address, folder: Path) -> Iterator[Defect]:
+    """What runs make, and what holds it, can be nothing that they depend on."""
+    named, own = (Path(os.path.abspath(place)) for place in (folder / path, folder))  # noqa: PTH100 - links stay
+    made = any(named.is_relative_to(own / name) for name in ("results", "programs", "plots"))
+    if made or own.is_relative_to(named):
+        problem = f"'{plain(path)}' holds what runs of this experiment make"
+        yield Defect(address, problem, "name a folder of its own for what the code reads")
 
 
 def _code_files(sections: Sections) -> Iterator[tuple[Address, str]]:

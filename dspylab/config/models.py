@@ -48,7 +48,8 @@ class Program(Section):
     )
     files: list[str] = Field(
         default_factory=list,
-        description="Further files that the code reads, such as a corpus: a change makes runs stale.",
+        description="Further files and folders that the code reads, such as a corpus: a change makes runs "
+        "stale.",
     )
     adapter: str | None = Field(
         None,

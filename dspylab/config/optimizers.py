@@ -59,6 +59,9 @@ TEACHER: Final = "teacher"
 #: Optimizers that are made of further ones, and the parameter that names these by id.
 NESTING: Final = {"BetterTogether": "optimizers", "Ensemble": "programs"}
 _ROLE = re.compile(r".+_(lm|model)")
+#: What BetterTogether does unless it is told, and what stands between its steps.
+_STRATEGY: Final = "p -> w -> p"
+_THEN: Final = " -> "
 #: Parameters whose value may be a `path:name` that stands for what it names.
 CALLABLES: Final = frozenset(
     {"instruction_proposer", "code_proposer", "component_selector", "reduce_fn", "vectorizer"}
@@ -179,6 +182,23 @@ def check_nested(
             yield Defect(place, f"there is no optimizer {shown(name)}", choose(str(name), known))
         elif entry is not None and entry.type in (*NESTING, "KNNFewShot"):
             yield Defect(place, f"{name} is a {entry.type}, which can not take part", "name another one")
+    if isinstance(names, dict):
+        yield from _check_strategy(optimizer, names, (*address, "params"))
+
+
+def _check_strategy(optimizer: Optimizer, steps: Mapping[Any, Any], address: Address) -> Iterator[Defect]:
+    """Whether a BetterTogether has a name for each step that it takes."""
+    remedy = f"write strategy: {_THEN.join(map(str, steps))}, with the names of optimizers in any order"
+    strategy = optimizer.params.get("strategy", _STRATEGY)
+    if not isinstance(strategy, str):
+        yield Defect((*address, "strategy"), f"must be text, not {shown(strategy)}", remedy)
+        return
+    unknown = [step for step in strategy.split(_THEN) if step not in steps]
+    if unknown and "strategy" in optimizer.params:
+        yield Defect((*address, "strategy"), f"none of its optimizers is called {shown(unknown[0])}", remedy)
+    elif unknown:
+        problem = f"strategy is missing, and DSPy's own, {_STRATEGY}, needs {shown(unknown[0])}"
+        yield Defect(address, problem, remedy)
 
 
 def nested_ids(optimizer: Optimizer) -> list[Any]:

@@ -17,6 +17,7 @@ from typing import Any
 import dspy
 
 from dspylab.aggregate.stats import metric_summary
+from dspylab.compiled import drop_set_aside, set_aside
 from dspylab.errors import EndpointError, EnvironmentProblem, RepositoryError
 from dspylab.jsonable import to_json
 from dspylab.lm.budget import Ledger
@@ -240,6 +241,7 @@ def _published(
     """Writes the program and then its record: a program without its record does not count."""
     spec, layout = job.spec, job.layout
     priced = [call["cost_usd"] for call in calls if call["error"] is None]
+    set_aside(layout, spec.key)
     write_state(layout.program(spec.key), program, job.note)
     record = CompileRecord(
         program=spec.key,
@@ -264,6 +266,7 @@ def _published(
         versions=job.versions,
     )
     write_json(layout.compile_record(spec.key), to_json(record))
+    drop_set_aside(layout, job.compile_hash)
     return record
 
 

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from uuid import uuid4
 
 from dspylab.laboratory import Laboratory
-from dspylab.program.footprint import data_files, program_files
+from dspylab.program.footprint import data_files, files_of, program_files
 
 #: No archive of the same content has other times.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -50,7 +50,11 @@ def pack(laboratory: Laboratory, *, with_dataset: bool) -> Parcel:
     """
     folder, root = laboratory.layout.folder, laboratory.layout.root
     read = (data_files if with_dataset else program_files)(laboratory.experiment, folder)
-    files = {laboratory.loaded.path, *laboratory.code_files, *read}
+    files = {
+        laboratory.loaded.path,
+        *laboratory.code_files,
+        *(file for path in read for file in files_of(path)),
+    }
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for path in sorted(files):

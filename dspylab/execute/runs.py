@@ -17,6 +17,7 @@ from dspylab.execute.active import NOT_BEGUN, ActiveRun, Observer, RunReport
 from dspylab.execute.cluster import Cluster
 from dspylab.execute.compile import CompileJob, CompileReport, compile_program
 from dspylab.execute.compiles import compile_job
+from dspylab.execute.fit import refuse_misfits
 from dspylab.execute.jobs import models_of_runs
 from dspylab.execute.pool import Opening, Stop, work_off
 from dspylab.execute.spending import refuse_unpriced, spent_before
@@ -99,10 +100,12 @@ def execute_runs(
 
     Raises:
         EnvironmentProblem: If the machine is not ready, before the first call; if the Dask cluster is lost.
-        InvalidExperiment: If an optimizer cannot be made as the file describes it, before the first call.
+        InvalidExperiment: If an optimizer cannot be made as the file describes it, or if program, dataset and
+            metrics do not fit together, before the first call.
         ProgramError: If the user's code cannot be used, before the first call.
         DataError: If the dataset cannot be read, before the first call.
-        UsageError: If the budget bounds a cost that is not known, before the first call.
+        UsageError: If the budget bounds a cost that is not known, or if DSPy refuses a setting of a model,
+            before the first call.
     """
     _log_as_we_do()
     laboratory.layout.make_private()
@@ -119,6 +122,7 @@ def execute_runs(
     if dask is None:
         here = [*on_workers, *here]
     refuse_unpriced(experiment, [*on_workers, *here])
+    refuse_misfits(laboratory, [*specs, *compiles])
     spent = spent_before(laboratory, {*keys, *plan.keys} if fresh else ())
     if fresh:
         for anew in compiles:
@@ -133,6 +137,8 @@ def execute_runs(
         for spec in specs:
             if spec.key not in begin.waiting:
                 begin.run(spec.key)
+            elif spec.model in models.engines:
+                models.lm(spec.model, spec.lm_settings)  # what DSPy refuses is known before the first call
         jobs = [compile_job(laboratory, spec, models) for spec in compiles]
         stop.on_request(workers.stop)
         stop.on_request(models.stop)

@@ -13,13 +13,14 @@ from urllib.parse import urlsplit
 import dspy
 from dspy.clients.call_result import CallResult
 from dspy.clients.capabilities import Capabilities, capabilities
-from dspy.clients.execution import IGNORED_CACHE_KEYS, prepare
-from dspy.utils.exceptions import LMConfigurationError
+from dspy.clients.execution import IGNORED_CACHE_KEYS, _engine, prepare
+from dspy.utils.exceptions import LMError
 
 from dspylab.config.models import Experiment, Model
 from dspylab.errors import UsageError
 from dspylab.lm import local, recorder
 from dspylab.lm.budget import Ledger, Spending
+from dspylab.lm.faults import first_words
 from dspylab.lm.gguf import locate
 from dspylab.lm.keys import ambient_base, find_keys
 from dspylab.lm.limits import Gate
@@ -134,7 +135,7 @@ class Models:
             if entry.cache and resolved.get("temperature"):
                 params["rollout_id"] = seed
         try:
-            return MeteredLM(
+            lm = MeteredLM(
                 self._name(model_id),
                 model_type=entry.model_type,
                 temperature=resolved.get("temperature"),
@@ -146,12 +147,14 @@ class Models:
                 async_engine=self._async_engines[model_id],
                 **params,
             )
-        except (LMConfigurationError, ValueError, TypeError) as error:
+            _build_request(lm)
+        except (LMError, ValueError, TypeError) as error:
             raise UsageError(
-                str(error),
+                first_words(error),
                 where=f"models.{model_id}",
                 remedy="correct the settings of the model or the lm.* axes",
             ) from error
+        return lm
 
     def width(self, model_id: str) -> int:
         """Calls of a model that may be in flight at once."""
@@ -305,6 +308,17 @@ class MeteredLM(dspy.LM):  # type: ignore[misc]  # dspy has no types
             _with_savings(call, known, endpoint.rates) if complete else call,
             functools.partial(_said, prepared, replies),
         )
+
+
+def _build_request(lm: MeteredLM) -> None:
+    """Builds a request as each call does, and sends it nowhere: what DSPy refuses here fails every call.
+
+    Raises:
+        LMError, ValueError, TypeError: If DSPy can not build it.
+    """
+    # A tool that has to be called is one of the call's, and there is none here.
+    names_tool = isinstance(lm.kwargs.get("tool_choice"), Mapping)
+    _engine(lm, prepare(lm, "x", None, {"tool_choice": None} if names_tool else {}), asynchronous=False)
 
 
 def _said(prepared: Any, replies: Sequence[Any]) -> Transcript:

@@ -15,6 +15,7 @@ from dspylab.config.models import Dataset, Experiment
 from dspylab.config.optimizers import references_in
 from dspylab.config.references import is_loader
 from dspylab.errors import DspylabError, EnvironmentProblem
+from dspylab.plan.identity import digest
 from dspylab.program.dataset import file_digest
 from dspylab.program.load import Code
 from dspylab.record.publish import write_json
@@ -44,7 +45,7 @@ def code_references(experiment: Experiment, runs: Iterable[RunSpec], *, metrics:
 
 
 def data_files(experiment: Experiment, folder: Path) -> list[Path]:
-    """The files of the dataset and those that the program reads.
+    """The files of the dataset, and the files and folders that the program reads.
 
     Links stay: DVC itself may have made a data file a link into its cache.
     """
@@ -59,8 +60,24 @@ def training_files(experiment: Experiment, folder: Path) -> list[Path]:
 
 
 def program_files(experiment: Experiment, folder: Path) -> list[Path]:
-    """Files beside the dataset that the program reads."""
+    """Files beside the dataset that the program reads, and folders whose every file it may read."""
     return [Path(os.path.abspath(folder / name)) for name in experiment.program.files]  # noqa: PTH100
+
+
+def files_of(path: Path) -> list[Path]:
+    """All files below a folder, sorted; of a file, itself."""
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
+def content_digest(path: Path) -> str:
+    """Digest of a file's content, or of the names and contents of all files below a folder.
+
+    Raises:
+        DataError: If one cannot be read.
+    """
+    if not path.is_dir():
+        return file_digest(path)
+    return digest({file.relative_to(path).as_posix(): file_digest(file) for file in files_of(path)})
 
 
 def _sources(dataset: Dataset) -> list[str]:

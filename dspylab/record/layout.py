@@ -101,6 +101,10 @@ class Layout:
         """Folder of a compile that is not done: the replies that it got, and what its optimizer keeps."""
         return self.private / "compile" / compile_hash
 
+    def set_aside(self, compile_hash: str) -> Path:
+        """Folder of a compiled program that another one took the place of."""
+        return self.private / "programs" / compile_hash
+
 
 def find_root(folder: Path) -> Path:
     """The nearest folder upwards that has a `.dvc` or `.git`, or `folder` itself."""

@@ -6,7 +6,7 @@ A file that holds something else, as another version of DSPy may write, is shown
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,25 +38,30 @@ class CompiledProgram:
     Attributes:
         facts: Name and text of what its record says, such as the score that the optimizer saw.
         predictors: Its predictors.
+        damage: What of it can not be shown, and why; each a sentence.
     """
 
     facts: tuple[tuple[str, str], ...]
     predictors: tuple[CompiledPredictor, ...]
+    damage: tuple[str, ...] = ()
 
 
-def compiled_program(state: Mapping[str, Any], record: Mapping[str, Any] | None = None) -> CompiledProgram:
+def compiled_program(
+    state: Mapping[str, Any], record: Mapping[str, Any] | None = None, damage: Sequence[str] = ()
+) -> CompiledProgram:
     """Reads what `dspy.Module.save` wrote as JSON.
 
     Args:
         state: The content of the file.
         record: What was noted of the compilation; None if nothing was.
+        damage: Which of the two could not be read, and why.
     """
     predictors = [
         _predictor(name, part)
         for name, part in state.items()
         if isinstance(part, Mapping) and isinstance(part.get("signature"), Mapping)
     ]
-    return CompiledProgram(tuple(_facts(record or {})), tuple(predictors))
+    return CompiledProgram(tuple(_facts(record or {})), tuple(predictors), tuple(damage))
 
 
 def _predictor(name: str, state: Mapping[str, Any]) -> CompiledPredictor:

@@ -144,7 +144,7 @@ def _programs(programs: Mapping[str, CompiledProgram]) -> str:
 
 def _program(key: str, program: CompiledProgram) -> str:
     facts = "".join(f"<dt>{_escaped(name)}</dt><dd>{_escaped(text)}</dd>" for name, text in program.facts)
-    parts = []
+    parts = [f"<p>{_escaped(damage)}</p>" for damage in program.damage]
     for predictor in program.predictors:
         fields = "".join(
             f"<li><b>{_escaped(name)}</b> {_escaped(description)}</li>"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
+from dspylab.aggregate import compare
 from dspylab.report.material import Material, RunMaterial
 
-Standing = Literal["best", "level", "worse", "none"]
+Standing = Literal["best", "better", "level", "worse", "none"]
 
 #: Standing to what people read.
 WORDS: dict[Standing, str] = {
     "best": "best",
+    "better": "better on shared examples",
     "level": "cannot tell",
     "worse": "worse",
     "none": "not compared",
@@ -25,4 +27,16 @@ def standing_of(material: Material, run: RunMaterial) -> Standing:
     found = standing.comparisons.get(run.side)
     if found is None:
         return "none"
-    return "worse" if found.verdict == "worse" else "level"
+    return "level" if found.verdict == "cannot tell" else found.verdict
+
+
+def contradiction(standing: compare.Standing) -> str | None:
+    """Says so when the highest mean is not the mark of the best; None when it is."""
+    if not standing.better:
+        return None
+    many = len(standing.better) > 1
+    return (
+        f"{standing.best} has the highest mean, but over other examples than {', '.join(standing.better)}, "
+        f"which {'are' if many else 'is'} better than it on the examples that both have a value for. See "
+        f"what failed in {standing.best}."
+    )

@@ -59,6 +59,13 @@ def _headline(material: Material) -> str:
     score = _score(material, standing.best)
     if not standing.comparisons:
         return f"{best} is the only complete run: {primary} {score}. There is nothing to compare it with."
+    if standing.better:
+        verb = "are" if len(standing.better) > 1 else "is"
+        return (
+            f"No clear winner: {best} has the highest {primary}, {score}, but {names(standing.better)} "
+            f"{verb} better on the examples that both have a value for. Their means are over different "
+            f"examples: see what failed in {best}."
+        )
     level = standing.not_told_apart[1:]
     if not level:
         return f"Ship {best}: with {score}, its {primary} is better than that of every other run."

@@ -1,0 +1,216 @@
+"""Whether program, dataset and metrics speak of the same fields, as far as that is certain before any call.
+
+What is certain to fail on every example is refused. What works, but hardly as it was meant, is told. Nothing
+is said of what only the user's code decides.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import dspy
+
+from dspylab.config.axes import ADAPTERS
+from dspylab.config.models import Experiment, Metric
+from dspylab.config.scoring import NEEDS
+from dspylab.config.wording import Address, choose, listed, plain
+from dspylab.errors import Finding, InvalidExperiment
+from dspylab.laboratory import Laboratory
+from dspylab.metrics.fields import answer_of, label_of
+from dspylab.program.interface import Interface, interface_of, named_outputs, refused_call
+from dspylab.records import CompileSpec, DataRow, RunSpec
+
+logger = logging.getLogger(__name__)
+
+_INPUTS: Address = ("dataset", "inputs")
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """Two parts of an experiment that do not fit together.
+
+    Attributes:
+        finding: Where in the file, what is wrong, and what to do.
+        fails: Whether every example would fail, or would have no value of the metric.
+    """
+
+    finding: Finding
+    fails: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Defect:
+    """A misfit before its line in the file is looked up."""
+
+    address: Address
+    problem: str
+    remedy: str
+    fails: bool = True
+
+
+def refuse_misfits(laboratory: Laboratory, specs: Iterable[RunSpec | CompileSpec]) -> None:
+    """Stops before the first call when nothing could come of it; logs what is likely to be a mistake.
+
+    Args:
+        laboratory: The experiment.
+        specs: What is to be executed.
+
+    Raises:
+        InvalidExperiment: If every example of a run would fail, or would have no value of a metric.
+        ProgramError: If the user's code cannot be used.
+        DataError: If the dataset cannot be read.
+    """
+    found = misfits(laboratory, specs)
+    refused = [misfit.finding for misfit in found if misfit.fails]
+    if refused:
+        raise InvalidExperiment(refused)
+    for misfit in found:
+        logger.warning("%s", misfit.finding)
+
+
+def misfits(laboratory: Laboratory, specs: Iterable[RunSpec | CompileSpec]) -> list[Misfit]:
+    """All that does not fit, each thing once. Builds the programs; calls no model.
+
+    Args:
+        laboratory: The experiment.
+        specs: The runs and compiles that are looked at.
+
+    Raises:
+        ProgramError: If the user's code cannot be used.
+        DataError: If the dataset cannot be read.
+    """
+    experiment = laboratory.experiment
+    compared = {name: metric for name, metric in experiment.metrics.items() if _is_comparison(metric)}
+    found = list(_labels(compared, laboratory.splits.test))
+    looked_at = []
+    for spec in specs:
+        form = (spec.program_args, _has_own_fields(experiment, spec))
+        if form not in looked_at:
+            looked_at.append(form)
+            program = laboratory.code.build(spec.program_args)
+            found += _of_program(program, experiment, compared, laboratory, has_own_fields=form[1])
+    return [
+        Misfit(laboratory.loaded.finding(defect.address, defect.problem, defect.remedy), defect.fails)
+        for defect in dict.fromkeys(found)
+    ]
+
+
+def _is_comparison(metric: Metric) -> bool:
+    """Whether a metric is dspylab's own, and not a callable of the user's, which reads what it likes."""
+    return metric.type not in ("path", "program") and metric.ref is None
+
+
+def _has_own_fields(experiment: Experiment, spec: RunSpec | CompileSpec) -> bool:
+    """Whether more than the program decides what its prompts and answers consist of.
+
+    Such as an adapter of the user's, or a function that puts the answers of several programs together.
+    """
+    entry = experiment.optimizers.get(spec.optimizer)
+    return (spec.adapter or ADAPTERS[0]) not in ADAPTERS or (entry is not None and entry.type == "Ensemble")
+
+
+def _of_program(
+    program: dspy.Module,
+    experiment: Experiment,
+    metrics: Mapping[str, Metric],
+    laboratory: Laboratory,
+    *,
+    has_own_fields: bool,
+) -> Iterator[_Defect]:
+    """What does not fit a program as the factory builds it."""
+    inputs = experiment.dataset.inputs
+    refusal = refused_call(program, inputs)
+    if refusal is not None:
+        yield _Defect(_INPUTS, refusal, "name the parameters of forward() here, or change forward()")
+    if has_own_fields:
+        return
+    interface = interface_of(program)
+    if interface is None:
+        yield from _unheard_of(named_outputs(program), metrics, laboratory)
+    else:
+        yield from _prompts(interface, inputs)
+        yield from _answers(interface, metrics)
+
+
+def _prompts(interface: Interface, inputs: Sequence[str]) -> Iterator[_Defect]:
+    """Whether prompts get their inputs: DSPy leaves out those that are missing or that it does not know."""
+    known = f"its inputs are {listed(interface.known)}"
+    missing, unused = interface.missing(inputs), interface.unused(inputs)
+    if missing and len(unused) == len(inputs):
+        problem = f"the program has no such input, so every prompt would be the same: {listed(inputs)}"
+        yield _Defect(_INPUTS, problem, f"{choose(inputs[0], interface.known)}")
+        return
+    if missing:
+        problem = f"the program's input {plain(missing[0])} is not among these, and no prompt will have it"
+        yield _Defect(_INPUTS, problem, f"add it, or take it out of the signature: {known}", fails=False)
+    if unused:
+        problem = f"the program has no input {plain(unused[0])}, and no prompt will have it"
+        yield _Defect(_INPUTS, problem, f"take it out, or add it to the signature: {known}", fails=False)
+
+
+def _answers(interface: Interface, metrics: Mapping[str, Metric]) -> Iterator[_Defect]:
+    """Whether answers have the fields that metrics score."""
+    answer = dspy.Prediction(**dict.fromkeys(interface.outputs))
+    for name, metric in metrics.items():
+        if metric.type == "llm_judge" and metric.field is None:
+            continue  # it judges all of them
+        try:
+            answer_of(answer, metric.field, metric.label)
+        except LookupError as error:
+            if metric.field is None:
+                yield _Defect(("metrics", name), str(error), "")
+            else:
+                problem = f"answers of the program have no field {plain(metric.field)!r}"
+                yield _Defect(("metrics", name, "field"), problem, choose(metric.field, interface.outputs))
+
+
+def _unheard_of(
+    outputs: Iterable[str], metrics: Mapping[str, Metric], laboratory: Laboratory
+) -> Iterator[_Defect]:
+    """Fields to score that no signature of the program has and no line of its code spells."""
+    fields = {name: metric.field for name, metric in metrics.items() if metric.field is not None}
+    unknown = {name: field for name, field in fields.items() if field not in outputs}
+    if not unknown or not laboratory.code_files:
+        return
+    code = "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in laboratory.code_files)
+    for name, field in unknown.items():
+        if not re.search(rf"\b{re.escape(field)}\b", code):
+            problem = f"nothing in the program's code is called {plain(field)!r}"
+            yield _Defect(("metrics", name, "field"), problem, choose(field, outputs), fails=False)
+
+
+def _labels(metrics: Mapping[str, Metric], rows: Sequence[DataRow]) -> Iterator[_Defect]:
+    """Labels that metrics compare with and no example has."""
+    for name, metric in metrics.items():
+        is_shown = metric.type == "llm_judge" and metric.label is not None
+        if not (NEEDS[metric.type].label or metric.type == "run" or is_shown):
+            continue
+        label = metric.label or metric.field
+        problem = _missing_label(label, rows)
+        if problem is None:
+            continue
+        known = dict.fromkeys(known for row in rows for known in row.labels)
+        if metric.label:
+            yield _Defect(("metrics", name, "label"), problem, choose(metric.label, known))
+        elif metric.field:
+            remedy = f"add label: <label>; the labels are {listed(known) or 'none'}"
+            yield _Defect(("metrics", name, "field"), problem, remedy)
+        else:
+            yield _Defect(("metrics", name), problem, "")
+
+
+def _missing_label(label: str | None, rows: Sequence[DataRow]) -> str | None:
+    """Why no example has a label; None if one has."""
+    problem = None
+    for row in rows:
+        example = dspy.Example(**{**row.labels, **row.inputs}).with_inputs(*row.inputs)
+        try:
+            label_of(example, label)
+        except LookupError as error:
+            problem = problem or (str(error) if label is None else f"no test example has {plain(label)!r}")
+        else:
+            return None
+    return problem

@@ -1,0 +1,326 @@
+"""Whether program, dataset and metrics speak of the same fields: said before the first call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Cli, InitRepository
+
+from dspylab.execute.fit import misfits
+from dspylab.laboratory import open_laboratory
+from dspylab.testing import FakeServer, experiment
+
+MODULE = """
+import dspy
+
+class Router(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.route = dspy.Predict("text -> label")
+
+    def forward({parameters}):
+        return {returned}
+
+build = Router
+"""
+CALLED = "self.route(text=text)"
+
+
+def module(parameters: str, returned: str = CALLED) -> str:
+    return MODULE.format(parameters=parameters, returned=returned)
+
+
+def found(
+    folder: Path,
+    program: str | None = None,
+    *,
+    config: Mapping[str, Any] | None = None,
+    examples: list[dict[str, Any]] | None = None,
+) -> list[str]:
+    """What does not fit, each as `! address: problem: remedy`, or `~ …` when it may be meant so."""
+    files = {} if program is None else {"experiments/triage/program.py": program}
+    changes = {**({"program": {"args": ...}} if program is not None else {}), **(config or {})}
+    lab = experiment(folder, server_url="http://127.0.0.1:9", config=changes, examples=examples, files=files)
+    laboratory = open_laboratory(lab.config)
+    return [
+        f"{'!' if misfit.fails else '~'} {finding.where}: {finding.problem}: {finding.remedy}"
+        for misfit in misfits(laboratory, [*laboratory.runs, *laboratory.compiles])
+        for finding in [misfit.finding]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        (module("self, question"), "missing a required argument: 'question'"),
+        (module("self, text, language"), "missing a required argument: 'language'"),
+        (module("self"), "got an unexpected keyword argument 'text'"),
+        (module("self, *texts"), "got an unexpected keyword argument 'text'"),
+    ],
+)
+def test_inputs_that_forward_does_not_take_are_refused(tmp_path: Path, program: str, said: str) -> None:
+    (only,) = found(tmp_path, program)
+
+    assert only.startswith("! dataset.inputs: Router.forward(")
+    assert said in only
+
+
+DECORATED = """
+import functools
+import dspy
+
+def renamed(forward):
+    @functools.wraps(forward)
+    def with_question(self, **inputs):
+        return forward(self, question=inputs["text"])
+    return with_question
+
+class Router(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.route = dspy.Predict("question -> label")
+
+    @renamed
+    def forward(self, question):
+        return self.route(question=question)
+
+build = Router
+"""
+OWN_CALL = """
+import dspy
+
+class Router(dspy.Predict):
+    def __init__(self):
+        super().__init__("question -> answer")
+
+    def __call__(self, text):
+        return dspy.Prediction(label=super().__call__(question=text).answer)
+
+build = Router
+"""
+REPLACED = """
+import dspy
+
+def build():
+    program = dspy.Predict("question -> answer")
+    program.forward = lambda text: dspy.Prediction(label=text)
+    return program
+"""
+STATIC = """
+import dspy
+
+class Router(dspy.Module):
+    @staticmethod
+    def forward(text):
+        return dspy.Prediction(label=text)
+
+build = Router
+"""
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        module("self, text"),
+        module("self, **inputs", "self.route(**inputs)"),
+        module("self, text, language='en'"),
+        module("self, *, text"),
+        DECORATED,
+        OWN_CALL,
+        REPLACED,
+        STATIC,
+    ],
+)
+def test_what_may_work_is_let_through_without_a_word(tmp_path: Path, program: str) -> None:
+    assert found(tmp_path, program) == []
+
+
+def build(signature: str, kind: str = "Predict") -> str:
+    return f"import dspy\ndef build():\n    return dspy.{kind}({signature})\n"
+
+
+@pytest.mark.parametrize("kind", ["Predict", "ChainOfThought"])
+def test_prompts_without_any_input_are_refused(tmp_path: Path, kind: str) -> None:
+    (only,) = found(tmp_path, build("'texts, hint: str | None -> label'", kind))
+
+    assert only == (
+        "! dataset.inputs: the program has no such input, so every prompt would be the same: text: did you "
+        "mean texts?"
+    )
+
+
+def test_inputs_that_are_left_out_of_prompts_are_told(tmp_path: Path) -> None:
+    rows = [{"text": "a", "lang": "en", "label": "bug"}]
+
+    said = found(
+        tmp_path,
+        build("'text, language -> label'"),
+        config={"dataset": {"inputs": ["text", "lang"]}},
+        examples=rows,
+    )
+
+    assert [line.partition(", and")[0] for line in said] == [
+        "~ dataset.inputs: the program's input language is not among these",
+        "~ dataset.inputs: the program has no input lang",
+    ]
+
+
+def test_inputs_that_need_not_be_given_and_settings_of_a_call_are_none_of_our_business(
+    tmp_path: Path,
+) -> None:
+    rows = [{"text": "a", "config": {}, "label": "bug"}]
+
+    assert not found(
+        tmp_path,
+        build("'text, hint: str | None -> label'"),
+        config={"dataset": {"inputs": ["text", "config"]}},
+        examples=rows,
+    )
+
+
+JUDGED = {"type": "llm_judge", "model": "fake", "params": {"rubric": "politeness"}}
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        (
+            {"type": "exact_match", "field": "lable", "label": "label"},
+            "! metrics.m.field: answers of the program have no field 'lable': did you mean label?",
+        ),
+        (
+            {"type": "regex", "field": "text", "params": {"pattern": "a"}},
+            "! metrics.m.field: answers of the program have no field 'text': there is: label",
+        ),
+        (
+            {**JUDGED, "field": "labels"},
+            "! metrics.m.field: answers of the program have no field 'labels': did you mean label?",
+        ),
+        (
+            {"type": "exact_match", "field": "label", "label": "team"},
+            "! metrics.m.label: no test example has 'team': there is: label, urgent",
+        ),
+        ({**JUDGED, "label": "lable"}, "! metrics.m.label: no test example has 'lable': did you mean label?"),
+        (
+            {"type": "semantic_f1", "model": "fake"},
+            "! metrics.m: there is not just one of the labels (label, urgent): say which one with label:: ",
+        ),
+        (
+            {"type": "run", "field": "label", "label": "team", "params": {"measure": "macro_f1"}},
+            "! metrics.m.label: no test example has 'team': there is: label, urgent",
+        ),
+    ],
+)
+def test_metrics_that_could_score_nothing_are_refused(
+    tmp_path: Path, metric: dict[str, Any], said: str
+) -> None:
+    rows = [{"text": "a", "label": "bug", "urgent": True}]
+
+    assert found(tmp_path, config={"metrics": {"m": metric}}, examples=rows) == [said]
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        {"type": "exact_match", "field": "label", "label": "text"},
+        {"type": "exact_match", "field": "label", "label": "team"},
+        {"type": "regex", "field": "label", "params": {"pattern": "a"}},
+        JUDGED,
+        {"type": "semantic_f1", "model": "fake", "label": "label"},
+        {"type": "path", "ref": "program.py:build", "field": "anything", "label": "anything"},
+    ],
+)
+def test_metrics_that_can_score_one_example_are_let_through(tmp_path: Path, metric: dict[str, Any]) -> None:
+    rows = [{"text": "a", "label": "bug"}, {"text": "b", "label": "bug", "team": "x"}]
+
+    assert found(tmp_path, config={"metrics": {"m": metric}}, examples=rows) == []
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (CALLED, ["~ metrics.m.field: nothing in the program's code is called 'lable': did you mean label?"]),
+        ("dspy.Prediction(lable=text)", []),
+    ],
+)
+def test_a_field_that_no_line_of_the_code_spells_is_told(
+    tmp_path: Path, returned: str, said: list[str]
+) -> None:
+    metric = {"type": "exact_match", "field": "lable", "label": "label"}
+
+    assert found(tmp_path, module("self, text", returned), config={"metrics": {"m": metric}}) == said
+
+
+def test_an_adapter_of_the_users_may_make_other_prompts_and_answers(tmp_path: Path) -> None:
+    program = build("'question -> answer'") + "class Own(dspy.ChatAdapter): ...\n"
+
+    assert found(tmp_path, program)
+    assert not found(tmp_path, program, config={"program": {"args": ..., "adapter": "program.py:Own"}})
+
+
+def test_run_plan_and_doctor_say_it_before_any_call(
+    tmp_path: Path, server: FakeServer, cli_inside: Cli, init_repository: InitRepository
+) -> None:
+    lab = experiment(
+        tmp_path,
+        server_url=server.url,
+        config={
+            "program": {"args": ...},
+            "optimizers": {"few": {"type": "LabeledFewShot", "params": {"k": 1}}},
+            "dataset": {"split": {"train": 0.5}},
+            "matrix": {"optimizer": ["few"]},
+        },
+        files={"experiments/triage/program.py": module("self, question")},
+    )
+    init_repository(lab)
+
+    for command, code in (("run", 2), ("plan", 2), ("doctor", 3)):
+        ended = cli_inside(command, "-c", lab.config, cwd=lab.root)
+        assert ended.code == code
+        line = lab.config.read_text().splitlines().index("  inputs:") + 1
+        assert f"experiment.yaml:{line}: dataset.inputs: Router.forward(question)" in ended.out + ended.err
+    assert not [request for request in server.requests if request.body is not None]
+
+    lab.program.write_text(module("self, text"))
+    lab.change({"metrics": {"accuracy": {"field": "lable", "label": "label"}}})
+    ended = cli_inside("run", "-c", lab.config, cwd=lab.root)
+    assert ended.code == 0
+    assert "'lable': did you mean label?" in ended.err
+
+
+def test_a_setting_that_dspy_refuses_stops_run_and_doctor_with_one_message(
+    tmp_path: Path, server: FakeServer, cli_inside: Cli, init_repository: InitRepository
+) -> None:
+    lab = experiment(
+        tmp_path,
+        server_url=server.url,
+        config={
+            "models": {"other": {"model": "openai/b", "api_base": server.url, "api_key_env": "FAKE_API_KEY"}},
+            "optimizers": {"boot": {"type": "BootstrapFewShot"}},
+            "dataset": {"split": {"train": 0.5}},
+            "matrix": {
+                "model": ["fake"],
+                "compile_model": ["other"],
+                "optimizer": ["boot"],
+                "lm.reasoning_effort": ["low", "colossal"],
+            },
+        },
+    )
+    init_repository(lab)
+
+    ended = cli_inside("run", "-c", lab.config, cwd=lab.root)
+    assert ended.code == 2
+    assert ended.err == (
+        "models.fake: unsupported reasoning effort: colossal: correct the settings of the model or the "
+        "lm.* axes\n"
+    )
+    assert not server.requests
+    (problem,) = (
+        line
+        for line in cli_inside("doctor", "-c", lab.config, cwd=lab.root).out.splitlines()
+        if line.startswith("problem")
+    )
+    assert "models.fake: unsupported reasoning effort: colossal" in problem
