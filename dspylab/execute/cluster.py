@@ -177,8 +177,7 @@ def _connect(address: str, opened: contextlib.ExitStack) -> Any:
     elif address.endswith(".json"):
         place = {"scheduler_file": address}
     if not logger.isEnabledFor(logging.DEBUG):
-        # What matters is raised or logged by us; Dask tells of it in tracebacks.
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        _silence()
     try:
         if "scheduler_file" in place:
             Path(address).read_bytes()  # Dask would wait for it without end
@@ -193,6 +192,13 @@ def _connect(address: str, opened: contextlib.ExitStack) -> Any:
     return client
 
 
+def _silence() -> None:
+    """Keeps Dask's log to itself: what matters is raised or logged by us, Dask tells of it in tracebacks."""
+    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]
+    for name in ("distributed", *names):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
 def _local_cluster(workers: int, opened: contextlib.ExitStack) -> Any:
     from distributed import LocalCluster
 
@@ -201,8 +207,9 @@ def _local_cluster(workers: int, opened: contextlib.ExitStack) -> Any:
         threads_per_worker=_THREADS,
         processes=True,
         host="127.0.0.1",
-        dashboard_address=None,
-        worker_dashboard_address=None,
+        # Any free port: Dask serves figures about itself in any case, and warns where its usual one is taken.
+        dashboard_address="127.0.0.1:0",
+        worker_dashboard_address="127.0.0.1:0",
         # As in one process: the machine's memory is the limit, and nothing is paused or killed before.
         memory_limit=None,
         silence_logs=logging.CRITICAL,

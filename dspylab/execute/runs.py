@@ -122,7 +122,8 @@ def execute_runs(
     if dask is None:
         here = [*on_workers, *here]
     refuse_unpriced(experiment, [*on_workers, *here])
-    refuse_misfits(laboratory, [*specs, *compiles])
+    # It builds the programs: where a cluster executes them, this machine may not be able to.
+    refuse_misfits(laboratory, [*(specs if dask is None else ()), *compiles])
     spent = spent_before(laboratory, {*keys, *plan.keys} if fresh else ())
     if fresh:
         for anew in compiles:
