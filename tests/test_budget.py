@@ -116,3 +116,43 @@ def test_stop_wakes_those_who_wait() -> None:
         ledger.stop()
         thread.join(timeout=30)
     assert stopped.is_set()
+
+
+def test_what_is_lent_is_not_spent_here() -> None:
+    ledger = Ledger(Budget(max_calls=10, max_cost_usd=1.0), Spending(calls=2))
+    first = ledger.lend(4, Spending())
+    assert first == Spending(cost_usd=0.25, calls=2)
+    rest = ledger.lend(1, Spending())
+    assert rest == Spending(cost_usd=0.75, calls=6)
+    assert ledger.lend(1, Spending()) is None, "all that is left is out"
+    assert ledger.exhausted is None
+    ledger.take_back(rest, Spending(cost_usd=0.5, calls=6))
+    # What the first part did not need can be lent again; it is taken whole where less would be of no use.
+    assert ledger.lend(4, Spending(calls=1, cost_usd=0.2)) is None
+    ledger.take_back(first, Spending(calls=1))
+    again = ledger.lend(4, Spending(cost_usd=0.2))
+    assert again is not None
+    assert again.calls == 1
+    assert again.cost_usd == pytest.approx(0.2)
+    ledger.take_back(again, Spending(calls=1))
+    assert ledger.lend(1, Spending()) is None
+    assert ledger.exhausted is not None
+    assert "max_calls of 10 is reached" in ledger.exhausted
+
+
+def test_a_ledger_that_lives_on_loans() -> None:
+    ledger = Ledger(Budget.model_construct(max_calls=0), Spending())
+    for _ in range(2):
+        ledger.extend(Spending(calls=1))
+        spend(ledger)
+        with pytest.raises(Stopped):
+            spend(ledger)
+        assert ledger.exhausted is not None
+
+
+def test_without_bounds_everything_is_lent() -> None:
+    ledger = Ledger(Budget(), Spending())
+    assert ledger.lend(3, Spending(calls=5)) == Spending()
+    assert ledger.lend(3, Spending(calls=5)) == Spending()
+    ledger.stop()
+    assert ledger.lend(3, Spending()) is None

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,21 @@ import pytest
 from conftest import API_KEY, Cli, InitRepository
 from dask_cluster import DaskCluster
 
+from dspylab.config.models import Experiment
 from dspylab.execute import roster
+from dspylab.execute.parcel import pack, unpack
+from dspylab.execute.wire import outcome_of, outcome_to_json, todo_of, todo_to_json
+from dspylab.execute.workers import Todo
+from dspylab.laboratory import open_laboratory
+from dspylab.records import (
+    AbandonedExample,
+    DataRow,
+    ExampleError,
+    ExampleFailure,
+    ExampleResult,
+    LMCall,
+    Message,
+)
 from dspylab.testing import FakeServer, Laboratory, experiment, tickets
 from dspylab.testing.answers import ChatRequest, default_answer
 
@@ -93,6 +108,91 @@ def telling(tmp_path: Path, server: FakeServer, count: int, **config: Any) -> La
     for name, content in HELPERS.items():
         (lab.folder / name).write_text(content)
     return lab
+
+
+def test_the_limits_are_shared_out_whole() -> None:
+    """Together the parts are the limits: nothing is lost to rounding, and nothing is granted twice."""
+    models = {
+        "wide": {"model": "openai/a", "max_concurrency": 64, "requests_per_minute": 600},
+        "narrow": {"model": "openai/b", "max_concurrency": 2},
+        "slow": {"model": "openai/c", "requests_per_minute": 3, "tokens_per_minute": 900},
+        "embedded": {"model": "local/smollm2-135m-instruct"},
+    }
+    document = {
+        "name": "limits",
+        "program": {"path": "program.py"},
+        "dataset": {"path": "data.jsonl", "inputs": ["text"]},
+        "models": models,
+        "matrix": {"model": list(models)},
+        "metrics": {"accuracy": {"type": "exact_match", "field": "label"}},
+        "execution": {"max_concurrency": 10},
+    }
+    found = roster.parts(Experiment.model_validate(document), list(models), [f"w{n}" for n in range(7)])
+    assert [part.total for part in found.values()] == [2, 2, 2, 1, 1, 1, 1]
+    shares = {name: [part.models[name] for part in found.values() if name in part.models] for name in models}
+    assert [share[0] for share in shares["wide"]] == [10, 9, 9, 9, 9, 9, 9]
+    assert sum(share[1] or 0 for share in shares["wide"]) == pytest.approx(600)
+    assert shares["narrow"] == [(1, None, None), (1, None, None)]
+    assert [share[0] for share in shares["slow"]] == [4, 3, 3]
+    assert [share[1:] for share in shares["slow"]] == [(1.0, 300.0)] * 3
+    assert len({share[0] for share in shares["embedded"]}) == 1, "each worker has its own"
+    assert len(shares["embedded"]) == 7
+
+
+@pytest.mark.parametrize("workers", [1, 3, 20])
+def test_no_worker_is_left_without_any_example(workers: int) -> None:
+    document = {
+        "name": "limits",
+        "program": {"path": "program.py"},
+        "dataset": {"path": "data.jsonl", "inputs": ["text"]},
+        "models": {"one": {"model": "openai/a"}},
+        "matrix": {"model": ["one"]},
+        "metrics": {"accuracy": {"type": "exact_match", "field": "label"}},
+        "execution": {"max_concurrency": 4},
+    }
+    found = roster.parts(Experiment.model_validate(document), ["one"], [f"w{n}" for n in range(workers)])
+    assert len(found) == min(4, workers)
+    assert all(part.total and part.models["one"][0] for part in found.values())
+    assert sum(part.total for part in found.values()) == 4
+
+
+def test_what_travels_comes_back_as_it_was() -> None:
+    row = DataRow(index=3, example_id="e3", inputs={"text": "a"}, labels={"label": "b"})
+    call = LMCall(model="m", attempts=1, cost_usd=0.5, prompt=(Message(role="user", text="hi"),))
+    known: dict[str, Any] = {
+        "run": "r", "index": 3, "example_id": "e3", "inputs": row.inputs, "labels": row.labels,
+    }  # fmt: skip
+    result = ExampleResult(
+        **known, prediction={"label": "b"}, metrics={"m": 1.0}, example_s=1.0, metric_s=0.1, started_at=5.0,
+        calls=(call,),
+    )  # fmt: skip
+    error = ExampleError(type="ValueError", message="no", kind="program")
+    failure = ExampleFailure(**known, error=error, example_s=1.0, started_at=5.0, calls=(call,))
+    abandoned = AbandonedExample(abandoned=3, calls=(call,), answer=failure)
+    for outcome in (result, failure, abandoned, AbandonedExample(abandoned=3, calls=()), None):
+        sent = json.loads(json.dumps(outcome_to_json(outcome)))
+        assert outcome_of(sent, "r", row) == outcome
+    todo = Todo(row, {"index": 3, "prediction": {"label": "b"}})
+    assert todo_of(json.loads(json.dumps(todo_to_json(todo)))) == todo
+
+
+def test_an_archive_is_unpacked_once_by_however_many(tmp_path: Path, server: FakeServer) -> None:
+    lab = telling(tmp_path / "lab", server, 2, program={"files": ["corpus"]})
+    (lab.folder / "corpus").mkdir()
+    (lab.folder / "corpus" / "a.txt").write_text("A")
+    (lab.folder / ".env").write_text("SECRET=1")
+    lab.init_git()
+    opened = open_laboratory(lab.config)
+    parcel = pack(opened, with_dataset=False)
+    assert parcel == pack(open_laboratory(lab.config), with_dataset=False)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: unpack(parcel.content, tmp_path / "place"), range(8)))
+    files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    place = f"place/experiments/{lab.name}"
+    assert {path for path in files if path.startswith("place")} == {
+        f"{place}/{name}"
+        for name in ("experiment.yaml", "program.py", "helpers.py", "late.py", "corpus/a.txt")
+    }
 
 
 def test_threads_processes_and_a_cluster_that_loses_a_worker_give_the_same(

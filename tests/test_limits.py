@@ -628,3 +628,36 @@ def test_what_cannot_be_streamed_is_not_tried_again_and_says_what_to_do(told: lm
     error = canonical(told, 600.0)
     assert not isinstance(error, (*RETRYABLE, *FATAL))
     assert describe(error).endswith("set stream: false")
+
+
+def test_limits_can_change_while_calls_are_made() -> None:
+    gate = Gate(4, requests_per_minute=6000)
+    with gate.slot(0), gate.slot(0), gate.slot(0):
+        gate.restrict(2, requests_per_minute=60)
+        assert (gate.limit, gate.maximum) == (2, 2)
+        let_in = threading.Event()
+
+        def ask() -> None:
+            with gate.slot(0):
+                let_in.set()
+
+        waiting = threading.Thread(target=ask)
+        waiting.start()
+        assert not let_in.wait(0.05), "three are in flight, two are allowed"
+        gate.restrict(5, requests_per_minute=6000)
+        assert let_in.wait(10)
+    waiting.join()
+    assert gate.limit == 5
+    with gate.slot(0) as granted:
+        gate.throttle(granted, 0.0)
+    gate.restrict(4)
+    assert gate.limit < 4, "what the endpoint can not take stays known"
+
+
+def test_a_bucket_keeps_what_was_taken_when_its_limit_changes() -> None:
+    bucket = Bucket(600, now=0.0)
+    bucket.take(10, now=0.0)
+    bucket.change(60, now=0.0)
+    assert bucket.ready_at(1, now=0.0) == pytest.approx(1.0)
+    bucket.change(6000, now=0.0)
+    assert bucket.ready_at(1, now=0.0) == pytest.approx(0.01, rel=0.05)

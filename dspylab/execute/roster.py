@@ -110,6 +110,7 @@ class Roster:
         self._archive = archive
         self._lock = threading.Lock()
         self._ready: dict[str, int] = {}
+        self._paused: frozenset[str] = frozenset()
         self._parts: dict[str, Part] = {}
         self._refused: dict[str, DspylabError] = {}
         self._preparing: dict[str, Future[Any]] = {}
@@ -160,12 +161,14 @@ class Roster:
             return frozenset(self._ready)
 
     def fit(self, models: Collection[str]) -> dict[str, int]:
-        """Address of each worker that has a part of every one of some models, to its threads."""
+        """Address of each worker that may call some models now, to its threads."""
         with self._lock:
             return {
                 address: self._ready[address]
                 for address, part in self._parts.items()
-                if address in self._ready and all(name in part.models for name in models)
+                if address in self._ready
+                and address not in self._paused
+                and all(name in part.models for name in models)
             }
 
     def forget(self, address: str) -> None:
@@ -191,23 +194,27 @@ class Roster:
         Raises:
             EnvironmentProblem: If the scheduler does not answer.
         """
-        running = self._running()
+        present = self._present()
         with self._lock:
+            # Those that are short of memory finish what they have, and get nothing new.
+            self._paused = frozenset(
+                address for address, about in present.items() if about.get("status") == "paused"
+            )
             for known in (self._ready, self._parts, self._refused, self._preparing):
-                for address in [address for address in known if address not in running]:
+                for address in [address for address in known if address not in present]:
                     del known[address]
             known_already = {*self._ready, *self._refused, *self._preparing}
-        for address in running:
+        for address in present:
             if address not in known_already:
                 self._preparing[address] = self._ask(
                     address, worker.prepare, self._settings, self._archive, timeout_s=_PREPARING_S
                 )
         for address in [address for address, future in self._preparing.items() if future.done()]:
-            self._take_in(address, running[address], self._preparing.pop(address))
+            self._take_in(address, present[address]["nthreads"], self._preparing.pop(address))
         self._share_out()
 
-    def _running(self) -> dict[str, int]:
-        """Address to threads of the workers that the scheduler knows.
+    def _present(self) -> Mapping[str, Mapping[str, Any]]:
+        """Address to description of the workers that the scheduler knows.
 
         Raises:
             EnvironmentProblem: If it does not answer.
@@ -220,11 +227,8 @@ class Roster:
             raise lost(f"has not answered for {_SILENCE_S:g} s") from error
         except OSError as error:
             raise lost("is gone") from error
-        return {
-            address: about["nthreads"]
-            for address, about in info["workers"].items()
-            if about.get("status", "running") == "running"
-        }
+        workers: Mapping[str, Mapping[str, Any]] = info["workers"]
+        return workers
 
     def _take_in(self, address: str, threads: int, answer: Future[Any]) -> None:
         """Takes in a worker that was prepared, or could not be."""
