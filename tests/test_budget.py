@@ -125,7 +125,6 @@ def test_what_is_lent_is_not_spent_here() -> None:
     rest = ledger.lend(1, Spending())
     assert rest == Spending(cost_usd=0.75, calls=6)
     assert ledger.lend(1, Spending()) is None, "all that is left is out"
-    assert ledger.exhausted is None
     ledger.take_back(rest, Spending(cost_usd=0.5, calls=6))
     # What the first part did not need can be lent again; it is taken whole where less would be of no use.
     assert ledger.lend(4, Spending(calls=1, cost_usd=0.2)) is None
