@@ -10,7 +10,7 @@ from typing import Any, Final
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
-from dspylab.config.models import ID_PATTERN, MODEL_PATTERN, REF_PATTERN
+from dspylab.config.models import DASK_PATTERN, ID_PATTERN, MODEL_PATTERN, REF_PATTERN
 from dspylab.config.schema import experiment_schema
 from dspylab.config.syntax import Defect
 from dspylab.config.wording import Address, choose, listed, near_miss, plain, shown
@@ -39,6 +39,10 @@ _MAIN_KEYS: Final = {
 }  # fmt: skip
 #: Pattern to what a value that does not match it fails to be, and what to write.
 _PATTERNS: Final = {
+    DASK_PATTERN: (
+        "is no address of a Dask scheduler",
+        "write tcp://host:8786, the path of a scheduler file (.json), or local:4",
+    ),
     ID_PATTERN: ("is no id", "use letters, digits, - and _, and begin with a letter or digit"),
     MODEL_PATTERN: (
         "names no model",
