@@ -10,7 +10,7 @@ from typing import Any, Final
 from dspylab.config.models import REF_PATTERN, Model
 from dspylab.config.sections import MatrixPart, Sections
 from dspylab.config.syntax import Defect
-from dspylab.config.values import canonical
+from dspylab.config.values import as_text, by_text, canonical
 from dspylab.config.wording import Address, choose, listed, near_miss, plain, shown
 
 ADAPTERS: Final = ("chat", "json", "xml", "compact")
@@ -118,8 +118,8 @@ def check_coordinates(
             continue
         for item in value if isinstance(value, list) and value else [value]:
             if canonical(item) not in values:
-                remedy = choose(item if isinstance(item, str) else "", map(_as_text, values.values()))
-                yield Defect((*address, axis), f"the axis has no value {plain(_as_text(item))}", remedy)
+                remedy = choose(item if isinstance(item, str) else "", map(as_text, values.values()))
+                yield Defect((*address, axis), f"the axis has no value {plain(as_text(item))}", remedy)
 
 
 def optimizers_used(matrix: MatrixPart) -> list[str]:
@@ -182,13 +182,7 @@ def _check_setting(axis: str, address: Address) -> Iterator[Defect]:
 
 def _known_values(matrix: MatrixPart, sections: Sections) -> dict[str, dict[str, Any] | None]:
     """Axis to its values by their canonical text; None if they are not known."""
-    values: dict[str, Any] = {"model": sections.models} | {
-        name: matrix.axes.get(name) for name in matrix.named
-    }
-    return {
-        axis: None if found is None else {canonical(value): value for value in found}
-        for axis, found in values.items()
-    }
+    return by_text({"model": sections.models} | {name: matrix.axes.get(name) for name in matrix.named})
 
 
 def _check_exclude(
@@ -197,10 +191,6 @@ def _check_exclude(
     if not rule:
         yield Defect(address, "is empty, so it excludes nothing", "name an axis and a value, or take it out")
     yield from check_coordinates(rule, address, known)
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else canonical(value)
 
 
 def _check_include(

@@ -10,7 +10,7 @@ from dspylab.config.models import Check, Metric
 from dspylab.config.scoring import WITH_PARTS
 from dspylab.config.sections import MatrixPart, Sections
 from dspylab.config.syntax import Defect
-from dspylab.config.values import canonical
+from dspylab.config.values import by_text
 from dspylab.config.wording import Address, choose, listed
 
 Better = Literal["less", "more"]
@@ -105,7 +105,4 @@ def _known_values(matrix: MatrixPart, models: Mapping[str, Any] | None) -> dict[
             found = values.setdefault(axis, [])
             if found is not None:
                 values[axis] = [*found, value]
-    return {
-        axis: None if found is None else {canonical(value): value for value in found}
-        for axis, found in values.items()
-    }
+    return by_text(values)

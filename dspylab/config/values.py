@@ -1,8 +1,9 @@
-"""When two values of an experiment file are the same."""
+"""When two values of an experiment file are the same, and how they are written."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 #: Whole floats below this have the same digits as the integer that they equal.
@@ -15,6 +16,19 @@ def canonical(value: Any) -> str:
     The order of keys does not count, and 0.0 is 0: `dvc exp run -S` writes either for the other.
     """
     return json.dumps(_normal(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def as_text(value: Any) -> str:
+    """A JSON value as a message names it: text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else canonical(value)
+
+
+def by_text(values: Mapping[str, Iterable[Any] | None]) -> dict[str, dict[str, Any] | None]:
+    """Axis to its values by their canonical text; None if they are not known."""
+    return {
+        axis: None if found is None else {canonical(value): value for value in found}
+        for axis, found in values.items()
+    }
 
 
 def _normal(value: Any) -> Any:

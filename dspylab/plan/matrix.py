@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import re
 from collections import Counter
@@ -12,8 +11,9 @@ from typing import Any
 
 from dspylab.config.axes import NO_OPTIMIZER
 from dspylab.config.models import Experiment
-from dspylab.config.values import canonical
+from dspylab.config.values import as_text, canonical
 from dspylab.config.wording import Address, listed, plain
+from dspylab.plan.identity import digest
 from dspylab.records import JSON, RunSpec
 
 Cell = dict[str, JSON]
@@ -122,7 +122,7 @@ def run_keys(cells: Sequence[Mapping[str, JSON]]) -> list[str]:
         keys = [
             name
             if exact and taken[name.casefold()] == 1
-            else f"{name[:stem].rstrip('-.')}-{_digest(cell)[:digits]}"
+            else f"{name[:stem].rstrip('-.')}-{digest(cell)[:digits]}"
             for cell, (name, exact) in zip(cells, plain, strict=True)
         ]
         if len({key.casefold() for key in keys}) == len(keys):
@@ -145,16 +145,8 @@ def _readable(cell: Mapping[str, JSON]) -> tuple[str, bool]:
     return name, exact
 
 
-def _digest(cell: Mapping[str, JSON]) -> str:
-    return hashlib.sha256(canonical(cell).encode("utf-8", "surrogatepass")).hexdigest()
-
-
 def _describe(cell: Mapping[str, JSON]) -> str:
-    return " ".join(f"{axis}={plain(_as_text(value))}" for axis, value in cell.items())
-
-
-def _as_text(value: JSON) -> str:
-    return value if isinstance(value, str) else canonical(value)
+    return " ".join(f"{axis}={plain(as_text(value))}" for axis, value in cell.items())
 
 
 def _kept(experiment: Experiment, axes: Mapping[str, Sequence[JSON]]) -> Iterator[tuple[Address, Cell]]:
@@ -193,7 +185,7 @@ def _complete(entry: Mapping[str, Any], axes: Mapping[str, Sequence[JSON]], posi
             raise MatrixProblem(
                 ("matrix", "include", position),
                 f"does not say its {axis}",
-                f"add {axis}: one of {listed(map(_as_text, axes[axis]))}",
+                f"add {axis}: one of {listed(map(as_text, axes[axis]))}",
             )
     return cell
 
