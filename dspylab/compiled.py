@@ -59,7 +59,7 @@ def want_anew(laboratory: Laboratory, spec: CompileSpec) -> None:
 
 def is_wanted_anew(laboratory: Laboratory, spec: CompileSpec) -> bool:
     """Whether an interrupted `--fresh` wanted a program compiled anew."""
-    if not any((laboratory.layout.private / "compile").glob(f"*/{_ANEW}")):
+    if not any(laboratory.layout.all_compiling.glob(f"*/{_ANEW}")):
         return False
     return (laboratory.layout.compiling(laboratory.compile_hash(spec)) / _ANEW).is_file()
 

@@ -16,7 +16,7 @@ from dspylab.compiled import is_wanted_anew, restore, set_aside, standing
 from dspylab.config.models import DASK_PATTERN
 from dspylab.errors import UsageError
 from dspylab.laboratory import Laboratory, open_laboratory
-from dspylab.pipeline.dvcfile import upsert
+from dspylab.pipeline.dvcfile import LOCK_FILE, upsert
 from dspylab.pipeline.git import SavedExperiment
 from dspylab.pipeline.stages import PipelineEntry
 from dspylab.record.answers import KeptAnswers, recorded_in
@@ -165,7 +165,7 @@ class _Todo:
         # What an interrupted `--fresh` began goes on, whatever DVC thinks of the results before it.
         anew = _settle_journals(laboratory, done)
         stale = [key for key in keys if states[key].state != "done" or key in anew]
-        is_recorded = recorded_in(repository.root / "dvc.lock")
+        is_recorded = recorded_in(repository.root / LOCK_FILE)
         adopted = {key for key in stale if key not in anew and _is_up_to_date(laboratory, key, is_recorded)}
         self.adopted |= adopted
         stale = [key for key in stale if key not in adopted]
@@ -222,7 +222,7 @@ def _settle_journals(laboratory: Laboratory, keys: Sequence[str]) -> set[str]:
         Keys of the runs whose journal is not dropped, since an interrupted `--fresh` began it.
     """
     # Most often there is none, and then the digests of all runs need not be made.
-    if not any((laboratory.layout.private / "journal").glob("*.jsonl")):
+    if not any(laboratory.layout.journals.glob("*.jsonl")):
         return set()
     anew = set()
     for key in keys:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Final
 
 from dspylab.config.optimizers import references_in
-from dspylab.config.references import is_loader
+from dspylab.config.references import is_loader, names_file
 from dspylab.config.sections import Sections
 from dspylab.config.syntax import Defect
 from dspylab.config.wording import Address, listed, near_miss, plain
@@ -96,8 +96,7 @@ def _code_files(sections: Sections) -> Iterator[tuple[Address, str]]:
     references += [(("matrix", "adapter", position), adapter) for position, adapter in enumerate(adapters)]
     for address, reference in references:
         source = reference.rpartition(":")[0] if isinstance(reference, str) else ""
-        # As program/load.py has it: everything else is the name of a module.
-        if source.endswith(".py") or "/" in source:
+        if names_file(source):
             yield address, source
 
 

@@ -46,6 +46,11 @@ def is_loader(reference: str) -> bool:
     return bool(head) and name.isidentifier()
 
 
+def names_file(source: str) -> bool:
+    """Whether the part of a `path:name` or `module:name` before its colon names a file, not a module."""
+    return source.endswith(".py") or "/" in source
+
+
 def _check_entries(sections: Sections) -> Iterator[Defect]:
     for name, model in (sections.models or {}).items():
         if model is not None:

@@ -16,7 +16,7 @@ import yaml
 from ruamel.yaml import YAML
 
 from dspylab.errors import RepositoryError
-from dspylab.pipeline.blocks import Unsplittable, blocks, dump, inline, load, replace
+from dspylab.pipeline.blocks import UNFOLDED, Unsplittable, blocks, dump, inline, load, replace
 from dspylab.pipeline.plots import template_files
 from dspylab.pipeline.stages import COMPILE_COMMAND, RUN_COMMAND, SUMMARY_COMMAND, PipelineEntry
 from dspylab.record.publish import write_atomically
@@ -147,7 +147,7 @@ def _edited(text: str, section: str | None, document: Mapping[str, Any], changes
 def _rewritten(text: str, section: str | None, changes: Mapping[str, Any]) -> str:
     """The text through a YAML round trip, for files that are not one entry a line (flow style)."""
     editor = YAML()
-    editor.width = 1_000_000
+    editor.width = UNFOLDED
     document = editor.load(text)
     mapping = document if section is None else document[section]
     for key, value in changes.items():

@@ -136,19 +136,11 @@ class Repository:
         Raises:
             RepositoryError: If the repository is locked or broken.
         """
-        names = {run_stage_name(entry.name, key): key for key in keys}
-        with self._locked():
-            states = self._states(entry, names)
-        return {key: states[name] for name, key in names.items()}
+        return self._states_of(entry, {run_stage_name(entry.name, key): key for key in keys})
 
     def compile_states(self, entry: PipelineEntry, keys: Iterable[str]) -> dict[str, RunState]:
         """As `states`, for compiles."""
-        names = {compile_item_name(entry.name, key): key for key in keys}
-        if not names:
-            return {}
-        with self._locked():
-            states = self._states(entry, names)
-        return {key: states[name] for name, key in names.items()}
+        return self._states_of(entry, {compile_item_name(entry.name, key): key for key in keys})
 
     def summary_state(self, entry: PipelineEntry) -> RunState:
         """Says whether DVC would build the summary again, and why.
@@ -272,6 +264,14 @@ class Repository:
             self._loaded = loaded = _Loaded(entry, lock, stages, file.lockfile_contents.get("stages", {}))
         ReadOnce(entry, self.root / PARAMS_FILE).attach(loaded.stages.values())
         return loaded
+
+    def _states_of(self, entry: PipelineEntry, keys: Mapping[str, str]) -> dict[str, RunState]:
+        """States by the keys that belong to names of stages; nothing is locked where nothing is asked."""
+        if not keys:
+            return {}
+        with self._locked():
+            states = self._states(entry, keys)
+        return {key: states[name] for name, key in keys.items()}
 
     def _states(self, entry: PipelineEntry, names: Iterable[str]) -> dict[str, RunState]:
         loaded = self._load(entry, pristine=True)

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from dspylab.errors import DataError, RepositoryError
+from dspylab.pipeline.blocks import load
 from dspylab.pipeline.dvcfile import LOCK_FILE
 from dspylab.pipeline.git import Revision, file_at
 from dspylab.record.layout import Layout
@@ -86,8 +87,7 @@ def _digests(layout: Layout, revision: Revision) -> dict[str, str]:
 def _of_lock(text: str, results: Path, where: str) -> dict[str, str]:
     """Run key to MD5, for the outputs `<results>/<run>/raw.jsonl` of all stages."""
     try:
-        # A safe loader, ten times faster where it is compiled.
-        lock = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}  # noqa: S506
+        lock = load(text) or {}
         outs = [out for stage in lock.get("stages", {}).values() for out in stage.get("outs", ())]
         return {run: out["md5"] for out in outs if (run := _run(out, results)) and "md5" in out}
     except (yaml.YAMLError, AttributeError, TypeError, KeyError) as error:

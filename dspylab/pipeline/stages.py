@@ -246,7 +246,7 @@ def compile_stage_name(name: str) -> str:
 
 def compile_item_name(name: str, key: str) -> str:
     """Address of the stage of one compile, as in `dvc repro triage-compile@fewshot-smollm2`."""
-    return f"{name}-compile@{key}"
+    return f"{compile_stage_name(name)}@{key}"
 
 
 def run_stage_name(name: str, key: str) -> str:

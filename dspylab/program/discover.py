@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType, UnionType
 from typing import TYPE_CHECKING, Any, Literal
 
+from dspylab.config.files import DATASET_KINDS
 from dspylab.config.models import Program
 from dspylab.errors import DspylabError, ProgramError
 from dspylab.places import shown_path
@@ -35,7 +36,6 @@ _PREDICTION_NAMES = frozenset({"output", "pred", "predicted", "prediction"})
 #: Settings of a `dspy.LM` that an experiment file may hold. Never the key.
 _MODEL_SETTINGS = ("temperature", "max_tokens", "api_base")
 _DATA_FOLDERS = (".", "data", "dataset", "datasets")
-_DATA_SUFFIXES = frozenset({".csv", ".json", ".jsonl", ".ndjson", ".parquet", ".tsv"})
 #: Larger files are not opened, in bytes: some formats are read whole to see their first row.
 _LARGEST_FILE = 100_000_000
 _TRAIN_NAMES = ("train", "trainset", "training")
@@ -299,7 +299,7 @@ def _files(folder: Path) -> dict[Path | str, Mapping[str, Any]]:
     found: dict[Path | str, Mapping[str, Any]] = {}
     for place in _DATA_FOLDERS:
         for path in sorted((folder / place).glob("*")):
-            if path.suffix.lower() not in _DATA_SUFFIXES or path.stat().st_size > _LARGEST_FILE:
+            if path.suffix.lower() not in DATASET_KINDS or path.stat().st_size > _LARGEST_FILE:
                 continue
             try:
                 first = next(read_file(path), None)

@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from dspylab.config.models import Program
+from dspylab.config.references import names_file
 from dspylab.config.wording import near_miss, plain
 from dspylab.errors import ProgramError
 from dspylab.places import shown_path
@@ -60,7 +61,7 @@ class Code:
         """
         self._space.enter()
         if reference not in self._modules:
-            path = self._program_file(reference) if _is_file(reference) else None
+            path = self._program_file(reference) if names_file(reference) else None
             folders = [] if path is None else [path.parent]
             try:
                 with self._space.importing(*dict.fromkeys([*folders, self.folder, self.root])) as imported:
@@ -211,7 +212,7 @@ class Code:
     def files(self) -> list[Path]:
         """Every module file of the repository that the imported code consists of, sorted."""
         self._space.enter()
-        named = [reference for reference in self._modules if not _is_file(reference)]
+        named = [reference for reference in self._modules if not names_file(reference)]
         return sorted(modules_under(self.root, [*self._imported, *named]))
 
     def _program_file(self, reference: str) -> Path:
@@ -247,11 +248,11 @@ class Code:
         return module
 
     def _import_problem(self, error: BaseException, reference: str) -> ProgramError:
-        place = shown_path(self.folder / reference) if _is_file(reference) else reference
+        place = shown_path(self.folder / reference) if names_file(reference) else reference
         where = own_frame(error, self.root)
         if isinstance(error, ModuleNotFoundError) and error.name:
             top = error.name.partition(".")[0]
-            if where is None and not _is_file(reference):
+            if where is None and not names_file(reference):
                 return ProgramError(
                     f"there is no module {error.name!r}",
                     where=reference,
@@ -306,11 +307,6 @@ class Code:
     def _place(self, source: str) -> str:
         file = getattr(self._modules.get(source), "__file__", None)
         return shown_path(Path(file)) if file else source
-
-
-def _is_file(source: str) -> bool:
-    """Whether the part of a reference before its colon names a file rather than a module."""
-    return source.endswith(".py") or "/" in source
 
 
 def _arguments(args: Mapping[str, Any]) -> str:

@@ -84,9 +84,14 @@ class Layout:
         if not ignore.is_file():
             write_atomically(ignore, [b"*\n"])
 
+    @property
+    def journals(self) -> Path:
+        """Folder of the journals of all experiments of the repository."""
+        return self.private / "journal"
+
     def journal(self, config_hash: str) -> Path:
         """Finished examples of a run that is not recorded yet."""
-        return self.private / "journal" / f"{config_hash}.jsonl"
+        return self.journals / f"{config_hash}.jsonl"
 
     @property
     def all_answers(self) -> Path:
@@ -97,9 +102,14 @@ class Layout:
         """Folder of the answers that a run may score again, one file for each configuration."""
         return self.all_answers / run
 
+    @property
+    def all_compiling(self) -> Path:
+        """Folder with a folder for each compile of the repository that is not done."""
+        return self.private / "compile"
+
     def compiling(self, compile_hash: str) -> Path:
         """Folder of a compile that is not done: the replies that it got, and what its optimizer keeps."""
-        return self.private / "compile" / compile_hash
+        return self.all_compiling / compile_hash
 
     def set_aside(self, compile_hash: str) -> Path:
         """Folder of a compiled program that another one took the place of."""
