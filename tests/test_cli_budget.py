@@ -15,13 +15,17 @@ PRICED = {"models": {"fake": {"pricing": {"input": 10.0, "output": 10.0}, "max_t
 
 @pytest.mark.parametrize("bound", [{"max_calls": 6}, {"max_tokens": 1500}, {"max_cost_usd": 0.015}])
 def test_the_budget_stops_and_raising_it_goes_on(
-    tmp_path: Path, server: FakeServer, cli: Cli, init_repository: InitRepository, bound: dict[str, float]
+    tmp_path: Path,
+    server: FakeServer,
+    cli_inside: Cli,
+    init_repository: InitRepository,
+    bound: dict[str, float],
 ) -> None:
     config = {**PRICED, "budget": bound, "execution": {"max_concurrency": 2}}
     lab = experiment(tmp_path, server_url=server.url, config=config, examples=tickets(20))
     init_repository(lab)
 
-    stopped = cli("run", "-c", lab.config, cwd=lab.root)
+    stopped = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
     assert stopped.code == 4, stopped.out + stopped.err
     assert f"budget.{next(iter(bound))}" in stopped.err
@@ -30,12 +34,12 @@ def test_the_budget_stops_and_raising_it_goes_on(
     assert 0 < asked < 20
     kept = len(lab.raw("fake").read_text().splitlines())
     assert kept == asked, "every answer that was paid for is kept"
-    again = cli("run", "-c", lab.config, cwd=lab.root)
+    again = cli_inside("run", "-c", lab.config, cwd=lab.root)
     assert again.code == 4
     assert len(server.requests) <= asked + 2, "what earlier sessions spent counts"
 
     lab.change({"budget": {name: value * 100 for name, value in bound.items()}})
-    done = cli("run", "-c", lab.config, cwd=lab.root)
+    done = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
     assert done.code == 0, done.err
     assert len(server.requests) == 20
@@ -43,12 +47,12 @@ def test_the_budget_stops_and_raising_it_goes_on(
 
 
 def test_a_cost_that_nobody_knows_cannot_be_bounded(
-    tmp_path: Path, server: FakeServer, cli: Cli, init_repository: InitRepository
+    tmp_path: Path, server: FakeServer, cli_inside: Cli, init_repository: InitRepository
 ) -> None:
     lab = experiment(tmp_path, server_url=server.url, config={"budget": {"max_cost_usd": 1.0}})
     init_repository(lab)
 
-    done = cli("run", "-c", lab.config, cwd=lab.root)
+    done = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
     assert done.code == 2
     assert "pricing" in done.err
@@ -56,7 +60,7 @@ def test_a_cost_that_nobody_knows_cannot_be_bounded(
 
 
 def test_a_pilot_is_kept_and_says_what_the_rest_will_take(
-    tmp_path: Path, server: FakeServer, cli: Cli, init_repository: InitRepository
+    tmp_path: Path, server: FakeServer, cli_inside: Cli, init_repository: InitRepository
 ) -> None:
     lab = experiment(
         tmp_path,
@@ -66,12 +70,12 @@ def test_a_pilot_is_kept_and_says_what_the_rest_will_take(
     )
     init_repository(lab)
 
-    pilot = cli("plan", "--pilot", "4", "-c", lab.config, cwd=lab.root)
+    pilot = cli_inside("plan", "--pilot", "4", "-c", lab.config, cwd=lab.root)
 
     assert pilot.code == 0, pilot.err
     assert len(server.requests) == 8
     assert "The other 32 examples: about" in pilot.out
     assert "$" in pilot.out
-    assert "half done" in cli("plan", "-c", lab.config, cwd=lab.root).out
-    assert cli("run", "-c", lab.config, cwd=lab.root).code == 0
+    assert "half done" in cli_inside("plan", "-c", lab.config, cwd=lab.root).out
+    assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
     assert len(server.requests) == 40, "the examples of the pilot are not called again"

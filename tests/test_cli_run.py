@@ -1,4 +1,7 @@
-"""The main job through the real command line: git, DVC, HTTP, nothing replaced."""
+"""The main job through the real command line: git, DVC, HTTP, nothing replaced.
+
+Most commands are called inside of this process, which has imported dspy already; it makes no other difference.
+"""
 
 from __future__ import annotations
 
@@ -121,11 +124,13 @@ def test_run_leaves_rows_summary_and_a_clean_pipeline(lab: Laboratory, server: F
     assert "fake-predict" in lab.dvc("exp", "show", "--md") or "accuracy" in lab.dvc("exp", "show", "--md")
 
 
-def test_a_second_run_and_dvc_repro_have_nothing_to_do(lab: Laboratory, server: FakeServer, cli: Cli) -> None:
-    assert cli("run", "-c", lab.config, cwd=lab.root).code == 0
+def test_a_second_run_and_dvc_repro_have_nothing_to_do(
+    lab: Laboratory, server: FakeServer, cli: Cli, cli_inside: Cli
+) -> None:
+    assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
     before = len(server.requests)
 
-    again = cli("run", "-c", lab.config, cwd=lab.root)
+    again = cli_inside("run", "-c", lab.config, cwd=lab.root)
     repro = cli("repro", cwd=lab.root, program="dvc")
 
     assert again.code == 0
@@ -134,21 +139,25 @@ def test_a_second_run_and_dvc_repro_have_nothing_to_do(lab: Laboratory, server: 
     assert len(server.requests) == before
 
 
-def test_dvc_repro_alone_does_the_same_and_run_agrees(lab: Laboratory, server: FakeServer, cli: Cli) -> None:
-    assert cli("sync", "-c", lab.config, cwd=lab.root).code == 0
+def test_dvc_repro_alone_does_the_same_and_run_agrees(
+    lab: Laboratory, server: FakeServer, cli: Cli, cli_inside: Cli
+) -> None:
+    assert cli_inside("sync", "-c", lab.config, cwd=lab.root).code == 0
     repro = cli("repro", cwd=lab.root, program="dvc")
     assert repro.code == 0, repro.err + repro.out
     assert len(server.requests) == 16
     assert set(summary(lab)["runs"]) == {"fake-predict", "fake-cot"}
 
-    again = cli("run", "-c", lab.config, cwd=lab.root)
+    again = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
     assert "nothing to do" in again.out, again.out + again.err
     assert len(server.requests) == 16
 
 
-def test_repro_force_and_fresh_really_execute_again(lab: Laboratory, server: FakeServer, cli: Cli) -> None:
-    assert cli("run", "-c", lab.config, cwd=lab.root).code == 0
+def test_repro_force_and_fresh_really_execute_again(
+    lab: Laboratory, server: FakeServer, cli: Cli, cli_inside: Cli
+) -> None:
+    assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
 
     forced = cli("repro", "-f", "triage@fake-predict", cwd=lab.root, program="dvc")
     assert forced.code == 0, forced.err + forced.out
@@ -157,13 +166,13 @@ def test_repro_force_and_fresh_really_execute_again(lab: Laboratory, server: Fak
     assert again.code == 0, again.err + again.out
     assert len(server.requests) == 32
 
-    fresh = cli("run", "--fresh", "-c", lab.config, cwd=lab.root)
+    fresh = cli_inside("run", "--fresh", "-c", lab.config, cwd=lab.root)
     assert fresh.code == 0, fresh.err
     assert len(server.requests) == 48
 
 
 def test_exp_run_of_one_model_runs_only_its_runs(
-    tmp_path: Path, server: FakeServer, cli: Cli, init_repository: InitRepository
+    tmp_path: Path, server: FakeServer, cli: Cli, cli_inside: Cli, init_repository: InitRepository
 ) -> None:
     other = {
         "model": "openai/other",
@@ -177,7 +186,7 @@ def test_exp_run_of_one_model_runs_only_its_runs(
         config={"models": {"other": other}, "matrix": {"model": ["fake", "other"]}},
     )
     init_repository(lab)
-    assert cli("run", "-c", lab.config, cwd=lab.root).code == 0
+    assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
     lab.commit("Results")
     before = len(server.requests)
 
@@ -193,33 +202,35 @@ def test_exp_run_of_one_model_runs_only_its_runs(
 
 
 def test_a_helper_module_decides_and_a_description_does_not(
-    lab: Laboratory, server: FakeServer, cli: Cli
+    lab: Laboratory, server: FakeServer, cli_inside: Cli
 ) -> None:
     helper = lab.folder / "wording.py"
     helper.write_text("HINT = 'one'\n")
     lab.program.write_text("import wording\n" + lab.program.read_text())
-    assert cli("run", "-c", lab.config, cwd=lab.root).code == 0
+    assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
     before = len(server.requests)
 
     lab.change({"description": "Something else", "execution": {"max_concurrency": 3}})
-    assert "nothing to do" in cli("run", "-c", lab.config, cwd=lab.root).out
+    assert "nothing to do" in cli_inside("run", "-c", lab.config, cwd=lab.root).out
     assert len(server.requests) == before
 
     helper.write_text("HINT = 'two'\n")
-    assert "wording.py" in cli("plan", "-c", lab.config, cwd=lab.root).out
-    assert cli("run", "-c", lab.config, cwd=lab.root).code == 0
+    assert "wording.py" in cli_inside("plan", "-c", lab.config, cwd=lab.root).out
+    assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
     assert len(server.requests) == before + 16
 
 
-def test_what_dvc_has_cached_is_restored_not_called(lab: Laboratory, server: FakeServer, cli: Cli) -> None:
-    assert cli("run", "-c", lab.config, cwd=lab.root).code == 0
+def test_what_dvc_has_cached_is_restored_not_called(
+    lab: Laboratory, server: FakeServer, cli_inside: Cli
+) -> None:
+    assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
     before = len(server.requests)
     lab.change({"models": {"fake": {"temperature": 0.5}}})
-    assert cli("run", "-c", lab.config, cwd=lab.root).code == 0
+    assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
     assert len(server.requests) == before + 16
 
     lab.change({"models": {"fake": {"temperature": 0.0}}})
-    back = cli("run", "-c", lab.config, cwd=lab.root)
+    back = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
     assert back.code == 0, back.err
     assert len(server.requests) == before + 16
@@ -227,7 +238,7 @@ def test_what_dvc_has_cached_is_restored_not_called(lab: Laboratory, server: Fak
 
 
 def test_an_example_that_fails_is_a_failure_and_no_score(
-    tmp_path: Path, cli: Cli, init_repository: InitRepository
+    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository
 ) -> None:
     examples = tickets(6)
 
@@ -237,7 +248,7 @@ def test_an_example_that_fails_is_a_failure_and_no_score(
     with FakeServer(answer=answer) as server:
         lab = experiment(tmp_path, server_url=server.url, examples=examples)
         init_repository(lab)
-        done = cli("run", "-c", lab.config, cwd=lab.root)
+        done = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
     assert done.code == 0, done.err
     failed = rows(lab, "fake")[3]
@@ -253,7 +264,7 @@ def test_an_example_that_fails_is_a_failure_and_no_score(
 
 
 def test_endpoint_failures_are_tried_again_alone(
-    tmp_path: Path, cli: Cli, init_repository: InitRepository
+    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository
 ) -> None:
     broken = {"now": True}
 
@@ -264,14 +275,14 @@ def test_endpoint_failures_are_tried_again_alone(
         config = {"models": {"fake": {"num_retries": 1}}}
         lab = experiment(tmp_path, server_url=server.url, config=config)
         init_repository(lab)
-        first = cli("run", "-c", lab.config, cwd=lab.root)
+        first = cli_inside("run", "-c", lab.config, cwd=lab.root)
         assert first.code == 1, first.out + first.err
         assert "7/8" in first.err or "1 failed" in first.err
         assert rows(lab, "fake")[2]["error"]["kind"] == "endpoint"
         asked = len(server.requests)
         broken["now"] = False
 
-        second = cli("run", "-c", lab.config, cwd=lab.root)
+        second = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
         assert second.code == 0, second.err
         assert len(server.requests) == asked + 1
@@ -279,7 +290,9 @@ def test_endpoint_failures_are_tried_again_alone(
     assert summary(lab)["runs"]["fake"]["complete"]
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, cli: Cli, init_repository: InitRepository) -> None:
+def test_a_killed_run_goes_on_where_it_was(
+    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository
+) -> None:
     with FakeServer(ttft_s=0.25) as server:
         config = {"execution": {"max_concurrency": 2}}
         lab = experiment(tmp_path, server_url=server.url, config=config, examples=tickets(24))
@@ -297,9 +310,9 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, cli: Cli, init_reposi
         asked = len(server.requests)
         assert 8 <= asked < 24
 
-        plan = cli("plan", "-c", lab.config, cwd=lab.root)
+        plan = cli_inside("plan", "-c", lab.config, cwd=lab.root)
         assert "half done" in plan.out
-        done = cli("run", "-c", lab.config, cwd=lab.root)
+        done = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
         assert done.code == 0, done.err
         assert "kept from before" in done.out
@@ -308,7 +321,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, cli: Cli, init_reposi
 
 
 def test_ctrl_c_keeps_everything_and_says_how_to_go_on(
-    tmp_path: Path, cli: Cli, init_repository: InitRepository
+    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository
 ) -> None:
     with FakeServer(ttft_s=0.25) as server:
         config = {"execution": {"max_concurrency": 2}}
@@ -329,13 +342,13 @@ def test_ctrl_c_keeps_everything_and_says_how_to_go_on(
         assert "Traceback" not in err
         assert "finished and kept" in err
         assert "goes on where it stopped" in err
-        done = cli("run", "-c", lab.config, cwd=lab.root)
+        done = cli_inside("run", "-c", lab.config, cwd=lab.root)
         assert done.code == 0, done.err
         assert len(server.requests) <= 24 + 2
 
 
 def test_missing_keys_are_told_at_once_before_any_call(
-    tmp_path: Path, server: FakeServer, cli: Cli, init_repository: InitRepository
+    tmp_path: Path, server: FakeServer, cli_inside: Cli, init_repository: InitRepository
 ) -> None:
     other = {"model": "openai/other", "api_base": server.url, "api_key_env": "OTHER_KEY"}
     config = {
@@ -345,18 +358,18 @@ def test_missing_keys_are_told_at_once_before_any_call(
     lab = experiment(tmp_path, server_url=server.url, config=config)
     init_repository(lab)
 
-    done = cli("run", "-c", lab.config, cwd=lab.root)
+    done = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
     assert done.code == 3
     assert "FIRST_KEY" in done.err
     assert "OTHER_KEY" in done.err
     assert not server.requests
     (lab.root / ".env").write_text(f"FIRST_KEY={API_KEY}\nOTHER_KEY={API_KEY}\n")
-    assert cli("run", "-c", lab.config, cwd=lab.root).code == 0
+    assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
 
 
 def test_a_wrong_key_stops_its_model_with_one_message(
-    tmp_path: Path, server: FakeServer, cli: Cli, init_repository: InitRepository
+    tmp_path: Path, server: FakeServer, cli_inside: Cli, init_repository: InitRepository
 ) -> None:
     with FakeServer(api_key="right-key") as strict:
         other = {
@@ -368,7 +381,7 @@ def test_a_wrong_key_stops_its_model_with_one_message(
         config = {"models": {"other": other}, "matrix": {"model": ["fake", "other"]}}
         lab = experiment(tmp_path, server_url=server.url, config=config, examples=tickets(20))
         init_repository(lab)
-        done = cli("run", "-c", lab.config, cwd=lab.root)
+        done = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
         assert done.code == 1
         assert len(strict.requests) <= 2
@@ -377,8 +390,8 @@ def test_a_wrong_key_stops_its_model_with_one_message(
     assert API_KEY not in done.out + done.err
 
 
-def test_no_key_is_written_anywhere(lab: Laboratory, cli: Cli) -> None:
-    done = cli("run", "-v", "-c", lab.config, cwd=lab.root)
+def test_no_key_is_written_anywhere(lab: Laboratory, cli_inside: Cli) -> None:
+    done = cli_inside("run", "-v", "-c", lab.config, cwd=lab.root)
     assert done.code == 0, done.err
     assert API_KEY not in done.out + done.err
     for path in lab.root.rglob("*"):
@@ -387,7 +400,7 @@ def test_no_key_is_written_anywhere(lab: Laboratory, cli: Cli) -> None:
 
 
 def test_threads_that_a_program_starts_are_metered(
-    tmp_path: Path, server: FakeServer, cli: Cli, init_repository: InitRepository
+    tmp_path: Path, server: FakeServer, cli_inside: Cli, init_repository: InitRepository
 ) -> None:
     program = """
 import asyncio
@@ -417,7 +430,7 @@ def build():
     )
     init_repository(lab)
 
-    done = cli("run", "-c", lab.config, cwd=lab.root)
+    done = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
     assert done.code == 0, done.err
     for row in rows(lab, "fake"):
@@ -426,7 +439,7 @@ def build():
 
 
 def test_bad_programs_name_file_line_and_remedy(
-    tmp_path: Path, server: FakeServer, cli: Cli, init_repository: InitRepository
+    tmp_path: Path, server: FakeServer, cli_inside: Cli, init_repository: InitRepository
 ) -> None:
     bad = {
         "import nothing_there\n": "nothing_there",
@@ -439,7 +452,7 @@ def test_bad_programs_name_file_line_and_remedy(
     init_repository(lab)
     for text, expected in bad.items():
         lab.program.write_text(text)
-        done = cli("run-one", "-c", lab.config, "model=fake", cwd=lab.root)
+        done = cli_inside("run-one", "-c", lab.config, "model=fake", cwd=lab.root)
         assert done.code == 2, done.err
         assert expected in done.err
         assert "program.py" in done.err
@@ -447,40 +460,40 @@ def test_bad_programs_name_file_line_and_remedy(
     assert not server.requests
 
 
-def test_run_one_selects_by_coordinates(lab: Laboratory, server: FakeServer, cli: Cli) -> None:
-    assert cli("run-one", "-c", lab.config, "program.style=cot", cwd=lab.root).code == 0
+def test_run_one_selects_by_coordinates(lab: Laboratory, server: FakeServer, cli_inside: Cli) -> None:
+    assert cli_inside("run-one", "-c", lab.config, "program.style=cot", cwd=lab.root).code == 0
     assert len(rows(lab, "fake-cot")) == 8
 
-    several = cli("run-one", "-c", lab.config, "model=fake", cwd=lab.root)
-    nothing = cli("run-one", "-c", lab.config, "model=nobody", cwd=lab.root)
+    several = cli_inside("run-one", "-c", lab.config, "model=fake", cwd=lab.root)
+    nothing = cli_inside("run-one", "-c", lab.config, "model=nobody", cwd=lab.root)
 
     assert several.code == nothing.code == 2
     assert "program.style=predict" in several.err
     assert "program.style=predict" in nothing.err
 
 
-def test_it_works_from_a_subfolder_and_finds_the_only_experiment(lab: Laboratory, cli: Cli) -> None:
-    assert cli("run", cwd=lab.folder).code == 0
-    assert "nothing to do" in cli("run", cwd=lab.root).out
+def test_it_works_from_a_subfolder_and_finds_the_only_experiment(lab: Laboratory, cli_inside: Cli) -> None:
+    assert cli_inside("run", cwd=lab.folder).code == 0
+    assert "nothing to do" in cli_inside("run", cwd=lab.root).out
 
 
 @pytest.mark.parametrize("state", ["no git", "no dvc"])
 def test_without_a_repository_the_mending_command_is_named(
-    tmp_path: Path, server: FakeServer, cli: Cli, state: str
+    tmp_path: Path, server: FakeServer, cli_inside: Cli, state: str
 ) -> None:
     lab = experiment(tmp_path, server_url=server.url)
     if state == "no dvc":
         lab.init_git()
 
-    done = cli("run", "-c", lab.config, cwd=lab.root)
+    done = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
     assert done.code == 3, done.err
     assert ("git init" if state == "no git" else "dvc init") in done.err
     assert not server.requests
 
 
-def test_json_events_are_json(lab: Laboratory, cli: Cli) -> None:
-    done = cli("run", "--json", "-c", lab.config, cwd=lab.root)
+def test_json_events_are_json(lab: Laboratory, cli_inside: Cli) -> None:
+    done = cli_inside("run", "--json", "-c", lab.config, cwd=lab.root)
     events = [json.loads(line) for line in done.out.splitlines()]
     assert [event["event"] for event in events].count("example_finished") == 16
     assert [event["event"] for event in events].count("run_ended") == 2

@@ -309,29 +309,6 @@ def test_a_truncated_responses_stream_ends_incomplete() -> None:
     assert [event["sequence_number"] for event in events(text)] == list(range(len(events(text))))
 
 
-LITELLM_CLIENT = """
-import functools, json, litellm, sys
-url, messages = sys.argv[1], json.loads(sys.argv[2])
-ask = functools.partial(litellm.completion, "openai/x", messages, api_base=url, api_key="k")
-whole = ask()
-chunks = list(ask(stream=True, stream_options={"include_usage": True}))
-text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
-print(json.dumps([whole.choices[0].message.content, text, chunks[-1].usage.completion_tokens]))
-"""
-
-
-def test_litellm_reads_streams_and_whole_replies() -> None:
-    """In a process of its own: LiteLLM leaves event loops open, which other tests would be blamed for."""
-    with FakeServer("one two three") as server:
-        done = subprocess.run(
-            [sys.executable, "-c", LITELLM_CLIENT, server.url, json.dumps(HELLO["messages"])],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-    assert json.loads(done.stdout.splitlines()[-1]) == ["one two three", "one two three", 3]
-
-
 class Colour(enum.Enum):
     RED = "red"
     BLUE = "blue"
