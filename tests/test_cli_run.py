@@ -1,6 +1,6 @@
 """The main job through the real command line: git, DVC, HTTP, nothing replaced.
 
-Most commands are called inside of this process, which has imported dspy already; it makes no other difference.
+Most commands are called inside of this process: it has imported dspy already, and nothing else is different.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import json
 import os
 import shlex
@@ -10,12 +12,14 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import dvc.cli
 import pytest
 import yaml
 from dvc.utils.serialize import dumps_yaml
@@ -121,13 +125,19 @@ class Lab:
     def path(self, entry: PipelineEntry, name: str) -> Path:
         return self.root / entry.config.parent / name
 
-    def shell(self, *command: str, cwd: Path | None = None, ok: bool = True) -> str:
-        done = subprocess.run(command, cwd=cwd or self.root, capture_output=True, text=True, check=False)
-        assert not ok or done.returncode == 0, done.stdout + done.stderr
+    def shell(self, *command: str) -> str:
+        done = subprocess.run(command, cwd=self.root, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def dvc(self, *command: str, ok: bool = True) -> str:
-        return self.shell("dvc", *command, ok=ok)
+    def dvc(self, *command: str) -> str:
+        """DVC's command line inside of this process, which has imported DVC already."""
+        said = io.StringIO()
+        with contextlib.chdir(self.root), contextlib.redirect_stdout(said), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of DVC about itself
+            code = dvc.cli.main(list(command))
+        assert code == 0, said.getvalue()
+        return said.getvalue()
 
     def git(self, *command: str) -> str:
         return self.shell("git", *command)
@@ -734,7 +744,7 @@ def test_an_experiment_is_saved_beside_the_work_tree(lab: Lab) -> None:
         files
     )
     assert "note.txt" not in files
-    shown = json.loads(lab.dvc("exp", "show", "--json"))
+    shown = json.loads(lab.shell("dvc", "exp", "show", "--json"))
     (experiment,) = shown[1]["experiments"]
     assert experiment["name"] == saved.name
     (revision,) = experiment["revs"]
@@ -752,7 +762,7 @@ def test_an_experiment_is_saved_beside_the_work_tree(lab: Lab) -> None:
     assert lab.path(entry, "results/a/raw.jsonl").read_text() == rows
     assert lab.is_clean()
     lab.dvc("exp", "remove", "--quiet", saved.name)
-    assert json.loads(lab.dvc("exp", "show", "--json"))[1]["experiments"] is None
+    assert json.loads(lab.shell("dvc", "exp", "show", "--json"))[1]["experiments"] is None
 
 
 def test_states_of_git_that_cannot_hold_an_experiment_say_why(

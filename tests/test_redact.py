@@ -223,7 +223,7 @@ def test_masking_twice_is_masking_once(text: str) -> None:
 # Time.
 
 
-SIZE = 400_000
+SIZE = 150_000
 
 
 def hostile() -> Iterator[str]:
@@ -271,7 +271,7 @@ def test_hostile_text_takes_time_in_proportion_to_its_length() -> None:
     began = time.process_time()
     for text in hostile():
         redact(text)
-    assert time.process_time() - began < 60
+    assert time.process_time() - began < 30
 
 
 # Logs.
