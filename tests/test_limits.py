@@ -19,7 +19,7 @@ from metered_calls import KEY, in_a_thread, models_of, said
 
 from dspylab.lm import metered
 from dspylab.lm.build import Models
-from dspylab.lm.faults import FATAL, RETRYABLE, canonical, describe
+from dspylab.lm.faults import FATAL, RETRYABLE, describe, normalized
 from dspylab.lm.limits import Bucket, Gate, Stopped
 from dspylab.lm.recorder import Recorder
 from dspylab.records import LMCall
@@ -625,7 +625,7 @@ def test_closing_ends_calls_in_flight() -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_what_cannot_be_streamed_is_not_tried_again_and_says_what_to_do(told: lm15.LM15Error) -> None:
-    error = canonical(told, 600.0)
+    error = normalized(told, 600.0)
     assert not isinstance(error, (*RETRYABLE, *FATAL))
     assert describe(error).endswith("set stream: false")
 

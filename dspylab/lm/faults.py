@@ -1,7 +1,7 @@
 """What went wrong with an attempt: what another one may mend, what none can, and how it is told.
 
 Engines raise lm15's errors, but not for everything: broken JSON in a stream surfaces as Python's own
-error, a silent endpoint as one of transport. `canonical` brings all of them into the classes below, with
+error, a silent endpoint as one of transport. `normalized` brings all of them into the classes below, with
 what the endpoint says freed of secrets, for it may echo the key.
 """
 
@@ -31,7 +31,7 @@ _UNKNOWN_PIECE = "streaming fields"
 _LONGEST = 500
 
 
-def canonical(error: Exception, timeout_s: float) -> Exception:
+def normalized(error: Exception, timeout_s: float) -> Exception:
     """The error of an engine as one of lm15's where there is one for it, without secrets.
 
     Args:

@@ -25,7 +25,7 @@ from dspylab.config.models import Budget
 from dspylab.errors import EndpointError
 from dspylab.lm import recorder
 from dspylab.lm.budget import Ledger, Spending
-from dspylab.lm.faults import FATAL, RETRYABLE, canonical, describe, first_words
+from dspylab.lm.faults import FATAL, RETRYABLE, describe, first_words, normalized
 from dspylab.lm.limits import LONGEST_PAUSE_S, Gate, Stopped
 from dspylab.lm.pricing import cost_usd
 from dspylab.lm.timing import Timing, Tokens, estimated_tokens, prompt_estimate, reported_tokens
@@ -220,7 +220,7 @@ class MeteredEngine:
             try:
                 response, timing, tokens = self._admitted(wire, progress)
             except Exception as error:  # noqa: BLE001 - what is not transient is raised below
-                failure = canonical(error, self.endpoint.timeout_s)
+                failure = normalized(error, self.endpoint.timeout_s)
             else:
                 done = self._measured(progress.onto(call), response, timing, tokens)
                 watch.add(done, functools.partial(transcript, request, [response]), key, response)

@@ -34,7 +34,7 @@ def rates_for(model: Model) -> Rates | None:
             cache_write_usd=model.pricing.cache_write,
             source="experiment file",
         )
-    if model.model.startswith(("local/", "local:")):
+    if model.is_local:
         return Rates(input_usd=0.0, output_usd=0.0, source="local")
     entry = _listed(model.model)
     if entry is None or "input_cost_per_token" not in entry or "output_cost_per_token" not in entry:

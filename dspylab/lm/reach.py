@@ -9,7 +9,7 @@ from dspy import lm15
 
 from dspylab.errors import EndpointError
 from dspylab.lm.build import Models
-from dspylab.lm.faults import canonical, first_words
+from dspylab.lm.faults import first_words, normalized
 from dspylab.lm.metered import MeteredEngine
 
 #: What the smallest call may answer, in tokens. Some endpoints refuse one or two.
@@ -73,5 +73,5 @@ def call(models: Models, model_id: str, timeout_s: float) -> str:
 
 
 def _refused(engine: MeteredEngine, error: Exception, timeout_s: float, remedy: str) -> EndpointError:
-    words = first_words(canonical(error, timeout_s))
+    words = first_words(normalized(error, timeout_s))
     return EndpointError(words, where=f"models.{engine.endpoint.id}", remedy=remedy)

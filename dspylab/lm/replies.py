@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import itertools
 import json
 import os
@@ -26,10 +25,10 @@ from typing import Any, Self
 from dspy import lm15
 from dspy._vendor.lm15.serde import request_to_dict, response_from_dict, response_to_dict
 
-from dspylab.config.values import canonical
 from dspylab.errors import EnvironmentProblem, RepositoryError
 from dspylab.jsonable import to_json
 from dspylab.places import shown_path
+from dspylab.plan.identity import digest
 from dspylab.records import LMCall
 
 
@@ -124,7 +123,7 @@ class Replies:
         if not asked.may_repeat:
             return None
         deciding = [model, request_to_dict(request), asked.rollout_id, next(asked.candidates)]
-        return hashlib.sha256(canonical(to_json(deciding)).encode("utf-8", "surrogatepass")).hexdigest()
+        return digest(to_json(deciding))
 
     @contextlib.contextmanager
     def turn(self, key: str | None) -> Iterator[lm15.Response | None]:
