@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dspylab.aggregate.compare import ALPHA, Comparison, against_best, compare, needed_examples
-from dspylab.aggregate.pairs import RunValues, Side
+from dspylab.aggregate.pairs import RunValues, SideValues
 
 Answers = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int, float], tuple[Answers, Answers]]
@@ -221,7 +221,7 @@ def simulate(kind: Kind, n: int, shift: float, draws: int) -> list[Comparison]:
     return found
 
 
-def as_side(answers: Answers) -> Side:
+def as_side(answers: Answers) -> SideValues:
     """Answers, seeds by examples, in the shape that `compare` takes."""
     return [values(run) for run in answers]
 

@@ -12,7 +12,7 @@ from dspylab.config.models import Experiment
 from dspylab.jsonable import to_json
 from dspylab.record.journal import encode
 from dspylab.record.publish import write_atomically, write_json
-from dspylab.record.results import Results
+from dspylab.record.results import StoredResults
 from dspylab.records import (
     ExampleError,
     ExampleFailure,
@@ -112,7 +112,7 @@ def info(key: str, total: int) -> RunInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeptResults(Results):
+class KeptResults(StoredResults):
     """Results whose rows are in memory."""
 
     kept: Mapping[str, Sequence[Row]]
@@ -121,7 +121,7 @@ class KeptResults(Results):
         return iter(self.kept[run])
 
 
-def results_of(summary: Row, rows: Mapping[str, Sequence[Row]]) -> Results:
+def results_of(summary: Row, rows: Mapping[str, Sequence[Row]]) -> StoredResults:
     files = {key: Path(key) for key in rows}
     return KeptResults(
         name="workspace", summary=summary, files=files, digests={}, remedy="`dvc pull`", kept=rows

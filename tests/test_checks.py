@@ -13,7 +13,7 @@ from made_summaries import metric, run_summary, summary_of, timing
 from dspylab.aggregate.checking import State, judge
 from dspylab.aggregate.gate import Outcome, Quantity
 from dspylab.config.models import Check, Experiment
-from dspylab.record.results import Results
+from dspylab.record.results import StoredResults
 from dspylab.records import JSON, RunSummary, SeedsSummary, Summary
 from dspylab.report.checks import condition, junit, lines, markdown, reason, verdict, workflow_commands
 
@@ -107,7 +107,7 @@ def experiment(**checks: Any) -> Experiment:
 def state(summary: Summary, digests: dict[str, str] | None = None, name: str = "workspace") -> State:
     """Results whose rows are nowhere, so that only their figures can decide."""
     return State(
-        summary, Results(name=name, summary={}, files={}, digests=digests or {}, remedy="`dvc pull`")
+        summary, StoredResults(name=name, summary={}, files={}, digests=digests or {}, remedy="`dvc pull`")
     )
 
 

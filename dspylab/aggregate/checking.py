@@ -22,7 +22,7 @@ from dspylab.aggregate.gate import (
 from dspylab.aggregate.sides import run_numbers, side_values
 from dspylab.config.models import Check, Experiment
 from dspylab.record.publish import file_md5
-from dspylab.record.results import Results
+from dspylab.record.results import StoredResults
 from dspylab.records import Summary
 
 
@@ -36,7 +36,7 @@ class State:
     """
 
     summary: Summary
-    results: Results
+    results: StoredResults
 
 
 def judge(
@@ -158,7 +158,7 @@ def _same_rows(side: Side, now: State, other: Side, then: State) -> bool:
     return all(mine is not None and mine == theirs for mine, theirs in pairs)
 
 
-def _digest(results: Results, run: str) -> str | None:
+def _digest(results: StoredResults, run: str) -> str | None:
     """MD5 of the rows of a run: of the file that is here, else what `dvc.lock` says."""
     path = results.files.get(run)
     return results.digests.get(run) if path is None else file_md5(path)

@@ -16,7 +16,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from dspylab.aggregate.pairs import Pairs, Side, VarianceSplit, interval, mean, merged, pair, uncertainty
+from dspylab.aggregate.pairs import (
+    Pairs,
+    SideValues,
+    VarianceSplit,
+    interval,
+    mean,
+    merged,
+    pair,
+    uncertainty,
+)
 from dspylab.aggregate.significance import holm, mcnemar_exact, wilcoxon_signed_rank
 
 Verdict = Literal["better", "worse", "cannot tell"]
@@ -104,7 +113,7 @@ class Standing:
         return tuple(name for name, found in self.comparisons.items() if found.verdict == "better")
 
 
-def compare(metric: str, a: Side, b: Side, names: tuple[str, str] = ("a", "b")) -> Comparison:
+def compare(metric: str, a: SideValues, b: SideValues, names: tuple[str, str] = ("a", "b")) -> Comparison:
     """Compares two sides example by example.
 
     Args:
@@ -173,7 +182,7 @@ def adjusted(comparisons: Sequence[Comparison], total: int | None = None) -> lis
     return result
 
 
-def against_best(metric: str, sides: Mapping[str, Side]) -> Standing:
+def against_best(metric: str, sides: Mapping[str, SideValues]) -> Standing:
     """Finds the best side and compares every other with it.
 
     The best was chosen by looking, so the correction is for all pairs of sides, not only for those shown:
@@ -248,9 +257,9 @@ def _verdict(comparison: Comparison) -> Verdict:
     return "worse" if comparison.ci95[1] < 0 else "cannot tell"
 
 
-def _example_means(side: Side) -> list[float]:
+def _example_means(side: SideValues) -> list[float]:
     return [mean(values) for values in merged(side).values()]
 
 
-def _flat(side: Side, pairs: Pairs) -> list[float]:
+def _flat(side: SideValues, pairs: Pairs) -> list[float]:
     return [value for run in side for example in pairs.examples for value in run.get(example, ())]

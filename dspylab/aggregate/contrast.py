@@ -10,7 +10,7 @@ from typing import Any
 from dspylab.aggregate.compare import Comparison, compare, needed_examples
 from dspylab.aggregate.pairs import pair
 from dspylab.aggregate.sides import Pairing, RunNumbers, pairing, run_numbers, side_values, with_failures_as_0
-from dspylab.record.results import Results
+from dspylab.record.results import StoredResults
 from dspylab.records import JSON
 
 #: Figures that stand beside a difference: name to its address in an entry of `runs` of `summary.json`.
@@ -35,7 +35,7 @@ class SideOf:
     """
 
     name: str
-    results: Results
+    results: StoredResults
     runs: tuple[str, ...]
 
 

@@ -19,8 +19,8 @@ from dspylab.aggregate.stats import t_quantile
 
 #: Example id to the values of one run: one, or several when the dataset repeats the example.
 RunValues = Mapping[str, Sequence[float]]
-#: One run, or several that differ in their seed alone.
-Side = Sequence[RunValues]
+#: Those of a side: of one run, or of several that differ in their seed alone.
+SideValues = Sequence[RunValues]
 
 #: Resamples of the bootstrap, and the seed that makes it give the same interval each time.
 _RESAMPLES = 4000
@@ -76,7 +76,7 @@ class VarianceSplit:
     seed: float
 
 
-def pair(a: Side, b: Side) -> Pairs:
+def pair(a: SideValues, b: SideValues) -> Pairs:
     """Finds the examples that both sides have, and averages the values of each.
 
     Args:
@@ -130,7 +130,7 @@ class _SeedVariance:
     examples: int
 
 
-def uncertainty(a: Side, b: Side, pairs: Pairs) -> Uncertainty | None:
+def uncertainty(a: SideValues, b: SideValues, pairs: Pairs) -> Uncertainty | None:
     """Two-way random effects: examples and seeds. None for fewer than two examples."""
     n = len(pairs.examples)
     if n < 2:
@@ -158,7 +158,7 @@ def uncertainty(a: Side, b: Side, pairs: Pairs) -> Uncertainty | None:
     return Uncertainty(math.sqrt(variance), math.sqrt(total), widening, split, step)
 
 
-def _seed_variance(side: Side, pairs: Pairs) -> _SeedVariance | None:
+def _seed_variance(side: SideValues, pairs: Pairs) -> _SeedVariance | None:
     """How much the mean of a side depends on its seeds; None with one seed or one example."""
     seeds = len(side)
     complete = [example for example in pairs.examples if all(run.get(example) for run in side)]
@@ -227,7 +227,7 @@ def _bootstrap_means(weights: Mapping[float, float], n: int) -> Any:
     return np.concatenate(parts)
 
 
-def merged(side: Side) -> dict[str, list[float]]:
+def merged(side: SideValues) -> dict[str, list[float]]:
     """All values of each example that has any, over the runs of a side."""
     found: dict[str, list[float]] = {}
     for run in side:

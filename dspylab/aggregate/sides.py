@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dspylab.aggregate.compare import Comparison
-from dspylab.aggregate.pairs import RunValues, Side
+from dspylab.aggregate.pairs import SideValues
 from dspylab.aggregate.pareto import Figure, Point, median_interval
 from dspylab.aggregate.stats import metric_summary, percentile
 
@@ -98,7 +98,7 @@ def side_runs(summary: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     return groups | {key: (key,) for key in summary["runs"] if key not in grouped}
 
 
-def side_values(runs: Sequence[RunNumbers]) -> tuple[RunValues, ...]:
+def side_values(runs: Sequence[RunNumbers]) -> SideValues:
     """The side that some runs are, for `compare`."""
     return tuple(run.values for run in runs)
 
@@ -123,7 +123,7 @@ def pairing(a: Sequence[RunNumbers], b: Sequence[RunNumbers], comparison: Compar
     )
 
 
-def with_failures_as_0(runs: Sequence[RunNumbers]) -> Side:
+def with_failures_as_0(runs: Sequence[RunNumbers]) -> SideValues:
     """The side as if an example that failed had not passed: for metrics that are pass or fail alone."""
     return tuple(
         {**run.values, **{example: (0.0,) for example in run.failed if example not in run.values}}

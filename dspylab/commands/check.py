@@ -17,7 +17,7 @@ from dspylab.pipeline.git import find_git_root, find_revision
 from dspylab.pipeline.revisions import results_at, workspace_digests
 from dspylab.places import shown_path
 from dspylab.record.publish import write_atomically
-from dspylab.record.results import Results, workspace_results
+from dspylab.record.results import StoredResults, workspace_results
 from dspylab.records import Summary
 from dspylab.report.checks import junit, lines, markdown, verdict, workflow_commands
 from dspylab.results import read_summary
@@ -105,7 +105,7 @@ def _baseline(laboratory: Laboratory, name: str) -> State | str:
         return str(error)
 
 
-def _state(results: Results, laboratory: Laboratory, where: str, only: set[str] | None = None) -> State:
+def _state(results: StoredResults, laboratory: Laboratory, where: str, only: set[str] | None = None) -> State:
     """Results with their summary as typed records, ranked by the primary metric of now.
 
     Args:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dspylab.aggregate.contrast import SideOf
+from dspylab.aggregate.decision import decide
 from dspylab.aggregate.sides import side_runs
-from dspylab.aggregate.standing import decide
 from dspylab.config.wording import choose
 from dspylab.errors import DataError, UsageError
 from dspylab.pipeline.git import find_revision
 from dspylab.pipeline.revisions import results_at, workspace_digests
 from dspylab.record.layout import Layout
-from dspylab.record.results import WORKSPACE, Results, workspace_results
+from dspylab.record.results import WORKSPACE, StoredResults, workspace_results
 from dspylab.report.standing import contradiction
 
 
@@ -78,7 +78,7 @@ def find_opponents(layout: Layout, names: Sequence[str], metric: str | None) -> 
     return _two_revisions(results[0], results[1], _metric(results, metric))
 
 
-def _known(workspace: Results | None) -> dict[str, tuple[str, ...]]:
+def _known(workspace: StoredResults | None) -> dict[str, tuple[str, ...]]:
     """Names that stand for runs of the workspace: sides, and single runs of a group of seeds."""
     if workspace is None:
         return {}
@@ -86,7 +86,7 @@ def _known(workspace: Results | None) -> dict[str, tuple[str, ...]]:
     return runs | side_runs(workspace.summary)
 
 
-def _metric(results: Sequence[Results], wanted: str | None) -> str:
+def _metric(results: Sequence[StoredResults], wanted: str | None) -> str:
     """The metric to compare: one that has a value for each example."""
     name = wanted or str(results[-1].summary["primary_metric"])
     entries = [entry for found in results for entry in found.summary["runs"].values()]
@@ -102,16 +102,11 @@ def _metric(results: Sequence[Results], wanted: str | None) -> str:
     raise UsageError("there is no such metric", where=name, remedy=choose(name, known))
 
 
-def _at(layout: Layout, name: str, workspace: Results | None, known: dict[str, tuple[str, ...]]) -> Results:
+def _at(
+    layout: Layout, name: str, workspace: StoredResults | None, known: dict[str, tuple[str, ...]]
+) -> StoredResults:
     if name == WORKSPACE:
-        found = workspace or workspace_results(layout)
-        return Results(
-            name=found.name,
-            summary=found.summary,
-            files=found.files,
-            digests=workspace_digests(layout),
-            remedy=found.remedy,
-        )
+        return replace(workspace or workspace_results(layout), digests=workspace_digests(layout))
     revision = find_revision(layout.root, name)
     if revision is None:
         raise UsageError(
@@ -123,7 +118,7 @@ def _at(layout: Layout, name: str, workspace: Results | None, known: dict[str, t
 
 
 def _two_runs(
-    workspace: Results, known: dict[str, tuple[str, ...]], names: tuple[str, str], metric: str
+    workspace: StoredResults, known: dict[str, tuple[str, ...]], names: tuple[str, str], metric: str
 ) -> Opponents:
     if names[0] == names[1]:
         raise UsageError("is compared with itself", where=names[0], remedy="name two runs")
@@ -139,7 +134,7 @@ def _two_runs(
 
 
 def _all_runs(
-    workspace: Results, known: dict[str, tuple[str, ...]], baseline: str | None, metric: str
+    workspace: StoredResults, known: dict[str, tuple[str, ...]], baseline: str | None, metric: str
 ) -> Opponents:
     """All complete sides against one of them, or against the best."""
     remarks: list[str] = []
@@ -182,7 +177,7 @@ def _all_runs(
     )
 
 
-def _two_revisions(a: Results, b: Results, metric: str) -> Opponents:
+def _two_revisions(a: StoredResults, b: StoredResults, metric: str) -> Opponents:
     """The runs that both revisions have, each against itself."""
     runs_a, runs_b = side_runs(a.summary), side_runs(b.summary)
     common = [name for name in runs_b if name in runs_a]
@@ -227,13 +222,13 @@ def _two_revisions(a: Results, b: Results, metric: str) -> Opponents:
     )
 
 
-def _same(a: Results, b: Results, runs_a: Sequence[str], runs_b: Sequence[str]) -> bool:
+def _same(a: StoredResults, b: StoredResults, runs_a: Sequence[str], runs_b: Sequence[str]) -> bool:
     """Whether the rows are byte for byte the same."""
     first = [a.digests.get(run) for run in runs_a]
     return None not in first and first == [b.digests.get(run) for run in runs_b]
 
 
-def _usable(results: Results, runs: Sequence[str]) -> bool:
+def _usable(results: StoredResults, runs: Sequence[str]) -> bool:
     return all(run in results.files and results.summary["runs"][run]["complete"] for run in runs)
 
 
@@ -244,7 +239,7 @@ def _require_rows(sides: Sequence[SideOf]) -> None:
             _refuse(side.results, missing)
 
 
-def _refuse(results: Results, runs: Sequence[str] | dict[str, Results]) -> None:
+def _refuse(results: StoredResults, runs: Sequence[str] | dict[str, StoredResults]) -> None:
     raise DataError(
         f"the rows of {', '.join(runs)} are not on this machine", where=results.name, remedy=results.remedy
     )

@@ -9,14 +9,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dspylab.aggregate.standing import Decision, decide
+from dspylab.aggregate.decision import Decision, decide
 from dspylab.commands.console import console
 from dspylab.commands.find import find_layout
 from dspylab.config.values import canonical
 from dspylab.config.wording import choose
 from dspylab.errors import UsageError
 from dspylab.pipeline.stages import parse_coordinate
-from dspylab.record.results import Results, workspace_results
+from dspylab.record.results import StoredResults, workspace_results
 from dspylab.report.standing import contradiction
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _over_seeds(summary: Mapping[str, Any], runs: Sequence[str]) -> FittingTable
     return seeds_table({**summary, "over_seeds": groups}, summary["primary_metric"]) if groups else None
 
 
-def _findings(results: Results, decision: Decision) -> list[str]:
+def _findings(results: StoredResults, decision: Decision) -> list[str]:
     """What the columns verdict and Pareto say, in words."""
     standing = decision.standing
     lines = []
@@ -177,7 +177,9 @@ def _findings(results: Results, decision: Decision) -> list[str]:
     return lines
 
 
-def _document(results: Results, decision: Decision, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _document(
+    results: StoredResults, decision: Decision, rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     best = decision.standing.best
     return {
         "experiment": results.summary["experiment"],

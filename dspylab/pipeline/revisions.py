@@ -14,7 +14,7 @@ from dspylab.pipeline.blocks import load
 from dspylab.pipeline.dvcfile import LOCK_FILE
 from dspylab.pipeline.git import Revision, file_at
 from dspylab.record.layout import Layout
-from dspylab.record.results import Results, checked_summary
+from dspylab.record.results import StoredResults, checked_summary
 
 #: The command that gets rows which another machine has, by the kind of revision.
 _FETCH = {
@@ -25,7 +25,7 @@ _FETCH = {
 }
 
 
-def results_at(layout: Layout, revision: Revision) -> Results:
+def results_at(layout: Layout, revision: Revision) -> StoredResults:
     """Reads `summary.json` from git, and finds the rows in DVC's cache by what `dvc.lock` says of them.
 
     Args:
@@ -59,7 +59,7 @@ def results_at(layout: Layout, revision: Revision) -> Results:
         cached = {run: repository.cached(md5) for run, md5 in digests.items()}
     finally:
         repository.close()
-    return Results(
+    return StoredResults(
         name=revision.name,
         summary=summary,
         files={run: path for run, path in cached.items() if path is not None and run in summary["runs"]},

@@ -17,8 +17,10 @@ WORKSPACE = "workspace"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Results:
+class StoredResults:
     """The summary of an experiment, and the rows of its runs as far as they are on this machine.
+
+    `dspylab.results.Results` has those of the workspace as typed records, for people who use Python.
 
     Attributes:
         name: ``workspace``, or the name of the revision.
@@ -49,7 +51,7 @@ class Results:
         return read_rows(self.files[run])
 
 
-def workspace_results(layout: Layout) -> Results:
+def workspace_results(layout: Layout) -> StoredResults:
     """The results that lie in the workspace.
 
     Args:
@@ -59,7 +61,7 @@ def workspace_results(layout: Layout) -> Results:
         DataError: If there is no summary yet, or it is not one of this version.
     """
     summary = checked_summary(read_json(layout.summary), shown_path(layout.summary))
-    return Results(
+    return StoredResults(
         name=WORKSPACE,
         summary=summary,
         files={

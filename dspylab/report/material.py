@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dspylab.aggregate.compare import Standing
-from dspylab.aggregate.standing import Decision, decide
-from dspylab.record.results import Results
+from dspylab.aggregate.decision import Decision, decide
+from dspylab.record.results import StoredResults
 
 Objective = Literal["cost", "time"]
 Rows = Callable[[], Iterable[Mapping[str, Any]]]
@@ -71,7 +71,7 @@ class Material:
         decision: How they stand.
     """
 
-    results: Results
+    results: StoredResults
     runs: Sequence[RunMaterial]
     decision: Decision
 
@@ -95,7 +95,7 @@ class Material:
         return _objectives(self.summary, self.decision.sides[side])[objective]
 
 
-def gather(results: Results) -> Material:
+def gather(results: StoredResults) -> Material:
     """Reads the rows of each run and compares the runs.
 
     Args:

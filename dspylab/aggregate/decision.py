@@ -10,7 +10,7 @@ from dspylab.aggregate.pairs import mean
 from dspylab.aggregate.pareto import Figure, Place, pareto
 from dspylab.aggregate.sides import RunNumbers, point, run_numbers, side_runs, side_values
 from dspylab.aggregate.stats import metric_summary
-from dspylab.record.results import Results
+from dspylab.record.results import StoredResults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,9 @@ class Decision:
         }
 
 
-def decide(results: Results, metric: str | None = None, runs: Collection[str] | None = None) -> Decision:
+def decide(
+    results: StoredResults, metric: str | None = None, runs: Collection[str] | None = None
+) -> Decision:
     """Reads the rows and compares every side with the best.
 
     Args:
