@@ -671,11 +671,14 @@ class SeedsSummary:
         runs: Their keys, at least two, in the order of the matrix.
         coordinates: Axis name to value, without ``seed``.
         metrics: Metric name to its mean and interval over all rows of these runs, clustered by example.
+        example_s: Duration of the program on an example that succeeded, over all rows of these runs. None in
+            results of a version that did not record it.
     """
 
     runs: tuple[str, ...]
     coordinates: Mapping[str, JSON]
     metrics: Mapping[str, MetricSummary]
+    example_s: Distribution | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,7 @@ def run_summary(
     metrics: Mapping[str, MetricSummary] | None = None,
     coordinates: Mapping[str, JSON] | None = None,
     latency_s: Distribution | None = None,
+    example_s: Distribution | None = None,
     cost_usd: float | None = 0.5,
     failed: int = 0,
     **fields: Any,
@@ -47,6 +48,7 @@ def run_summary(
         metrics: Default: an accuracy of 0.8 without an interval.
         coordinates: Default: the model `mini`.
         latency_s: Default: half a second, one second at the 95th percentile.
+        example_s: Default: as latency_s.
         cost_usd: Of the whole run.
         failed: Examples without a result.
         fields: Other fields of the record.
@@ -71,7 +73,7 @@ def run_summary(
         "itl_s": timing(None),
         "decode_tokens_per_s": timing(None),
         "output_tokens_per_s": timing(100.0, 120.0),
-        "example_s": latency,
+        "example_s": latency if example_s is None else example_s,
         "metric_s": timing(0.001, 0.002),
         "queue_s": timing(0.0, 0.0),
         "throughput_tokens_per_s": 50.0,

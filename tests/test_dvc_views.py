@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,6 +21,7 @@ from dspylab.aggregate.views import plain_metrics, plot_points
 from dspylab.pipeline.dvcfile import upsert
 from dspylab.pipeline.plots import template_files
 from dspylab.pipeline.stages import PipelineEntry
+from dspylab.records import SeedsSummary
 from dspylab.testing import ChatRequest, FakeServer, Laboratory, answer_key, experiment, tickets
 
 # --- what is shown ------------------------------------------------------------------------------------------
@@ -75,7 +77,10 @@ def test_points_of_the_plots() -> None:
     runs = {
         "slow": run_summary(metrics={"accuracy": metric(0.9, (0.8, 0.95))}, latency_s=timing(2.0, 3.0)),
         "quick": run_summary(metrics={"accuracy": metric(0.7)}, latency_s=timing(0.5, 1.0)),
-        "beaten": run_summary(metrics={"accuracy": metric(0.7)}, latency_s=timing(1.0, 1.5)),
+        # Its calls are the shortest, but an example takes it many.
+        "beaten": run_summary(
+            metrics={"accuracy": metric(0.7)}, latency_s=timing(0.25, 0.5), example_s=timing(1.0)
+        ),
         "part": run_summary(metrics={"accuracy": metric(1.0)}, complete=False),
     }
     assert plot_points(summary_of(runs)) == {
@@ -87,12 +92,12 @@ def test_points_of_the_plots() -> None:
         "latency": [
             {"run": "slow", "latency_s": 2.0, "low": 2.0, "high": 3.0},
             {"run": "quick", "latency_s": 0.5, "low": 0.5, "high": 1.0},
-            {"run": "beaten", "latency_s": 1.0, "low": 1.0, "high": 1.5},
+            {"run": "beaten", "latency_s": 0.25, "low": 0.25, "high": 0.5},
         ],
         "pareto": [
-            {"run": "slow", "score": 0.9, "latency_s": 2.0, "cost_usd": 0.5, "front": "yes"},
-            {"run": "quick", "score": 0.7, "latency_s": 0.5, "cost_usd": 0.5, "front": "yes"},
-            {"run": "beaten", "score": 0.7, "latency_s": 1.0, "cost_usd": 0.5, "front": "no"},
+            {"run": "slow", "score": 0.9, "example_s": 2.0, "cost_usd": 0.5, "front": "yes"},
+            {"run": "quick", "score": 0.7, "example_s": 0.5, "cost_usd": 0.5, "front": "yes"},
+            {"run": "beaten", "score": 0.7, "example_s": 1.0, "cost_usd": 0.5, "front": "no"},
         ],
     }
 
@@ -103,6 +108,34 @@ def test_what_no_run_has_decides_no_front() -> None:
         "bad": run_summary(metrics={"accuracy": metric(0.5)}, cost_usd=None),
     }
     assert [line["front"] for line in plot_points(summary_of(runs))["pareto"]] == ["yes", "no"]
+
+
+def test_seeds_are_on_the_front_together() -> None:
+    """As `dspylab show` has it: by the median over all their examples, and only when all are complete."""
+    runs = {
+        f"{name}-{seed}": run_summary(metrics={"accuracy": metric(mean)}, example_s=timing(median_s))
+        for name, mean, medians_s in (("quick", 0.7, (0.5, 3.0)), ("slow", 0.7, (1.5, 1.5)))
+        for seed, median_s in enumerate(medians_s)
+    }
+    groups = {
+        name: SeedsSummary(
+            runs=(f"{name}-0", f"{name}-1"),
+            coordinates={"model": name},
+            metrics={"accuracy": metric(0.7)},
+            example_s=timing(median_s),
+        )
+        for name, median_s in (("quick", 1.0), ("slow", 1.5))
+    }
+    fronts = {
+        line["run"]: line["front"] for line in plot_points(summary_of(runs, over_seeds=groups))["pareto"]
+    }
+    assert fronts == {"quick-0": "yes", "quick-1": "yes", "slow-0": "no", "slow-1": "no"}
+
+    runs["quick-1"] = replace(runs["quick-1"], complete=False)
+    fronts = {
+        line["run"]: line["front"] for line in plot_points(summary_of(runs, over_seeds=groups))["pareto"]
+    }
+    assert fronts == {"quick-0": "no", "slow-0": "yes", "slow-1": "yes"}
 
 
 PARAMS = {"config": "experiments/x/experiment.yaml", "sections": [], "settings": {}}
@@ -171,7 +204,7 @@ def lab(tmp_path: Path, server: FakeServer, init_repository: InitRepository, cli
 
 @pytest.mark.slow
 def test_dvc_shows_a_matrix_of_twenty_runs(
-    lab: Laboratory, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    lab: Laboratory, cli_inside: Cli, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(lab.root)
 
@@ -214,11 +247,17 @@ def test_dvc_shows_a_matrix_of_twenty_runs(
     specs = re.findall(r"var spec = (\{.*\});", page)
     titles = [json.loads(spec)["title"]["text"] for spec in specs]
     assert sorted(titles) == [
-        "triage: accuracy against latency and cost",
+        "triage: accuracy against time and cost",
         "triage: accuracy by run, with 95% interval",
         "triage: latency of a call by run, median to 95th percentile",
     ]
     assert all(len(json.loads(spec)["data"]["values"]) == 20 for spec in specs)
+
+    drawn = json.loads((lab.folder / "plots" / "pareto.json").read_text())
+    table = json.loads(cli_inside("show", "--format", "json", "-c", lab.config, cwd=lab.root).out)
+    on_front = {row["run"]: row["pareto"] == "front" for row in table["runs"]}
+    assert {point["run"]: point["front"] == "yes" for point in drawn} == on_front
+    assert set(on_front.values()) == {True, False}
 
     for saved in lab.git("for-each-ref", "--format=%(refname)", "refs/exps/*/*/triage-*").split():
         files = lab.git("ls-tree", "-r", "--name-only", saved).splitlines()

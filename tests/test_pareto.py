@@ -57,6 +57,12 @@ def test_what_is_not_known_is_not_beaten() -> None:
     assert all(place.on_front for place in pareto([known, unpriced, unscored]))
 
 
+def test_what_is_not_known_of_anybody_decides_nothing() -> None:
+    good = point("good", exact(0.9), exact(1.0), None)
+    bad = point("bad", exact(0.1), exact(9.0), None)
+    assert [place.surely_by for place in pareto([good, bad])] == [(), ("good",)]
+
+
 def test_without_an_interval_nothing_is_sure() -> None:
     good = point("good", Figure(value=0.9), exact(1.0), exact(1.0))
     bad = point("bad", Figure(value=0.1), exact(2.0), exact(2.0))

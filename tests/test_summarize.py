@@ -429,6 +429,8 @@ def test_over_seeds_the_example_is_the_unit() -> None:
     independent = np.std(np.ravel(by_seed), ddof=1) / math.sqrt(15)
     assert independent == pytest.approx(0.130931, abs=1e-6)
     assert metric.ci95 is not None
+    assert group.example_s is not None
+    assert (group.example_s.n, group.example_s.p50) == (15, summary.runs["r0"].example_s.p50)
     alone = summary.runs["r0"].metrics["accuracy"]
     assert (alone.n, alone.examples) == (5, 5)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,8 @@ class Point:
         name: What it is called.
         quality: Mean of the primary metric; more is better.
         costs: Name of each other objective, of which less is better, to its figure; an objective that is
-            None is not known: the point dominates and is dominated by nothing.
+            None is not known: the point dominates and is dominated by nothing. One that no point knows is
+            none.
     """
 
     name: str
@@ -78,6 +79,8 @@ def pareto(points: Sequence[Point], told_better: Collection[tuple[str, str]] = (
         A place for each point, in their order.
     """
     told = frozenset(told_better)
+    known = {name for point in points for name, figure in point.costs.items() if figure is not None}
+    points = [replace(point, costs={name: point.costs[name] for name in sorted(known)}) for point in points]
     places = []
     for point in points:
         above = [other for other in points if other is not point and _dominates(other, point)]

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dspylab.aggregate.stats import metric_summary
+from dspylab.aggregate.stats import distribution, metric_summary
 from dspylab.config.values import canonical
 from dspylab.plan.matrix import run_keys
 from dspylab.records import JSON, MetricSummary, SeedsSummary
@@ -81,10 +81,11 @@ class _Group:
     coordinates: Mapping[str, JSON]
     runs: list[str] = field(default_factory=list)
     scores: Scores = field(default_factory=Scores)
+    example_s: array[float] = field(default_factory=lambda: array("d"))
 
 
 class OverSeeds:
-    """The scores of the runs that differ in their seed alone, taken together.
+    """The scores and durations of the runs that differ in their seed alone, taken together.
 
     Args:
         coordinates: Of all runs. Scores of a run that no other differs from in its seed alone are not kept.
@@ -94,14 +95,17 @@ class OverSeeds:
         self._sizes = Counter(canonical(_without_seed(cell)) for cell in coordinates)
         self._groups: dict[str, _Group] = {}
 
-    def add(self, key: str, coordinates: Mapping[str, JSON], scores: Scores) -> None:
-        """Adds a run; one without any score is in no group."""
+    def add(
+        self, key: str, coordinates: Mapping[str, JSON], scores: Scores, example_s: Sequence[float]
+    ) -> None:
+        """Adds a run, with the durations of its examples in seconds; one without any score is in no group."""
         cell = _without_seed(coordinates)
         name = canonical(cell)
         if scores and self._sizes[name] > 1:
             group = self._groups.setdefault(name, _Group(cell))
             group.runs.append(key)
             group.scores.extend(scores)
+            group.example_s.extend(example_s)
 
     def summaries(self, names: Sequence[str], bounded: Collection[str]) -> dict[str, SeedsSummary]:
         """The groups of at least two runs, each under a readable name of its own.
@@ -117,6 +121,7 @@ class OverSeeds:
                 runs=tuple(group.runs),
                 coordinates=group.coordinates,
                 metrics=group.scores.summaries(names, bounded),
+                example_s=distribution(group.example_s),
             )
             for key, group in zip(keys, groups, strict=True)
         }

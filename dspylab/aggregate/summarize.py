@@ -97,8 +97,8 @@ def summarize(
     summaries: dict[str, RunSummary] = {}
     kept: dict[str, Scores] = {}
     for key, run in runs.items():
-        summaries[key], scores = summarize_run(run, expected, rates)
-        over_seeds.add(key, run.info.coordinates, scores)
+        summaries[key], scores, example_s = summarize_run(run, expected, rates)
+        over_seeds.add(key, run.info.coordinates, scores, example_s)
         if compiled:
             kept[key] = scores
     return Summary(
@@ -117,8 +117,8 @@ def summarize(
 
 def summarize_run(
     run: RunRows, expected: Expected, rates: Mapping[str, Rates | None]
-) -> tuple[RunSummary, Scores]:
-    """The summary of one run, and the scores that it is made from.
+) -> tuple[RunSummary, Scores, Sequence[float]]:
+    """The summary of one run, and the scores and the durations of examples (seconds) that it is made from.
 
     Args:
         run: What is known of the run; its rows are read once.
@@ -162,7 +162,7 @@ def summarize_run(
         cost_usd=call_figures.cost,
         versions=run.info.versions,
     )
-    return summary, totals.scores
+    return summary, totals.scores, totals.example_s
 
 
 @dataclass

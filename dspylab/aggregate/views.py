@@ -10,8 +10,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from dspylab.aggregate.gate import Side, quantity, sides
 from dspylab.aggregate.pareto import Figure, Point, pareto
-from dspylab.records import RunSummary, Summary
+from dspylab.records import Summary
 
 #: Columns of `best` that a metric of the same name must not overwrite.
 _OWN_COLUMNS = frozenset({"run", "latency_p50_s", "cost_usd"})
@@ -61,15 +62,15 @@ def plot_points(summary: Summary) -> dict[str, list[Line]]:
 
     Returns:
         Name of a plot to its lines, which all have the same keys, in the order of the matrix:
-        `score`: the mean and its 95% interval; `latency`: median, and from there to the 95th percentile;
-        `pareto`: the mean beside the median latency and the cost, and whether no other run is at least as
-        good in all three and better in one.
+        `score`: the mean and its 95% interval; `latency`: median of a call, and from there to the 95th
+        percentile; `pareto`: the mean beside the median time of an example and the cost of the run, and
+        whether it is on the front as `dspylab show` has it.
     """
     means = _means(summary)
     runs = {key: summary.runs[key] for key in means}
     primary = summary.primary_metric
     intervals = {key: run.metrics[primary].ci95 or (None, None) for key, run in runs.items()}
-    front = _front(runs, means)
+    front = _front(summary)
     return {
         "score": [
             _line(run=key, score=means[key], low=intervals[key][0], high=intervals[key][1]) for key in runs
@@ -83,7 +84,7 @@ def plot_points(summary: Summary) -> dict[str, list[Line]]:
             _line(
                 run=key,
                 score=means[key],
-                latency_s=run.latency_s.p50,
+                example_s=run.example_s.p50,
                 cost_usd=run.cost_usd.total,
                 front="yes" if key in front else "no",
             )
@@ -104,19 +105,41 @@ def _means(summary: Summary) -> dict[str, float]:
     return {key: mean for key, mean in found.items() if mean is not None}
 
 
-def _front(runs: Mapping[str, RunSummary], means: Mapping[str, float]) -> set[str]:
-    """Runs that none dominates in score, median latency and cost, as far as these are known of any run."""
-    costs = {key: {"latency": run.latency_s.p50, "cost": run.cost_usd.total} for key, run in runs.items()}
-    known = [name for name in ("latency", "cost") if any(cost[name] is not None for cost in costs.values())]
+def _front(summary: Summary) -> set[str]:
+    """Runs of the sides that none dominates in quality, and in time and cost of an example.
+
+    These are the figures of `aggregate/decision.py`, without their intervals, which the front does not need.
+    """
+    judged = [
+        side for side in sides(summary, summary.runs) if all(summary.runs[run].complete for run in side.runs)
+    ]
     points = [
         Point(
-            name=key,
-            quality=Figure(value=means[key]),
-            costs={name: _figure(costs[key][name]) for name in known},
+            name=side.name,
+            quality=_figure(quantity(summary, side, summary.primary_metric).value),
+            costs={"latency": _figure(_median_s(summary, side)), "cost": _figure(_cost_usd(summary, side))},
         )
-        for key in runs
+        for side in judged
     ]
-    return {place.name for place in pareto(points) if place.on_front}
+    front = {place.name for place in pareto(points) if place.on_front}
+    return {run for side in judged if side.name in front for run in side.runs}
+
+
+def _median_s(summary: Summary, side: Side) -> float | None:
+    """Median duration of the program on an example, over all runs of a side."""
+    if len(side.runs) == 1:
+        return summary.runs[side.runs[0]].example_s.p50
+    together = summary.over_seeds[side.name].example_s
+    return None if together is None else together.p50
+
+
+def _cost_usd(summary: Summary, side: Side) -> float | None:
+    """Cost of an example, all roles."""
+    runs = [summary.runs[run] for run in side.runs]
+    costs = [run.cost_usd.total for run in runs]
+    known = [cost for cost in costs if cost is not None]
+    attempted = sum(run.examples.attempted for run in runs)
+    return math.fsum(known) / attempted if len(known) == len(costs) and attempted else None
 
 
 def _figure(value: float | None) -> Figure | None:

@@ -36,10 +36,10 @@ def plots(name: str, metric: str) -> dict[str, dict[str, Any]]:
         },
         "pareto": {
             "template": _PARETO,
-            "x": "latency_s",
+            "x": "example_s",
             "y": "score",
-            "title": f"{name}: {metric} against latency and cost",
-            "x_label": "median latency of a call (s)",
+            "title": f"{name}: {metric} against time and cost",
+            "x_label": "median time of an example (s)",
             "y_label": metric,
         },
         "latency": {
@@ -100,7 +100,7 @@ def _range_template() -> dict[str, Any]:
 
 
 def _pareto_template() -> dict[str, Any]:
-    """Score against latency and against cost; runs that none beats in everything are filled and named."""
+    """Score against time and against cost; runs that none beats in everything are filled and named."""
     score = {
         "field": _anchor("Y"),
         "type": "quantitative",
@@ -134,7 +134,7 @@ def _panel(field: str, label: str, score: Mapping[str, Any]) -> dict[str, Any]:
                     "color": _anchor("COLOR"),
                     "fillOpacity": {"condition": {**on_front, "value": 1}, "value": 0},
                     "fill": _anchor("COLOR"),
-                    "tooltip": _tooltip("run", _anchor("Y"), "latency_s", "cost_usd", "front"),
+                    "tooltip": _tooltip("run", _anchor("Y"), _anchor("X"), "cost_usd", "front"),
                 },
             },
             {
