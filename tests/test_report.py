@@ -261,6 +261,11 @@ def test_a_compiled_program_shows_instructions_and_demonstrations() -> None:
     assert "text: it &lt;broke&gt;\nlabel: [&quot;bug&quot;]" in page
 
 
+def test_a_program_that_is_a_predictor_itself_is_shown_too() -> None:
+    (predictor,) = compiled_program({"signature": {"instructions": "Route it."}, "demos": []}).predictors
+    assert (predictor.name, predictor.instructions) == ("self", "Route it.")
+
+
 @pytest.mark.parametrize(
     "state", [{}, {"a": 1, "b": {"signature": None}}, {"a": {"signature": {}, "demos": 3}}]
 )

@@ -20,9 +20,6 @@ from dspylab.report.verdict import verdict
 
 Format = Literal["html", "md"]
 
-#: How the name of what is noted of a compiled program ends.
-_RECORD = ".record.json"
-
 
 def write_report(config: Path | None, output: Path | None, form: Format, most_examples: int) -> None:
     """Writes the report of an experiment from the results that are there.
@@ -60,22 +57,22 @@ def _page(material: Material, layout: Layout, most_examples: int) -> Page:
         material=material,
         verdict=verdict(material),
         plots=plots(material),
-        programs=_programs(layout.folder / "programs"),
+        programs=_programs(layout),
         most_examples=most_examples,
     )
 
 
-def _programs(folder: Path) -> dict[str, CompiledProgram]:
-    """The compiled programs that lie in a folder, by their keys; none when there is no such folder.
+def _programs(layout: Layout) -> dict[str, CompiledProgram]:
+    """The compiled programs that lie there, by their keys; none when there is no such folder."""
+    keys = sorted(path.stem for path in layout.programs.glob("*.json"))
+    # The record of a program lies beside it, as a file of its own name and a further ending.
+    return {key: _program(layout, key) for key in keys if not key.endswith(".record")}
 
-    A file that was damaged is no reason to show nothing: what is wrong stands where it would be shown.
-    """
-    found = {}
-    for path in sorted(folder.glob("*.json")):
-        if not path.name.endswith(_RECORD):
-            (state, damage), (record, more) = map(_content, (path, path.with_name(path.stem + _RECORD)))
-            found[path.stem] = compiled_program(state, record, [*damage, *more])
-    return found
+
+def _program(layout: Layout, key: str) -> CompiledProgram:
+    """A compiled program. That a file was damaged is no reason to show nothing: it says what is wrong."""
+    (state, damage), (record, more) = map(_content, (layout.program(key), layout.compile_record(key)))
+    return compiled_program(state, record, [*damage, *more])
 
 
 def _content(path: Path) -> tuple[dict[str, Any], list[str]]:

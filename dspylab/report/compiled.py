@@ -10,8 +10,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-#: Keys of a record that are no facts for people, and the longest text of a fact, in characters.
+#: Longest text of a fact about a program, in characters.
 _LONGEST_FACT = 200
+#: What DSPy adds to demonstrations that it made itself.
+_BOOTSTRAPPED = "augmented"
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A demonstration of a predictor.
+
+    Attributes:
+        fields: Name and value of each field, as text.
+        bootstrapped: Whether an optimizer made it, rather than took it from the examples.
+    """
+
+    fields: tuple[tuple[str, str], ...]
+    bootstrapped: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,16 +34,16 @@ class CompiledPredictor:
     """One predictor of a compiled program.
 
     Attributes:
-        name: Its name in the program.
+        name: Its name in the program; ``self`` for a program that is a predictor itself.
         instructions: What the optimizer made the signature say.
         fields: Prefix and description of each field.
-        demos: Demonstrations, each as lines `field: value`.
+        demos: Its demonstrations.
     """
 
     name: str
     instructions: str
     fields: tuple[tuple[str, str], ...]
-    demos: tuple[str, ...]
+    demos: tuple[Demonstration, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +71,17 @@ def compiled_program(
         record: What was noted of the compilation; None if nothing was.
         damage: Which of the two could not be read, and why.
     """
-    predictors = [
+    return CompiledProgram(tuple(_facts(record or {})), predictors(state), tuple(damage))
+
+
+def predictors(state: Mapping[str, Any]) -> tuple[CompiledPredictor, ...]:
+    """The predictors of a program, from the content of its file."""
+    parts = {"self": state} if "signature" in state else state
+    return tuple(
         _predictor(name, part)
-        for name, part in state.items()
+        for name, part in parts.items()
         if isinstance(part, Mapping) and isinstance(part.get("signature"), Mapping)
-    ]
-    return CompiledProgram(tuple(_facts(record or {})), tuple(predictors), tuple(damage))
+    )
 
 
 def _predictor(name: str, state: Mapping[str, Any]) -> CompiledPredictor:
@@ -74,13 +94,13 @@ def _predictor(name: str, state: Mapping[str, Any]) -> CompiledPredictor:
         name=name,
         instructions=str(signature.get("instructions", "")),
         fields=tuple(fields),
-        demos=tuple(_demo(demo) for demo in _entries(state.get("demos"))),
+        demos=tuple(_demonstration(demo) for demo in _entries(state.get("demos"))),
     )
 
 
-def _demo(demo: Mapping[str, Any]) -> str:
-    # DSPy marks demonstrations that it made itself.
-    return "\n".join(f"{name}: {_text(value)}" for name, value in demo.items() if name != "augmented")
+def _demonstration(demo: Mapping[str, Any]) -> Demonstration:
+    fields = tuple((name, _text(value)) for name, value in demo.items() if name != _BOOTSTRAPPED)
+    return Demonstration(fields, bootstrapped=bool(demo.get(_BOOTSTRAPPED)))
 
 
 def _facts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from dspylab.printable import printable
 from dspylab.redact import redact
-from dspylab.report.compiled import CompiledProgram
+from dspylab.report.compiled import CompiledProgram, Demonstration
 from dspylab.report.explorer import Explorer, explorer, packed
 from dspylab.report.material import Material
 from dspylab.report.numbers import count
@@ -150,7 +150,7 @@ def _program(key: str, program: CompiledProgram) -> str:
             f"<li><b>{_escaped(name)}</b> {_escaped(description)}</li>"
             for name, description in predictor.fields
         )
-        demos = "".join(f"<pre>{_lines(demo)}</pre>" for demo in predictor.demos)
+        demos = "".join(f"<pre>{_demonstration(demo)}</pre>" for demo in predictor.demos)
         noun = "demonstration" if len(predictor.demos) == 1 else "demonstrations"
         parts.append(
             f"<h4>{_escaped(predictor.name)}</h4><pre>{_lines(predictor.instructions)}</pre>"
@@ -161,6 +161,10 @@ def _program(key: str, program: CompiledProgram) -> str:
         f'<details class="program"><summary><code>{_escaped(key)}</code></summary>'
         f'<dl class="facts">{facts}</dl>{"".join(parts)}</details>'
     )
+
+
+def _demonstration(demo: Demonstration) -> str:
+    return _lines("\n".join(f"{name}: {text}" for name, text in demo.fields))
 
 
 def _lines(text: str) -> str:

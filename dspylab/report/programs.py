@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +12,10 @@ from rich.text import Text
 
 from dspylab.printable import printable
 from dspylab.records import CompileRecord
+from dspylab.report.compiled import CompiledPredictor, predictors
 from dspylab.report.numbers import NOTHING, cost, count, duration, estimate
 from dspylab.report.tables import Column, FittingTable
 
-#: Fields of a demonstration that say how it was made, not what it shows.
-_MARKS = ("augmented",)
 _STYLES = {"+": "green", "-": "red", "@": "dim"}
 
 
@@ -79,9 +77,9 @@ def program_view(key: str, state: Mapping[str, Any], record: CompileRecord | Non
     lines = [Text(key, style="bold")]
     if record is not None:
         lines.append(Text(_made(record), style="dim"))
-    for name, part in predictors(state).items():
-        lines += [Text(), Text(name, style="bold")]
-        lines += [Text(printable(line)) for line in _lines(part)]
+    for predictor in predictors(state):
+        lines += [Text(), Text(predictor.name, style="bold")]
+        lines += [Text(printable(line)) for line in _lines(predictor)]
     return Group(*lines)
 
 
@@ -94,10 +92,10 @@ def program_diff(
         first: Name and state of one program.
         second: Name and state of the other.
     """
-    parts = [predictors(state) for _, state in (first, second)]
+    both = [{part.name: part for part in predictors(state)} for _, state in (first, second)]
     lines: list[Text] = []
-    for name in dict.fromkeys([*parts[0], *parts[1]]):
-        before, after = ([printable(line) for line in _lines(part.get(name, {}))] for part in parts)
+    for name in dict.fromkeys([*both[0], *both[1]]):
+        before, after = ([printable(line) for line in _lines(program.get(name))] for program in both)
         changed = list(difflib.unified_diff(before, after, n=2, lineterm=""))[2:]
         if changed:
             lines += [Text(), Text(name, style="bold")]
@@ -106,13 +104,6 @@ def program_diff(
         return None
     heads = [Text(f"--- {first[0]}", style="red"), Text(f"+++ {second[0]}", style="green")]
     return Group(*heads, *lines)
-
-
-def predictors(state: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The state of each predictor of a program by name, from the content of its file."""
-    if "signature" in state:  # the program is a predictor itself
-        return {"self": state}
-    return {name: part for name, part in state.items() if isinstance(part, Mapping) and "signature" in part}
 
 
 def _made(record: CompileRecord) -> str:
@@ -129,22 +120,17 @@ def _made(record: CompileRecord) -> str:
     return ", ".join(parts)
 
 
-def _lines(part: Mapping[str, Any]) -> Iterator[str]:
-    """A predictor's state as lines: instructions, how its fields are called, demonstrations."""
-    signature = part.get("signature")
-    if signature is None:
+def _lines(predictor: CompiledPredictor | None) -> Iterator[str]:
+    """A predictor as lines: instructions, how its fields are called, demonstrations."""
+    if predictor is None:
         return
     yield "instructions:"
-    yield from (f"  {line}" for line in str(signature["instructions"]).splitlines())
-    fields = [f"{field['prefix']} {field['description']}" for field in signature["fields"]]
-    yield f"fields: {', '.join(fields)}"
-    demos = part.get("demos") or []
-    if not demos:
+    yield from (f"  {line}" for line in predictor.instructions.splitlines())
+    yield f"fields: {', '.join(f'{prefix} {description}' for prefix, description in predictor.fields)}"
+    if not predictor.demos:
         yield "no demonstrations"
-    for number, demo in enumerate(demos, start=1):
-        made = "bootstrapped" if demo.get("augmented") else "labeled"
-        yield f"demonstration {number} ({made}):"
-        for name, value in sorted(demo.items()):
-            if name not in _MARKS:
-                text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-                yield from (f"  {line}" for line in f"{name}: {text}".splitlines())
+    for number, demo in enumerate(predictor.demos, start=1):
+        yield f"demonstration {number} ({'bootstrapped' if demo.bootstrapped else 'labeled'}):"
+        # DSPy's order depends on how the demonstration came about.
+        for name, text in sorted(demo.fields):
+            yield from (f"  {line}" for line in f"{name}: {text}".splitlines())
