@@ -433,7 +433,7 @@ def test_markdown_shows_failures_first_and_nothing_acts_in_it() -> None:
     outcomes = [outcome_of(), outcome_of(side="a|b<img>*", verdict="failed", passed=False)]
     assert markdown("triage", outcomes) == (
         "### triage: 1 of 2 checks failed\n\n| | run | check | result |\n|---|---|---|---|\n"
-        "| FAILED | a\\|b&lt;img>\\* | accuracy at least 0.8 "
+        "| FAILED | a\\|b\\<img\\>\\* | accuracy at least 0.8 "
         "| 0.850 \\[0.810, 0.900\\]: the whole interval is on the wrong side |\n"
         "| passed | mini | accuracy at least 0.8 | 0.850 \\[0.810, 0.900\\]: the whole interval holds |\n"
     )

@@ -117,7 +117,7 @@ def _print_tables(found: _Found) -> None:
 
 def _print_markdown(found: _Found) -> None:
     from dspylab.report.comparisons import comparisons_table, figures_table, flips_tables, sentences
-    from dspylab.report.plain import markdown, markdown_table
+    from dspylab.report.formats import markdown_table, markdown_text
 
     opponents = found.opponents
     parts = []
@@ -125,7 +125,7 @@ def _print_markdown(found: _Found) -> None:
         parts.append(markdown_table(comparisons_table(opponents.title, found.contrasts, opponents.against)))
     for one, shown in zip(found.contrasts, found.flips, strict=True):
         if len(found.contrasts) == 1:
-            verdict, *details = map(markdown, sentences(one))
+            verdict, *details = map(markdown_text, sentences(one))
             parts += [
                 f"**{verdict}**\n",
                 *(f"{line}\n" for line in details),
@@ -133,7 +133,7 @@ def _print_markdown(found: _Found) -> None:
             ]
         if shown is not None:
             parts += [markdown_table(table) for table in flips_tables(one.comparison, shown, None)]
-    parts += [f"{markdown(line)}\n" for line in _remarks(found)]
+    parts += [f"{markdown_text(line)}\n" for line in _remarks(found)]
     print("\n".join(parts), end="")
 
 

@@ -53,7 +53,7 @@ def show_results(config: Path | None, view: View) -> None:
         UsageError: If a filter or a column means nothing.
         DataError: If there are no results, or they were damaged.
     """
-    from dspylab.report.plain import csv_text, markdown, markdown_table
+    from dspylab.report.formats import csv_text, markdown_table, markdown_text
     from dspylab.report.ranking import Figures, ranking_table
 
     results = workspace_results(find_layout(config))
@@ -83,7 +83,7 @@ def show_results(config: Path | None, view: View) -> None:
         print(markdown_table(table), end="")
         if over_seeds is not None:
             print(f"\n{markdown_table(over_seeds)}", end="")
-        print("".join(f"\n{markdown(line)}\n" for line in _findings(results, decision)), end="")
+        print("".join(f"\n{markdown_text(line)}\n" for line in _findings(results, decision)), end="")
     else:
         console().print(table)
         if over_seeds is not None:

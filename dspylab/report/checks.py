@@ -8,6 +8,7 @@ from xml.etree import ElementTree as ET
 
 from dspylab.aggregate.gate import Outcome, Quantity
 from dspylab.printable import printable
+from dspylab.report.formats import markdown_row, markdown_text
 from dspylab.report.numbers import NOTHING, cost, count, duration, estimate, number
 
 _FAILED = "FAILED"
@@ -62,11 +63,8 @@ def verdict(outcomes: Sequence[Outcome]) -> str:
 
 def markdown(name: str, outcomes: Sequence[Outcome]) -> str:
     """A section of Markdown with a table, for a pull request."""
-    rows = [
-        f"| {' | '.join(map(_cell, (row.word, row.run, row.check, row.result)))} |"
-        for row in sorted(_rows(outcomes), key=lambda row: row.word != _FAILED)
-    ]
-    title = f"### {_cell(name)}: {verdict(outcomes)}"
+    rows = [markdown_row(row) for row in sorted(_rows(outcomes), key=lambda row: row.word != _FAILED)]
+    title = f"### {markdown_text(name)}: {verdict(outcomes)}"
     return "\n".join([title, "", "| | run | check | result |", "|---|---|---|---|", *rows, ""])
 
 
@@ -180,14 +178,6 @@ def _short(value: float) -> str:
     """As a person would write it: 0.8, not 0.800."""
     shown = f"{value:.6g}"
     return shown if float(shown) == value else number(value)
-
-
-def _cell(text: str) -> str:
-    """Text inside of a table of Markdown, in which nothing acts."""
-    shown = printable(text).replace("&", "&amp;").replace("<", "&lt;")
-    for character in "\\`*_{}[]|~@#":
-        shown = shown.replace(character, f"\\{character}" if character not in "@#" else f"{character}\u200b")
-    return shown
 
 
 def _message(text: str) -> str:

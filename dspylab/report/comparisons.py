@@ -18,6 +18,7 @@ from dspylab.report.numbers import (
     duration,
     estimate,
     number,
+    p_value,
 )
 from dspylab.report.tables import Column, FittingTable
 
@@ -110,9 +111,9 @@ def sentences(contrast: Contrast) -> list[str]:
     found = contrast.comparison
     lines = [_verdict(found)]
     if found.p_adjusted is not None and found.p_value is not None:
-        corrected = "" if found.p_adjusted == found.p_value else f" ({_p(found.p_adjusted)} after Holm)"
+        corrected = "" if found.p_adjusted == found.p_value else f" ({p_value(found.p_adjusted)} after Holm)"
         lines.append(
-            f"{_TESTS[found.test]}: {_p(found.p_value)}{corrected}; over {count(found.n)} examples "
+            f"{_TESTS[found.test]}: {p_value(found.p_value)}{corrected}; over {count(found.n)} examples "
             f"{found.b} is better on {count(found.wins)}, worse on {count(found.losses)}, equal on "
             f"{count(found.ties)}."
         )
@@ -165,7 +166,7 @@ def _lost(contrast: Contrast) -> list[str]:
     if as_0 is not None:
         lines.append(
             f"If what failed counted as not passed: {difference(as_0.difference, as_0.ci95)}, "
-            f"{_p(as_0.p_adjusted)}: {as_0.verdict}."
+            f"{p_value(as_0.p_adjusted)}: {as_0.verdict}."
         )
     return lines
 
@@ -220,11 +221,6 @@ def _answer(flip: Flip, side: str, short: int | None) -> str:
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _p(value: float | None) -> str:
-    shown = chance(value)
-    return f"p {shown}" if shown.startswith("<") else f"p = {shown}"
 
 
 def _figure(name: str, value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""The tables of the terminal as Markdown and CSV. Pure."""
+"""The tables of the terminal in other formats: Markdown and CSV. Pure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from typing import Any
 from dspylab.printable import printable
 from dspylab.report.tables import FittingTable
 
-#: What Markdown, or HTML in it, would take for more than text.
-_ACTIVE = str.maketrans({character: f"\\{character}" for character in "\\`*_[]<>|~"} | {"&": "&amp;"})
+#: What Markdown, or HTML in it, would take for more than text. @ and # would call people and issues.
+_ACTIVE = str.maketrans(
+    {character: f"\\{character}" for character in "\\`*_[]<>|~"}
+    | {"&": "&amp;", "@": "@\u200b", "#": "#\u200b"}
+)
 
 
 def markdown_table(table: FittingTable) -> str:
@@ -25,15 +28,15 @@ def markdown_table(table: FittingTable) -> str:
     """
     lines = []
     if table.title:
-        lines += [f"**{markdown(table.title)}**", ""]
+        lines += [f"**{markdown_text(table.title)}**", ""]
     lines += [
-        _line([column.title.replace("\n", " ") for column in table.columns]),
+        markdown_row([column.title.replace("\n", " ") for column in table.columns]),
         "|" + "|".join("---" if column.text else "---:" for column in table.columns) + "|",
     ]
-    lines += [_line([column.cell(row) for column in table.columns]) for row in table.rows]
+    lines += [markdown_row([column.cell(row) for column in table.columns]) for row in table.rows]
     notes = [" ".join(column.legend for column in table.columns if column.legend), *table.notes]
     for note in filter(None, notes):
-        lines += ["", markdown(note)]
+        lines += ["", markdown_text(note)]
     return "\n".join(lines) + "\n"
 
 
@@ -50,10 +53,11 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def markdown(text: str) -> str:
+def markdown_text(text: str) -> str:
     """Text on one line that Markdown shows as it is."""
     return printable(text).translate(_ACTIVE)
 
 
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(markdown(cell) for cell in cells) + " |"
+def markdown_row(cells: Sequence[str]) -> str:
+    """A row of a table, its cells as text."""
+    return "| " + " | ".join(map(markdown_text, cells)) + " |"

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from dspylab.printable import printable
 from dspylab.redact import redact
+from dspylab.report.formats import markdown_text
 from dspylab.report.material import Material, RunMaterial
 from dspylab.report.numbers import cost, count, difference, duration, estimate
-from dspylab.report.plain import markdown
 from dspylab.report.standing import WORDS, standing_of
 from dspylab.report.verdict import Verdict
 
@@ -88,7 +88,7 @@ def _sentence(text: str) -> str:
 
 def _text(text: object) -> str:
     """Text that Markdown shows as it is."""
-    return markdown(redact(str(text)))
+    return markdown_text(redact(str(text)))
 
 
 def _code(text: str) -> str:

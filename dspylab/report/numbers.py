@@ -51,11 +51,6 @@ def estimate(mean: float | None, ends: Sequence[float] | None) -> str:
     return shown[0] if ends is None else f"{shown[0]} [{shown[1]}, {shown[2]}]"
 
 
-def signed(difference: float, ends: Sequence[float] | None) -> str:
-    """A difference and its interval, with a plus where it is above zero: +0.312 [0.201, 0.423]."""
-    return ("+" if difference > 0 else "") + estimate(difference, ends)
-
-
 def duration(seconds: float | None) -> str:
     """A duration in the unit that fits: 64.2 ms, 1.23 s, 2 min 05 s, 1 h 02 min."""
     if seconds is None:
@@ -101,3 +96,9 @@ def chance(p: float | None) -> str:
     if p is None:
         return NOTHING
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def p_value(p: float | None) -> str:
+    """A p-value with its name: p = 0.034, p < 0.001."""
+    shown = chance(p)
+    return f"p {shown}" if shown.startswith("<") else f"p = {shown}"

@@ -12,13 +12,13 @@ from dspylab.redact import redact
 from dspylab.report.material import Material, RunMaterial
 from dspylab.report.numbers import (
     NOTHING,
-    chance,
     cost,
     count,
     difference,
     duration,
     estimate,
     number,
+    p_value,
 )
 from dspylab.report.standing import WORDS, standing_of
 
@@ -200,7 +200,7 @@ def _against(material: Material, run: RunMaterial) -> str:
         return words
     title = (
         f"better on {found.wins}, worse on {found.losses} of {found.n} examples; "
-        f"p {chance(found.p_adjusted)} after correction"
+        f"{p_value(found.p_adjusted)} after correction"
     )
     shown = _text(difference(found.difference, found.ci95))
     return f'{words} <span class="difference" title="{_text(title)}">{shown}</span>'

@@ -20,10 +20,10 @@ from dspylab.report.numbers import (
     NOTHING,
     cost,
     count,
+    difference,
     duration,
     estimate,
     number,
-    signed,
 )  # fmt: skip
 
 #: Width in characters below which the name of a run is not squeezed; a column goes instead.
@@ -260,7 +260,7 @@ def _compile_columns(rows: Sequence[Mapping[str, Any]]) -> Iterator[Column]:
 
     def gained(run: Mapping[str, Any]) -> str:
         gain = compiled(run, "gain")
-        return NOTHING if gain is None else signed(gain["difference"], gain["ci95"])
+        return NOTHING if gain is None else difference(gain["difference"], gain["ci95"])
 
     def spent(run: Mapping[str, Any]) -> str:
         return cost(compiled(run, "cost_usd")) if run.get("compile") else NOTHING

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dspylab.aggregate.compare import ALPHA, Comparison, needed_examples
 from dspylab.report.material import Material, Objective, RunMaterial
-from dspylab.report.numbers import NOTHING, chance, cost, count, difference, duration, estimate, number
+from dspylab.report.numbers import NOTHING, cost, count, difference, duration, estimate, number, p_value
 
 #: Names that a sentence lists before it only counts.
 _MOST_NAMES = 6
@@ -88,7 +88,7 @@ def _against_next(material: Material) -> Iterator[str]:
     # The comparison is of the other with the best; the sentence is about the best.
     ends = found.ci95 and (-found.ci95[1], -found.ci95[0])
     decided = (
-        f"{_TESTS[found.test]}, p {_equals(chance(found.p_adjusted))} after Holm's correction"
+        f"{_TESTS[found.test]}, {p_value(found.p_adjusted)} after Holm's correction"
         if found.p_adjusted is not None
         else "too few examples for a test"
     )
@@ -166,7 +166,3 @@ def _failures(run: RunMaterial) -> str:
         f"{names([run.key])} failed on {count(failed)} of {count(attempted)} examples, most often with "
         f"`{kind}`: they are in no mean."
     )
-
-
-def _equals(p: str) -> str:
-    return p if p.startswith("<") else f"= {p}"
