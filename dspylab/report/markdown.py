@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from dspylab.printable import printable
 from dspylab.redact import redact
+from dspylab.report.entries import estimate_of
 from dspylab.report.formats import markdown_text
 from dspylab.report.material import Material, RunMaterial
-from dspylab.report.numbers import cost, count, difference, duration, estimate
+from dspylab.report.numbers import cost, count, difference, duration
 from dspylab.report.standing import WORDS, standing_of
 from dspylab.report.verdict import Verdict
 
@@ -50,7 +51,6 @@ def _table(material: Material) -> list[str]:
 
 def _cells(material: Material, run: RunMaterial) -> list[str]:
     figures = run.figures
-    metric = figures["metrics"].get(material.primary, {})
     standing = standing_of(material, run)
     found = material.standing.comparisons.get(run.side)
     against = WORDS[standing]
@@ -59,7 +59,7 @@ def _cells(material: Material, run: RunMaterial) -> list[str]:
     name = _code(run.key) + ("" if figures["complete"] else " (incomplete)")
     return [
         f"**{name}**" if standing == "best" else name,
-        _text(estimate(metric.get("mean"), metric.get("ci95"))),
+        _text(estimate_of(figures, material.primary)),
         _text(against),
         count(figures["examples"]["failed"]),
         duration(figures["latency_s"]["p50"]),

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from dspylab.aggregate.compare import Standing
 from dspylab.aggregate.decision import Decision, decide
 from dspylab.record.results import StoredResults
+from dspylab.report.entries import ranked
 
 Objective = Literal["cost", "time"]
 Rows = Callable[[], Iterable[Mapping[str, Any]]]
@@ -107,7 +108,8 @@ def gather(results: StoredResults) -> Material:
     decision = decide(results)
     side_of = {run: side for side, runs in decision.sides.items() for run in runs}
     runs = []
-    for key in _ranked(results.summary):
+    entries = [{"key": key, **entry} for key, entry in results.summary["runs"].items()]
+    for key in (entry["key"] for entry in ranked(entries, results.summary["primary_metric"])):
         rows = functools.partial(results.rows, key) if key in results.files else None
         reader = _Reader(results.summary["primary_metric"])
         if rows is not None:
@@ -156,17 +158,6 @@ class _Reader:
             self.latency_s.append(call["latency_s"])
         if call["ttft_s"] is not None:
             self.ttft_s.append(call["ttft_s"])
-
-
-def _ranked(summary: Mapping[str, Any]) -> list[str]:
-    """Keys of the runs, the best first. A mean over part of the examples is no match for one over all."""
-    runs, primary = summary["runs"], summary["primary_metric"]
-
-    def place(key: str) -> tuple[bool, bool, float]:
-        mean = runs[key]["metrics"].get(primary, {}).get("mean")
-        return not runs[key]["complete"], mean is None, -(mean or 0.0)
-
-    return sorted(runs, key=place)
 
 
 def _objectives(summary: Mapping[str, Any], keys: Sequence[str]) -> dict[Objective, float | None]:

@@ -16,6 +16,7 @@ from dspylab.aggregate.stats import percentile
 from dspylab.errors import EnvironmentProblem
 from dspylab.printable import printable
 from dspylab.redact import redact
+from dspylab.report.entries import metric_of
 from dspylab.report.material import Material, Objective, RunMaterial
 from dspylab.report.numbers import cost, duration, estimate
 from dspylab.report.standing import WORDS, standing_of
@@ -97,7 +98,7 @@ def _quality(material: Material) -> Plot | None:
 
     values: list[dict[str, Any]] = []
     for run in material.runs:
-        metric = run.figures["metrics"].get(material.primary, {})
+        metric = metric_of(run.figures, material.primary)
         if metric.get("mean") is None:
             continue
         low, high = metric["ci95"] or (metric["mean"], metric["mean"])
@@ -125,7 +126,7 @@ def _tradeoff(material: Material, objective: Objective) -> Plot | None:
     per_example = objective == "cost"
     values: list[dict[str, Any]] = []
     for run in material.runs:
-        quality = run.figures["metrics"].get(material.primary, {}).get("mean")
+        quality = metric_of(run.figures, material.primary).get("mean")
         total, attempted = run.figures["cost_usd"]["total"], run.figures["examples"]["attempted"]
         paid = (
             total / attempted * 1000

@@ -9,17 +9,14 @@ from typing import Any
 
 from dspylab.config.wording import choose
 from dspylab.errors import UsageError
+from dspylab.report.entries import estimate_of, metric_of, other_metrics, ranked
 from dspylab.report.numbers import NOTHING, cost, count, duration, number
 from dspylab.report.tables import (
     OTHER_METRICS,
     Column,
     FittingTable,
     alarm,
-    estimate_of,
-    mean_of,
-    metric_of,
     name_of,
-    ranked_rows,
     run_notes,
     scored,
     table_title,
@@ -58,7 +55,14 @@ class Figures:
 
     def names(self) -> list[str]:
         """The columns that a table has unless others are asked for, the most important first."""
-        return ["run", "verdict", self.primary, *SHORT_NAMES, "pareto", *self._other_metrics()]
+        return [
+            "run",
+            "verdict",
+            self.primary,
+            *SHORT_NAMES,
+            "pareto",
+            *other_metrics(self.rows, self.primary),
+        ]
 
     def check(self, name: str) -> None:
         """Refuses a name that no run has a figure of.
@@ -107,7 +111,7 @@ class Figures:
                 metric, with runs that are not complete last.
         """
         if name is None:
-            return ranked_rows(self.rows, self.primary)
+            return ranked(self.rows, self.primary)
         column = name.removeprefix("-")
         self.check(column)
         known = [row for row in self.rows if self.value(row, column) is not None]
@@ -123,12 +127,8 @@ class Figures:
         known = self._known(name)
         if known is not None:
             return known
-        if any(name in row["metrics"] for row in self.rows):
-            cell: Callable[[Any], str] = partial(estimate_of, name=name)
-        elif any(name in row["run_metrics"] for row in self.rows):
-            cell = partial(mean_of, name=name)
-        else:
-            cell = partial(self._cell, name=name)
+        is_metric = any(name in row["metrics"] or name in row["run_metrics"] for row in self.rows)
+        cell: Callable[[Any], str] = partial(estimate_of if is_metric else self._cell, name=name)
         values = [self.value(row, name) for row in self.rows]
         return Column(name, cell, rank=rank, text=any(isinstance(value, str) for value in values))
 
@@ -153,10 +153,6 @@ class Figures:
 
     def _timing(self, title: str, address: str, rank: int) -> Column:
         return Column(title, partial(self._cell, name=address), rank=rank)
-
-    def _other_metrics(self) -> list[str]:
-        names = dict.fromkeys(name for row in self.rows for name in (*row["metrics"], *row["run_metrics"]))
-        return [name for name in names if name != self.primary]
 
     def _cell(self, row: Mapping[str, Any], name: str) -> str:
         value = self.value(row, name)

@@ -9,6 +9,7 @@ from typing import Any
 
 from dspylab.printable import printable
 from dspylab.redact import redact
+from dspylab.report.entries import estimate_of, metric_of, other_metrics, value_of
 from dspylab.report.material import Material, RunMaterial
 from dspylab.report.numbers import (
     NOTHING,
@@ -16,7 +17,6 @@ from dspylab.report.numbers import (
     count,
     difference,
     duration,
-    estimate,
     number,
     p_value,
 )
@@ -79,10 +79,10 @@ def _columns(material: Material) -> list[_Column]:
         _Column(
             material.primary,
             lambda run: (
-                _bar(_metric(run, material.primary), low, high, standing_of(material, run))
-                + _text(_estimate(run, material.primary))
+                _bar(metric_of(run.figures, material.primary), low, high, standing_of(material, run))
+                + _text(estimate_of(run.figures, material.primary))
             ),
-            lambda run: _metric(run, material.primary).get("mean"),
+            lambda run: value_of(run.figures, material.primary),
             "mean and 95% interval",
             less_is_better=False,
         ),
@@ -111,7 +111,8 @@ def _columns(material: Material) -> list[_Column]:
             numeric=False,
         ),
     ]
-    return columns + [_other_metric(name) for name in _other_metrics(material)]
+    others = other_metrics([run.figures for run in material.runs], material.primary)
+    return columns + [_other_metric(name) for name in others]
 
 
 def _timing(title: str, name: str, statistic: str) -> _Column:
@@ -127,19 +128,13 @@ def _figure(
     return _Column(title, lambda run: _text(shown(value(run))), value, less_is_better=better == "less")
 
 
-def _other_metrics(material: Material) -> list[str]:
-    found = dict.fromkeys(
-        name for run in material.runs for name in (*run.figures["metrics"], *run.figures["run_metrics"])
-    )
-    return [name for name in found if name != material.primary]
-
-
 def _other_metric(name: str) -> _Column:
-    def mean(run: RunMaterial) -> float | None:
-        found: float | None = _metric(run, name).get("mean", run.figures["run_metrics"].get(name))
-        return found
-
-    return _Column(name, lambda run: _text(_estimate(run, name, mean(run))), mean, less_is_better=False)
+    return _Column(
+        name,
+        lambda run: _text(estimate_of(run.figures, name)),
+        lambda run: value_of(run.figures, name),
+        less_is_better=False,
+    )
 
 
 def _axes(material: Material) -> list[_Column]:
@@ -224,7 +219,7 @@ def _range(material: Material) -> tuple[float, float]:
     ends = [
         end
         for run in material.runs
-        if (metric := _metric(run, material.primary)).get("mean") is not None
+        if (metric := metric_of(run.figures, material.primary)).get("mean") is not None
         for end in (metric["ci95"] or (metric["mean"],))
     ]
     return (min(ends), max(ends)) if ends else (0.0, 1.0)
@@ -255,7 +250,7 @@ def _over_seeds(material: Material) -> str:
         return ""
     rows = "".join(
         f'<tr><td class="text"><code>{_text(name)}</code></td><td class="number">{len(group["runs"])}</td>'
-        f'<td class="number">{_text(_group_estimate(group, material.primary))}</td></tr>'
+        f'<td class="number">{_text(estimate_of(group, material.primary))}</td></tr>'
         for name, group in groups.items()
     )
     return (
@@ -263,21 +258,6 @@ def _over_seeds(material: Material) -> str:
         f'<th class="number">seeds</th><th class="number">{_text(material.primary)}</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
-
-
-def _group_estimate(group: Mapping[str, Any], name: str) -> str:
-    metric = group["metrics"].get(name, {})
-    return estimate(metric.get("mean"), metric.get("ci95"))
-
-
-def _metric(run: RunMaterial, name: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = run.figures["metrics"].get(name, {})
-    return found
-
-
-def _estimate(run: RunMaterial, name: str, mean: float | None = None) -> str:
-    metric = _metric(run, name)
-    return estimate(metric.get("mean", mean), metric.get("ci95"))
 
 
 def _text(value: object) -> str:

@@ -16,13 +16,13 @@ from rich.text import Text
 from dspylab.jsonable import to_json
 from dspylab.printable import printable
 from dspylab.records import JSON, Summary
+from dspylab.report.entries import estimate_of, mean_of, metric_of, other_metrics, ranked
 from dspylab.report.numbers import (
     NOTHING,
     cost,
     count,
     difference,
     duration,
-    estimate,
     number,
 )  # fmt: skip
 
@@ -202,7 +202,7 @@ def plan_table(rows: Sequence[PlanRow], title: str = "Plan") -> RenderableType:
 
 
 def _runs_table(document: Mapping[str, Any], primary: str) -> FittingTable:
-    rows = ranked_rows([{"key": key, **run} for key, run in document["runs"].items()], primary)
+    rows = ranked([{"key": key, **run} for key, run in document["runs"].items()], primary)
     columns = (
         Column("run", name_of, text=True),
         _primary_column(rows, primary),
@@ -231,12 +231,11 @@ def seeds_table(document: Mapping[str, Any], primary: str) -> FittingTable:
         {
             "key": key,
             "complete": all(runs[run]["complete"] for run in group["runs"]),
-            "run_metrics": {},
             **group,
         }
         for key, group in document["over_seeds"].items()
     ]
-    rows = ranked_rows(groups, primary)
+    rows = ranked(groups, primary)
     columns = (
         Column("runs", name_of, text=True),
         _primary_column(rows, primary),
@@ -273,16 +272,6 @@ def _compile_columns(rows: Sequence[Mapping[str, Any]]) -> Iterator[Column]:
         yield Column("cost/\npoint", lambda run: cost(compiled(run, "cost_per_point_usd")), rank=7)
 
 
-def ranked_rows(rows: Sequence[Mapping[str, Any]], primary: str) -> list[Mapping[str, Any]]:
-    """The best first. A mean over part of the examples is no match for one over all of them."""
-
-    def place(row: Mapping[str, Any]) -> tuple[bool, bool, float]:
-        mean = metric_of(row, primary).get("mean")
-        return not row["complete"], mean is None, -(mean or 0.0)
-
-    return sorted(rows, key=place)
-
-
 def _primary_column(rows: Sequence[Mapping[str, Any]], primary: str) -> Column:
     has_interval = any(metric_of(row, primary).get("ci95") for row in rows)
     return Column(
@@ -294,29 +283,10 @@ def _primary_column(rows: Sequence[Mapping[str, Any]], primary: str) -> Column:
 
 def _other_metrics(rows: Sequence[Mapping[str, Any]], primary: str) -> list[Column]:
     """The means of the other metrics; they are the first to go when it gets narrow."""
-    names = dict.fromkeys(name for run in rows for name in (*run["metrics"], *run["run_metrics"]))
-    others = [name for name in names if name != primary]
     return [
         Column(printable(name), partial(mean_of, name=name), rank=OTHER_METRICS + position)
-        for position, name in enumerate(others)
+        for position, name in enumerate(other_metrics(rows, primary))
     ]
-
-
-def metric_of(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Mean and interval of a metric of a run; empty if it has none."""
-    metric: Mapping[str, Any] = row["metrics"].get(name, {})
-    return metric
-
-
-def estimate_of(row: Mapping[str, Any], name: str) -> str:
-    """The mean of a metric with its interval, as text."""
-    metric = metric_of(row, name)
-    return estimate(metric.get("mean"), metric.get("ci95"))
-
-
-def mean_of(row: Mapping[str, Any], name: str) -> str:
-    """The mean of a metric alone, or the value of one over all rows, as text."""
-    return estimate(metric_of(row, name).get("mean", row["run_metrics"].get(name)), None)
 
 
 def name_of(row: Mapping[str, Any]) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dspylab.aggregate.compare import ALPHA, Comparison, needed_examples
+from dspylab.report.entries import estimate_of
 from dspylab.report.material import Material, Objective, RunMaterial
-from dspylab.report.numbers import NOTHING, cost, count, difference, duration, estimate, number, p_value
+from dspylab.report.numbers import NOTHING, cost, count, difference, duration, number, p_value
 
 #: Names that a sentence lists before it only counts.
 _MOST_NAMES = 6
@@ -76,8 +77,7 @@ def _headline(material: Material) -> str:
 
 def _score(material: Material, side: str) -> str:
     source = material.summary["over_seeds"].get(side) or material.summary["runs"][side]
-    metric = source["metrics"].get(material.primary, {})
-    return estimate(metric.get("mean"), metric.get("ci95"))
+    return estimate_of(source, material.primary)
 
 
 def _against_next(material: Material) -> Iterator[str]:
