@@ -32,13 +32,13 @@ app = typer.Typer(
 
 
 def _complete_config(incomplete: str) -> list[str]:
-    from dspylab.commands.complete import experiment_files
+    from dspylab.commands.completion import experiment_files
 
     return experiment_files(incomplete)
 
 
 def _complete_coordinates(ctx: typer.Context, args: list[str], incomplete: str) -> list[str]:
-    from dspylab.commands.complete import coordinates
+    from dspylab.commands.completion import coordinates
 
     return coordinates(ctx.params.get("config"), [*args, *(ctx.params.get("coordinates") or ())], incomplete)
 
@@ -462,7 +462,8 @@ def doctor(
 )
 def schema(
     name: Annotated[
-        str | None, typer.Argument(help="experiment, raw, run or summary; all of them with --output.")
+        str | None,
+        typer.Argument(help="experiment, raw, run, compile or summary; with --output all of them."),
     ] = None,
     output: Annotated[
         Path | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -398,3 +399,19 @@ def test_the_doctor_looks_through_keys_and_endpoints(tmp_path: Path, cli_inside:
     assert "is not in a git repository" in looked.out
     assert "problems: mend them from the top" in looked.err
     assert not server.requests
+
+
+def test_the_doctor_looks_at_the_models_of_nested_optimizers(tmp_path: Path, cli_inside: Cli) -> None:
+    config = {
+        "models": {"teacher": {"model": "openai/fake", "api_key_env": "NO_SUCH_VARIABLE"}},
+        "dataset": {"split": {"train": 0.5}},
+        "optimizers": {
+            "several": {"type": "Ensemble", "params": {"programs": ["taught"]}},
+            "taught": {"type": "BootstrapFewShot", "lms": {"teacher": "teacher"}},
+        },
+        "matrix": {"model": ["fake"], "optimizer": ["several"]},
+    }
+    with FakeServer() as server:
+        lab = experiment(tmp_path, server_url=server.url, config=config)
+        looked = cli_inside("doctor", "-c", lab.config, cwd=tmp_path)
+    assert re.search(r"^problem .*models.teacher.*NO_SUCH_VARIABLE", looked.out, re.MULTILINE), looked.out

@@ -14,7 +14,7 @@ import typer.main
 from conftest import Cli
 
 from dspylab.cli import app
-from dspylab.commands.complete import coordinates, experiment_files
+from dspylab.commands.completion import coordinates, experiment_files
 from dspylab.testing import FakeServer, Laboratory, experiment
 
 DSPYLAB = Path(sys.executable).parent / "dspylab"

@@ -14,7 +14,7 @@ from dspylab.record.results import StoredResults
 from dspylab.records import JSON
 
 #: Figures that stand beside a difference: name to its address in an entry of `runs` of `summary.json`.
-FIGURES = {
+_FIGURES = {
     "failed": ("examples", "failed"),
     "latency_p50_s": ("latency_s", "p50"),
     "latency_p95_s": ("latency_s", "p95"),
@@ -84,7 +84,7 @@ class Contrast:
         pairing: How many examples it is over, and why others are not in it.
         failures_as_0: The same as if an example that failed had not passed; None when no example was lost to
             a failure, or the metric is more than pass or fail.
-        figures_a: Name to figure, see `FIGURES`; of several seeds the mean over the runs.
+        figures_a: Name to figure, in the order of a table; of several seeds the mean over the runs.
         figures_b: As `figures_a`.
         needed: How many examples it takes to see a difference of this size (the key, as text) with 80%
             power; None if no number is enough.
@@ -207,7 +207,7 @@ def _rows(side: SideOf, chosen: set[str]) -> dict[str, list[dict[str, Any]]]:
 
 def _figures(runs: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     figures: dict[str, float | None] = {}
-    for name, address in FIGURES.items():
+    for name, address in _FIGURES.items():
         values = [_at(run, address) for run in runs]
         known = [value for value in values if value is not None]
         figures[name] = math.fsum(known) / len(known) if known and len(known) == len(values) else None

@@ -24,6 +24,7 @@ from dspylab.lm.gguf import is_present
 from dspylab.lm.keys import find_keys
 from dspylab.pipeline import git
 from dspylab.pipeline.dvcfile import is_synced
+from dspylab.plan.identity import compile_models
 from dspylab.printable import printable
 from dspylab.record.layout import find_root
 from dspylab.redact import redact
@@ -252,13 +253,10 @@ def _pipeline(name: str, laboratory: Laboratory) -> Iterator[Check]:
 def _models(name: str, laboratory: Laboratory, *, call: bool) -> Iterator[Check]:
     """The keys and endpoints of the models that the matrix uses."""
     experiment = _impatient(laboratory.experiment)
-    judges = [metric.model for metric in experiment.metrics.values() if metric.model]
-    teachers = [
-        role for run in laboratory.runs if run.optimizer for role in _roles(experiment, run.optimizer)
-    ]
-    compiling = [run.compile_model for run in laboratory.runs if run.compile_model]
     answering = [run.model for run in laboratory.runs]
-    for model_id in dict.fromkeys([*answering, *judges, *compiling, *teachers]):
+    judges = [metric.model for metric in experiment.metrics.values() if metric.model]
+    compiling = [model for spec in laboratory.compiles for model in compile_models(experiment, spec).values()]
+    for model_id in dict.fromkeys([*answering, *judges, *compiling]):
         what = f"{name}: models.{model_id}"
         yield from _guarded(what, lambda: _model(what, laboratory, experiment, model_id, call=call))  # noqa: B023
 
@@ -301,8 +299,3 @@ def _impatient(experiment: Experiment) -> Experiment:
     changes = {"timeout_s": _TIMEOUT_S, "num_retries": 0}
     models = {model_id: model.model_copy(update=changes) for model_id, model in experiment.models.items()}
     return experiment.model_copy(update={"models": models})
-
-
-def _roles(experiment: Experiment, optimizer: str) -> list[str]:
-    entry = experiment.optimizers.get(optimizer)
-    return [] if entry is None else list(entry.lms.values())

@@ -36,7 +36,9 @@ def show_plan(config: Path | None, pilot: int | None) -> None:
     repository = open_repository(laboratory.layout.root)
     entry = pipeline_entry(laboratory)
     states = repository.states(entry, [run.key for run in laboratory.runs])
-    programs = plan_compiles(laboratory, repository.compile_states(entry, _compile_keys(laboratory)))
+    programs = plan_compiles(
+        laboratory, repository.compile_states(entry, [spec.key for spec in laboratory.compiles])
+    )
     to_compile = {program.program for program in programs if program.state != "done"}
     rows = []
     for run in laboratory.runs:
@@ -76,10 +78,6 @@ def show_plan(config: Path | None, pilot: int | None) -> None:
         from dspylab.commands.pilot import run_pilot
 
         run_pilot(laboratory, _with_program(laboratory, todo, to_compile), pilot)
-
-
-def _compile_keys(laboratory: Laboratory) -> list[str]:
-    return [spec.key for spec in laboratory.compiles]
 
 
 def _with_program(laboratory: Laboratory, runs: Sequence[str], to_compile: Collection[str]) -> list[str]:

@@ -211,7 +211,8 @@ def _is_up_to_date(laboratory: Laboratory, key: str, is_recorded: Callable[[str]
     Such as those of `dvc repro` with a `dvc.yaml` that did not know yet what the program imports.
     """
     run = laboratory.run(key)
-    kept = KeptAnswers(laboratory.layout, key, "", laboratory.config_hash(run))
+    # What decides the answers is not looked at: what decides the results decides these too.
+    kept = KeptAnswers(laboratory.layout, key, answers_hash="", config_hash=laboratory.config_hash(run))
     return kept.are_up_to_date(is_recorded)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from dspylab.records import JSON
 from dspylab.redact import redact
-from dspylab.report.material import Material, Outcome, RunMaterial
+from dspylab.report.material import ExampleFigures, Material, RunMaterial
 from dspylab.report.numbers import cost, count, duration, number
 from dspylab.report.standing import standing_of
 
@@ -87,7 +87,7 @@ def packed(value: Any) -> str:
 
 def _chosen(runs: Sequence[RunMaterial], most: int) -> list[int]:
     """Indexes of the examples of the page, in the order of the dataset."""
-    found: dict[int, list[Outcome]] = {}
+    found: dict[int, list[ExampleFigures]] = {}
     for run in runs:
         for index, outcome in run.outcomes.items():
             found.setdefault(index, []).append(outcome)
@@ -127,10 +127,10 @@ def _index(
     }
 
 
-_ABSENT = Outcome(None, failed=False, example_s=0.0)
+_ABSENT = ExampleFigures(None, failed=False, example_s=0.0)
 
 
-def _outcome(run: RunMaterial, index: int) -> Outcome:
+def _outcome(run: RunMaterial, index: int) -> ExampleFigures:
     return run.outcomes.get(index, _ABSENT)
 
 

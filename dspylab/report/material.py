@@ -22,7 +22,7 @@ _SLOW_SHARE, _SLOW_LEAST = 0.02, 20
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ExampleFigures:
     """What became of an example in a run, in figures.
 
     Attributes:
@@ -56,7 +56,7 @@ class RunMaterial:
     figures: Mapping[str, Any]
     side: str
     rows: Rows | None
-    outcomes: Mapping[int, Outcome] = field(default_factory=dict)
+    outcomes: Mapping[int, ExampleFigures] = field(default_factory=dict)
     latency_s: Sequence[float] = ()
     ttft_s: Sequence[float] = ()
     slow_s: float = math.inf
@@ -134,14 +134,14 @@ class _Reader:
 
     def __init__(self, primary: str) -> None:
         self._primary = primary
-        self.outcomes: dict[int, Outcome] = {}
+        self.outcomes: dict[int, ExampleFigures] = {}
         self.latency_s = array("d")
         self.ttft_s = array("d")
 
     def read(self, rows: Iterable[Mapping[str, Any]]) -> None:
         for row in rows:
             score = row["metrics"].get(self._primary)
-            self.outcomes[row["index"]] = Outcome(score, row["error"] is not None, row["example_s"])
+            self.outcomes[row["index"]] = ExampleFigures(score, row["error"] is not None, row["example_s"])
             for call in row["calls"]:
                 if call["role"] == "task" and not call["cached"] and call["error"] is None:
                     self._time(call)
