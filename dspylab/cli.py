@@ -1,23 +1,17 @@
-"""The command line: parse, dispatch, and turn errors into exit codes. Commands live in `commands/`."""
+"""The command line: every command with its options. What a command does is in `commands/`."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import signal
-import sys
-import traceback
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 import dspylab
-from dspylab.errors import DspylabError, EnvironmentProblem, Interrupted, UsageError
-from dspylab.printable import printable
-from dspylab.redact import RedactingFormatter, redact
-from dspylab.streams import make_streams_safe
+from dspylab.commands.process import exit_code_of, run_process
+from dspylab.errors import EnvironmentProblem, UsageError
+from dspylab.redact import RedactingFormatter
 
 app = typer.Typer(
     name="dspylab",
@@ -489,75 +483,9 @@ def _log(verbose: bool) -> None:
 
 def main() -> None:
     """The console script: run the command, print its error, exit with its code."""
-    # Until the first call there is nothing to wait for: SIGTERM ends the process as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    make_streams_safe(_go_on_unread)
-    code = execute_command_line()
-    if code:
-        # Calls in flight sit in threads that Python would wait for; what finished is on disk already.
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(code)
-    sys.exit(code)
-
-
-#: typer has a click of its own, which it does not export as a whole.
-_CommandLineError = typer.BadParameter.__mro__[2]
-#: Commands that call models: a reader of their output that goes away stops no work that is paid for.
-_LONG_COMMANDS = frozenset({"run", "run-one", "compile-one"})
-_BROKEN = 70
+    run_process(execute_command_line)
 
 
 def execute_command_line() -> int:
     """Runs the command that `sys.argv` names, prints its error, and returns the exit code."""
-    try:
-        result = app(standalone_mode=False)
-        sys.stdout.flush()
-    except DspylabError as error:
-        _say(str(error))
-        return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        result = Interrupted.exit_code
-    except Exception as error:  # noqa: BLE001 - a bug of ours must not end in a traceback either
-        if isinstance(error, _CommandLineError):
-            error.show()  # type: ignore[attr-defined]  # mypy does not see which class this is
-            return UsageError.exit_code
-        if "--verbose" in sys.argv or "-v" in sys.argv:
-            _say(traceback.format_exc())
-        if isinstance(error, OSError):
-            _say(f"{error.filename or 'output'}: {error.strerror}: mend it; what was finished is kept")
-            _discard_output()
-            return EnvironmentProblem.exit_code
-        _say(
-            f"dspylab has a bug: {type(error).__name__}: {error}: please report it with the output of "
-            "the same command and --verbose; finished examples are kept"
-        )
-        return _BROKEN
-    if result == Interrupted.exit_code:
-        # By ourselves or by typer, which turns Ctrl-C into this code.
-        _say("interrupted: what was finished is kept: run the same command again to go on")
-    return result if isinstance(result, int) else 0
-
-
-def _go_on_unread() -> None:
-    """Whoever read our output has seen enough, such as `head`; a run that is under way goes on."""
-    if _LONG_COMMANDS.intersection(sys.argv[1:2]):
-        _say("nobody reads the output any more: going on without it; Ctrl-C stops")
-
-
-def _discard_output() -> None:
-    """Keeps Python from trying once more, at its end, to write what could not be written."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _say(text: str) -> None:
-    """Prints to stderr, without secrets and without anything that a terminal would obey."""
-    typer.echo("\n".join(printable(line) for line in redact(text).split("\n")), err=True)
-
-
-if __name__ == "__main__":
-    main()
+    return exit_code_of(lambda: app(standalone_mode=False))
