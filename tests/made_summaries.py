@@ -102,12 +102,13 @@ def summary_of(
     runs: Mapping[str, RunSummary],
     *,
     primary: str = "accuracy",
+    description: str = "",
     over_seeds: Mapping[str, SeedsSummary] | None = None,
 ) -> Summary:
     """A summary of these runs."""
     return Summary(
         experiment="triage",
-        description="",
+        description=description,
         config_hash="1" * 64,
         primary_metric=primary,
         git=None,

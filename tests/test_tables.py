@@ -5,27 +5,18 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_summaries import metric, run_summary, summary_of, timing
 from rich.console import Console, RenderableType
 
 from dspylab.jsonable import to_json
 from dspylab.printable import printable
-from dspylab.records import (
-    CallCounts,
-    Concurrency,
-    CostSummary,
-    Distribution,
-    ExampleCounts,
-    MetricSummary,
-    RunSummary,
-    SeedsSummary,
-    Summary,
-    TokenCounts,
-)
+from dspylab.records import ExampleCounts, RunSummary, SeedsSummary, Summary
 from dspylab.report import numbers
 from dspylab.report.tables import PlanRow, plan_table, results_table
 
@@ -101,9 +92,6 @@ def test_what_could_act_is_spelled_out() -> None:
     assert printable("naïve 日本 🙂 'x'") == "naïve 日本 🙂 'x'"
 
 
-EMPTY = Distribution(mean=None, p50=None, p90=None, p95=None, n=0)
-
-
 def run(
     mean: float | None,
     *,
@@ -113,45 +101,18 @@ def run(
     cost_usd: float | None = 0.0,
     errors: dict[str, int] | None = None,
 ) -> RunSummary:
-    latency = Distribution(mean=0.4, p50=0.3, p90=0.8, p95=1.25, n=attempted)
     ends = None if mean is None else (mean - 0.1, mean + 0.1)
-    accuracy = MetricSummary(
-        mean=mean, stderr=0.05, ci95=ends, method="wilson", n=attempted, examples=attempted
-    )
-    polite = MetricSummary(mean=0.25, stderr=None, ci95=None, n=1, examples=1)
-    return RunSummary(
-        coordinates={},
-        config_hash="",
-        complete=complete,
-        started_at=None,
-        finished_at=None,
-        active_s=10.0,
-        engine="native",
-        examples=ExampleCounts(total=96, attempted=attempted, scored=attempted - failed, failed=failed),
-        metrics={"accuracy": accuracy, "polite": polite},
-        metric_errors={},
+    return run_summary(
+        metrics={"accuracy": metric(mean, ends, n=attempted), "polite": metric(0.25, n=1)},
         run_metrics={"f1": 0.5},
+        examples=ExampleCounts(total=96, attempted=attempted, scored=attempted - failed, failed=failed),
         errors=errors or ({"AdapterParseError": failed} if failed else {}),
-        latency_s=latency,
-        ttft_s=EMPTY,
-        ttfot_s=EMPTY,
-        itl_s=EMPTY,
-        decode_tokens_per_s=EMPTY,
-        output_tokens_per_s=EMPTY,
-        example_s=EMPTY,
-        metric_s=EMPTY,
-        queue_s=EMPTY,
+        complete=complete,
+        latency_s=timing(0.3, 1.25),
+        ttft_s=timing(None),
         throughput_tokens_per_s=77.77,
-        concurrency=Concurrency(mean=4.0, peak=4),
-        tokens=TokenCounts(prompt=0, cached=0, completion=0, reasoning=0, estimated_calls=0),
-        calls=CallCounts(
-            total=0, failed=0, cached=0, attempts=0, fallbacks=0, fallback_rate=None, truncated=0,
-            parse_failures=0, by_role={}, by_predictor={},
-        ),
-        predictors={},
-        cost_usd=CostSummary(total=cost_usd, by_role={}, saved=0.0, unpriced_calls=0),
-        versions={},
-    )  # fmt: skip
+        cost_usd=cost_usd,
+    )
 
 
 def summary(
@@ -160,18 +121,7 @@ def summary(
     description: str = "Which one?",
     over_seeds: dict[str, SeedsSummary] | None = None,
 ) -> Summary:
-    return Summary(
-        experiment="triage",
-        description=description,
-        config_hash="",
-        primary_metric=primary,
-        git=None,
-        created_at="",
-        versions={},
-        rates={},
-        runs=runs,
-        over_seeds=over_seeds or {},
-    )
+    return summary_of(runs, primary=primary, description=description, over_seeds=over_seeds)
 
 
 def rendered(table: RenderableType, width: int) -> str:
@@ -311,11 +261,11 @@ mini-rag*  0.900 [0.800, 1.000]      2        96   0.250
 
 
 def test_runs_that_differ_in_their_seed_alone_stand_together() -> None:
-    metric = run(0.9).metrics
+    alone = run(0.9).metrics
 
     def group(mean: float, ends: tuple[float, float], *runs: str) -> SeedsSummary:
-        accuracy = MetricSummary(mean=mean, stderr=0.05, ci95=ends, method="wilson", n=192, examples=96)
-        return SeedsSummary(runs=runs, coordinates={}, metrics={**metric, "accuracy": accuracy})
+        accuracy = replace(metric(mean, ends, n=192), examples=96)
+        return SeedsSummary(runs=runs, coordinates={}, metrics={**alone, "accuracy": accuracy})
 
     runs = {"a": run(0.8), "b": run(0.7), "c": run(0.9), "d": run(0.9, complete=False)}
     groups = {
