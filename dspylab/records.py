@@ -1,8 +1,8 @@
 """The frozen values that cross from one stage to the next, and the shape that they have in files.
 
 Units stand in the names: ``_s`` seconds, ``_usd`` US dollars, ``_tokens`` tokens. A figure that does not
-exist is None, never a stand-in. ``schema/raw.schema.json`` and ``schema/summary.schema.json`` are
-generated from these classes (see ``record/schema.py``).
+exist is None, never a stand-in. The schemas of the files that dspylab writes are generated from these classes
+(see ``record/schema.py``), so what is said of a field here is said there.
 """
 
 from __future__ import annotations

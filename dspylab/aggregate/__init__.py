@@ -1,1 +1,4 @@
-"""From the rows of runs to `summary.json`. No model is called; all but `collect` is pure."""
+"""From the rows of runs to `summary.json`, and to what the results say. No model is called.
+
+`collect`, `contrast`, `checking` and `decision` read the rows that they are about; all else is pure.
+"""

@@ -1,1 +1,1 @@
-"""What people read: numbers, tables and pages made from a summary. Pure: nothing here prints."""
+"""What people read: numbers, tables and pages made from a summary. Nothing here prints."""

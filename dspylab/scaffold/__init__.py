@@ -1,1 +1,1 @@
-"""Make a laboratory: its files from the templates, its repository, a first experiment for a program."""
+"""The files of a new laboratory: from the templates, or a first experiment for a program that exists."""
