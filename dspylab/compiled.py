@@ -27,7 +27,7 @@ _ANEW = "anew"
 _PROGRAM, _RECORD = "program.json", "record.json"
 
 
-def standing(laboratory: Laboratory, spec: CompileSpec) -> CompileRecord | None:
+def valid_record(laboratory: Laboratory, spec: CompileSpec) -> CompileRecord | None:
     """The record of a compiled program that need not be compiled again; None if it has to be.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any
 
 from dspylab.aggregate.summarize import RunRows, summarize
 from dspylab.aggregate.views import plain_metrics, plot_points
-from dspylab.compiled import standing
+from dspylab.compiled import valid_record
 from dspylab.errors import DataError
 from dspylab.jsonable import to_json
 from dspylab.laboratory import REPORTED_PACKAGES, Laboratory, versions
@@ -66,7 +66,7 @@ def collect(laboratory: Laboratory, git: GitState | None) -> Collected:
             continue
         info = read_info(read_json(layout.info(spec.key)), str(layout.info(spec.key)))
         needed = laboratory.needed_compiles.get(spec.key)
-        compiled = standing(laboratory, needed) if needed is not None else None
+        compiled = valid_record(laboratory, needed) if needed is not None else None
         has_lost_program = needed is not None and compiled is None
         if has_lost_program or info.config_hash != laboratory.config_hash(spec, info.versions):
             outdated.append(spec.key)

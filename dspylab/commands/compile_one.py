@@ -10,7 +10,7 @@ from dspylab.commands.interrupt import stopping_on_signals
 from dspylab.commands.outcome import raise_unless_compiled
 from dspylab.commands.progress import observing
 from dspylab.commands.select import select
-from dspylab.compiled import restore, standing
+from dspylab.compiled import restore, valid_record
 from dspylab.execute.compile import drop_compiling
 from dspylab.execute.runs import Compiling, execute_runs
 from dspylab.laboratory import open_laboratory
@@ -29,7 +29,7 @@ def compile_one_program(config: Path | None, coordinates: list[str], *, fresh: b
     """
     laboratory = open_laboratory(find_config(config))
     spec = select(laboratory.compiles, coordinates, "compile-one", "compile")
-    if not fresh and (standing(laboratory, spec) is not None or restore(laboratory, spec)):
+    if not fresh and (valid_record(laboratory, spec) is not None or restore(laboratory, spec)):
         drop_compiling(laboratory.layout, laboratory.compile_hash(spec))
         note(f"{spec.key}: is compiled from what there is now: kept", quiet)
         return

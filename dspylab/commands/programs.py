@@ -8,7 +8,7 @@ from typing import Any
 
 from dspylab.commands.console import console, note
 from dspylab.commands.find import find_config
-from dspylab.compiled import is_untouched, recorded, standing
+from dspylab.compiled import is_untouched, recorded, valid_record
 from dspylab.config.wording import choose
 from dspylab.errors import UsageError
 from dspylab.laboratory import Laboratory, open_laboratory
@@ -75,7 +75,7 @@ def plan_compiles(laboratory: Laboratory, states: Mapping[str, RunState]) -> lis
     users = [spec.key for spec in laboratory.needed_compiles.values()]
     rows = []
     for spec in laboratory.compiles:
-        record = standing(laboratory, spec)
+        record = valid_record(laboratory, spec)
         state = RunState("done") if record is not None else states[spec.key]
         reasons = state.reasons
         if record is None and state.state == "done":

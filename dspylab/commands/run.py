@@ -12,7 +12,7 @@ from dspylab.aggregate.collect import collect
 from dspylab.commands.console import console, note
 from dspylab.commands.find import find_config
 from dspylab.commands.sync import pipeline_entry
-from dspylab.compiled import is_wanted_anew, restore, set_aside, standing
+from dspylab.compiled import is_wanted_anew, restore, set_aside, valid_record
 from dspylab.config.models import DASK_PATTERN
 from dspylab.errors import UsageError
 from dspylab.laboratory import Laboratory, open_laboratory
@@ -193,12 +193,12 @@ def compiles_to_do(
         for spec in laboratory.compiles
         if states[spec.key].state != "done" or is_wanted_anew(laboratory, spec)
     ]
-    standing_keys = [
-        spec.key for spec in stale if standing(laboratory, spec) is not None or restore(laboratory, spec)
+    valid = [
+        spec.key for spec in stale if valid_record(laboratory, spec) is not None or restore(laboratory, spec)
     ]
-    if standing_keys:
-        repository.commit(entry, [], compiles=standing_keys, summary=False)
-    return [spec.key for spec in stale if spec.key not in standing_keys]
+    if valid:
+        repository.commit(entry, [], compiles=valid, summary=False)
+    return [spec.key for spec in stale if spec.key not in valid]
 
 
 def _journal(laboratory: Laboratory, key: str) -> Path:

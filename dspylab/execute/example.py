@@ -16,9 +16,9 @@ from dspylab.errors import EndpointError
 from dspylab.execute.rescore import Answer, OutputTypes, answered_before, failed_before, is_exact
 from dspylab.execute.workers import Outcome, Todo
 from dspylab.jsonable import to_json
-from dspylab.lm.faults import first_words
+from dspylab.lm.faults import FATAL, RETRYABLE, first_words
 from dspylab.lm.limits import Stopped
-from dspylab.lm.metered import FATAL, RETRYABLE, MeteredEngine
+from dspylab.lm.metered import MeteredEngine
 from dspylab.lm.recorder import Recorder
 from dspylab.metrics.adapt import Scorer, score_all
 from dspylab.records import (

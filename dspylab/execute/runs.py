@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from dspylab.compiled import standing, want_anew
+from dspylab.compiled import valid_record, want_anew
 from dspylab.config.models import Experiment
 from dspylab.errors import EnvironmentProblem, UsageError
 from dspylab.execute.active import NOT_BEGUN, ActiveRun, Observer, RunReport
@@ -291,7 +291,7 @@ def _waits_for(laboratory: Laboratory, run: RunSpec, plan: Compiling) -> str | N
         return None
     if spec.key in plan.keys:
         return spec.key
-    if standing(laboratory, spec) is None:
+    if valid_record(laboratory, spec) is None:
         place = laboratory.layout.program(spec.key).relative_to(laboratory.layout.root)
         coordinates = " ".join(f"{axis}={value}" for axis, value in spec.coordinates.items())
         raise UsageError(

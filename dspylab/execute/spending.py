@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-from dspylab.compiled import standing
+from dspylab.compiled import valid_record
 from dspylab.config.models import Budget, Experiment
 from dspylab.errors import DataError, UsageError
 from dspylab.execute.compile import calls_file
@@ -62,7 +62,7 @@ def refuse_unpriced(experiment: Experiment, models: Iterable[str]) -> None:
 
 def _spent_compiling(laboratory: Laboratory, spec: CompileSpec) -> Spending:
     """What a compile has cost: its record says, or, as long as it is not done, what it has noted."""
-    record = standing(laboratory, spec)
+    record = valid_record(laboratory, spec)
     if record is None:
         return _cost(noted(calls_file(laboratory.layout, laboratory.compile_hash(spec))).calls)
     tokens = record.prompt_tokens + record.completion_tokens

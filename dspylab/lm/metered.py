@@ -32,8 +32,6 @@ from dspylab.lm.timing import Timing, Tokens, estimated_tokens, prompt_estimate,
 from dspylab.lm.transcript import transcript
 from dspylab.records import LMCall, Rates
 
-__all__ = ["FATAL", "RETRYABLE", "AsyncMeteredEngine", "Endpoint", "MeteredEngine", "describe"]
-
 _REMEDIES: dict[type[Exception], str] = {
     lm15.AuthError: "check the key, and that it may use this model",
     lm15.BillingError: "check the credit and the quota of the account",
