@@ -21,7 +21,6 @@ from typing import Any, Literal, Protocol, Self
 from dspy import lm15
 from dspy._vendor.lm15.result import StreamAccumulator
 
-from dspylab.config.models import Budget
 from dspylab.errors import EndpointError
 from dspylab.lm import recorder
 from dspylab.lm.budget import Ledger, Spending
@@ -137,16 +136,14 @@ class MeteredEngine:
         inner: The engine that does the call.
         endpoint: How the model is called.
         capabilities: What the model supports, as DSPy's adapters ask for it.
-        ledger: The budget that its calls count against; default: one without bounds.
+        ledger: The budget that its calls count against.
 
     Attributes:
         refusal: Why the endpoint refuses every call of this model (wrong key, unknown model); None if
             it does not. Once set, further calls fail at once.
     """
 
-    def __init__(
-        self, inner: InnerEngine, endpoint: Endpoint, capabilities: Any, ledger: Ledger | None = None
-    ) -> None:
+    def __init__(self, inner: InnerEngine, endpoint: Endpoint, capabilities: Any, ledger: Ledger) -> None:
         self.inner = inner
         self.endpoint = endpoint
         self.supports_function_calling: bool = capabilities.function_calling
@@ -155,7 +152,7 @@ class MeteredEngine:
         self.supported_params: frozenset[str] = capabilities.params
         self.refusal: EndpointError | None = None
         self._has_answered = False
-        self._ledger = ledger or Ledger(Budget(), Spending())
+        self._ledger = ledger
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Self:
         # Copies of a program that holds its model share the connections and the limits.
