@@ -381,8 +381,8 @@ def test_waiting_for_a_place_is_queueing() -> None:
         calls = flood(models, 4, width=4)
         ends = [record.done_at or 0.0 for record in server.requests]
         assert server.concurrency_peak == 1
-    # Whoever came last waited for all that the server did before.
-    assert max(call.queue_s for call in calls) >= 0.9 * 3 * 0.05
+    # Whoever came last waited for all that the server did before, less what it came later than the first.
+    assert max(call.queue_s for call in calls) >= 2 * 0.05
     assert {call.retry_wait_s for call in calls} == {0.0}
     assert all(call.latency_s is not None and call.latency_s <= max(ends) - min(ends) + 1 for call in calls)
 

@@ -517,7 +517,7 @@ def test_calls_from_a_programs_own_threads_are_recorded_for_its_example(how: str
             )
         requests = len(server.requests)
     for prediction, record in records:
-        assert prediction.answer == "done"
+        assert getattr(prediction, "answer", prediction) == "done"  # else it is what the program raised
         assert sorted(two_calls(record)) == [
             *[("ask", "ChatAdapter", False)] * 4,
             *[("ask", "JSONAdapter", True)] * 4,
