@@ -73,6 +73,24 @@ HELPERS = {
     "late.py": "def same(text):\n    return text\n",
 }
 
+WAITING = """\
+import os
+import time
+from pathlib import Path
+
+ARRIVED = Path(os.environ["ARRIVED"])
+
+
+def same(text):
+    if "IS_LATE" in os.environ:
+        ARRIVED.touch()
+    for _ in range(1200):
+        if ARRIVED.exists() or int(text.split()[1].strip(":")) < 10:
+            break
+        time.sleep(0.05)
+    return text
+"""
+
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
@@ -196,7 +214,7 @@ def test_an_archive_is_unpacked_once_by_however_many(tmp_path: Path, server: Fak
 
 
 def test_threads_processes_and_a_cluster_that_loses_a_worker_give_the_same(
-    tmp_path: Path, cli: Cli, init_repository: InitRepository, own: DaskCluster
+    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository, own: DaskCluster
 ) -> None:
     victim: list[int] = []
     asked = 0
@@ -222,7 +240,7 @@ def test_threads_processes_and_a_cluster_that_loses_a_worker_give_the_same(
             asked = 0
             if place == str(own.file):
                 victim.append(first)
-            done = cli("run", "-c", lab.config, "--fresh", *options, cwd=lab.root)
+            done = cli_inside("run", "-c", lab.config, "--fresh", *options, cwd=lab.root)
             assert done.code == 0, done.out + done.err
             summaries.append(lasting(json.loads(lab.summary.read_text())))
             raws.append([lasting(row) for run in ("predict", "cot") for row in rows(lab, f"fake-{run}")])
@@ -384,25 +402,27 @@ def test_a_worker_without_the_key_or_with_another_dspy_is_named(
 def test_workers_that_join_late_help_unless_they_do_not_fit(
     tmp_path: Path, cli_inside: Cli, init_repository: InitRepository, own: DaskCluster
 ) -> None:
-    own.add_worker(threads=1)
+    arrived = str(own.folder / "arrived")
+    own.add_worker(threads=1, ARRIVED=arrived)
     own.wait_for(1)
 
     def answer(request: ChatRequest) -> str:
         if len(server.requests) == 3:
-            own.add_worker(threads=1)
-            own.add_worker(FAKE_API_KEY=None)
+            own.add_worker(threads=1, FAKE_API_KEY=None)
+            own.add_worker(threads=1, ARRIVED=arrived, IS_LATE="1")
         return "[[ ## label ## ]]\nbug\n\n[[ ## completed ## ]]"
 
-    # As long as only one works it takes over a minute.
-    with FakeServer(answer, ttft_s=0.3) as server:
-        lab = telling(tmp_path, server, 240, execution={"max_concurrency": 4})
+    with FakeServer(answer) as server:
+        lab = telling(tmp_path, server, 60, execution={"max_concurrency": 4})
+        # The first worker waits in the middle of its work until the other has begun some.
+        (lab.folder / "late.py").write_text(WAITING)
         init_repository(lab)
         done = cli_inside("run", "-c", lab.config, "--dask", str(own.file), cwd=lab.root)
         assert done.code == 0, done.out + done.err
         assert server.concurrency_peak <= 4
-        assert len(server.requests) == 240
+        assert len(server.requests) == 60
     processes = {row["prediction"]["process"] for row in rows(lab)}
-    assert processes == {own.workers[0].pid, own.workers[1].pid}
+    assert processes == {own.workers[0].pid, own.workers[2].pid}
     assert "is not used: API keys: models.fake (openai/fake) needs FAKE_API_KEY" in done.err
 
 

@@ -95,10 +95,10 @@ class Cluster:
 
     def room(self, model: str, in_flight: int, total: int, left: int) -> int:
         """A chunk, as long as there are not more on their way than the workers need to be busy."""
-        width, slots = self._width(model)
-        size = self._size(model)
-        if in_flight and in_flight + size > max(_AHEAD * width, math.ceil(_AHEAD * slots) * size):
+        if total and not self._dispatcher.has_room():
             return 0
+        _, slots = self._width(model)
+        size = self._size(model)
         # Towards the end of a run smaller ones, so that all workers have a part of it.
         return min(size, math.ceil(left / slots))
 

@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 _TICK_S = 0.5
 #: How long chunks wait for a worker that could execute them.
 _PATIENCE_S = 120.0
+#: Chunks that each worker has at hand beside those that its threads are busy with.
+_AT_HAND = 1
 #: How long workers may take to hear that there is nothing more to do, in seconds.
 _GOODBYE_S = 5.0
 
@@ -137,6 +139,8 @@ class Dispatcher:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._waiting: deque[_Chunk] = deque()
         self._sent: dict[str, _Chunk] = {}
+        self._arriving = 0
+        self._counting = threading.Lock()
         self._number = 0
         self._spent = Spending()
         self._done = 0
@@ -156,8 +160,16 @@ class Dispatcher:
             future raises what made it impossible to go on.
         """
         chunk = _Chunk(run, todos, _Batch(len(todos)))
+        self._count_arriving(1)
         self._inbox.put(lambda: self._add(chunk))
         return chunk.batch.future
+
+    def has_room(self) -> bool:
+        """Whether a worker would have less than its threads are busy with, and one more that is at hand."""
+        load = Counter(chunk.worker for chunk in list(self._sent.values()))
+        threads = self._roster.fit(())
+        free = sum(max(0, count + _AT_HAND - load[address]) for address, count in threads.items())
+        return self._arriving + len(self._waiting) < free
 
     def stop(self) -> None:
         """Lets no further call start; what is in flight comes back."""
@@ -183,7 +195,12 @@ class Dispatcher:
             self._look_after()
             self._send()
 
+    def _count_arriving(self, change: int) -> None:
+        with self._counting:
+            self._arriving += change
+
     def _add(self, chunk: _Chunk) -> None:
+        self._count_arriving(-1)
         if self._error is not None:
             chunk.batch.future.set_exception(self._error)
         else:
