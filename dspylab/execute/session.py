@@ -88,13 +88,13 @@ class Session:
         began = time.monotonic()
         self._count(1)
         lent, spent = Spending(*chunk["lent"]), Spending()
-        self._models.ledger.extend(lent)
+        self._models.ledger.borrow(lent)
         try:
             job = self._job(chunk["run"], chunk["program"])
             outcomes = self._outcomes(job, [todo_of(todo) for todo in chunk["todos"]])
             spent = sum((_spent(outcome) for outcome in outcomes), Spending())
         finally:
-            self._models.ledger.extend(_negative(_unspent(lent, spent)))
+            self._models.ledger.give_back(lent, spent)
             self._count(-1)
         refusal = job.refusal
         return {
@@ -146,15 +146,3 @@ def _spent(outcome: Outcome) -> Spending:
 
 def _cost(call: LMCall) -> Spending:
     return Spending(call.cost_usd or 0.0, (call.prompt_tokens or 0) + (call.completion_tokens or 0), 1)
-
-
-def _unspent(lent: Spending, spent: Spending) -> Spending:
-    return Spending(
-        max(0.0, lent.cost_usd - spent.cost_usd),
-        max(0, lent.tokens - spent.tokens),
-        max(0, lent.calls - spent.calls),
-    )
-
-
-def _negative(amount: Spending) -> Spending:
-    return Spending() - amount

@@ -56,6 +56,7 @@ class Ledger:
         self.exhausted: str | None = None
         self._in_flight = Spending()
         self._parts_lent = 0
+        self._parts_borrowed = 0
         self._stopped = False
         self._changed = threading.Condition()
 
@@ -96,7 +97,7 @@ class Ledger:
             least: What a part must hold to be of use.
 
         Returns:
-            The part, for `extend` of the other ledger and `take_back` of this one; bounds that the budget
+            The part, for `borrow` of the other ledger and `take_back` of this one; bounds that the budget
             does not have are zero in it. None while parts that are out leave no room for another, and when
             the budget is exhausted.
         """
@@ -129,13 +130,30 @@ class Ledger:
             self.spent += spent
             self._changed.notify_all()
 
-    def extend(self, by: Spending) -> None:
-        """Raises the bounds by what another ledger lent; a negative amount gives it back."""
+    def borrow(self, part: Spending) -> None:
+        """Raises the bounds by what another ledger lent."""
         with self._changed:
-            raised = {name: limit + getattr(by, field) for name, field, limit in self._limits()}
-            self._budget = self._budget.model_copy(update=raised)
-            self.exhausted = None
-            self._changed.notify_all()
+            self._parts_borrowed += 1
+            self._raise_bounds(part)
+
+    def give_back(self, part: Spending, spent: Spending) -> None:
+        """Ends what `borrow` began. What was spent is the other ledger's, also beyond the part.
+
+        Args:
+            part: What was borrowed.
+            spent: What was spent of it.
+        """
+        with self._changed:
+            self._parts_borrowed -= 1
+            self._raise_bounds(Spending() - part)
+            # Nothing is owed from one part to the next, not even by rounding.
+            self.spent = self.spent - spent if self._parts_borrowed else Spending()
+
+    def _raise_bounds(self, by: Spending) -> None:
+        raised = {name: limit + getattr(by, field) for name, field, limit in self._limits()}
+        self._budget = self._budget.model_copy(update=raised)
+        self.exhausted = None
+        self._changed.notify_all()
 
     @property
     def is_stopped(self) -> bool:
