@@ -85,6 +85,12 @@ def test_a_broken_metric_is_not_called_unknown_as_well(tmp_path: Path) -> None:
     assert "metrics.accuracy.type" in found
 
 
+def test_of_an_axis_that_is_broken_no_value_is_called_unknown(tmp_path: Path) -> None:
+    text = changed("  model: [tiny, mini]\n", "  model: 3\n")
+    (found,) = findings(tmp_path, text + "checks:\n  accuracy: {min: 0.5, runs: {model: tniy}}\n")
+    assert "matrix.model" in found
+
+
 # --- the decision -------------------------------------------------------------------------------------------
 
 EXPERIMENT: dict[str, Any] = {
@@ -239,8 +245,19 @@ def test_runs_that_differ_in_their_seed_are_judged_together() -> None:
 def test_runs_that_no_longer_are_or_match_nothing() -> None:
     (outcome,) = judged({"mini": run_summary()}, accuracy={"min": 0.5, "runs": {"model": "other"}})
     assert (outcome.passed, outcome.problem) == (False, "no run has these coordinates")
-    found = judged({"mini": run_summary(complete=False)}, accuracy={"min": 0.5, "no_worse_than": "main"})
-    assert [outcome.problem for outcome in found] == ["there is no complete run"] * 2
+    check = {"min": 0.5, "max": 0.9, "no_worse_than": "main", "margin": 0.02}
+    found = judged({"mini": run_summary(complete=False)}, accuracy=check)
+    assert [(outcome.condition, outcome.bound, outcome.baseline) for outcome in found] == [
+        ("min", 0.5, None),
+        ("max", 0.9, None),
+        ("no_worse_than", 0.02, "main"),
+    ]
+    assert {outcome.problem for outcome in found} == {"there is no complete run"}
+    assert {(outcome.side, outcome.figure, outcome.verdict) for outcome in found} == {
+        ("triage", "accuracy", "failed")
+    }
+    (alone,) = judged({"mini": run_summary(complete=False)}, accuracy={"no_worse_than": "main"})
+    assert (alone.condition, alone.bound) == ("no_worse_than", 0.0)
 
 
 def test_a_run_that_is_not_complete_fails_the_gate() -> None:

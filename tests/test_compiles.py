@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dspylab.aggregate.gains import gain
 from dspylab.aggregate.scores import Scores
 from dspylab.config.models import Experiment
-from dspylab.config.optimizers import TYPES, dspy_signature
+from dspylab.config.optimizers import TYPES, check_type, dspy_signature
 from dspylab.plan.compiles import compiles, distinct_compiles
 from dspylab.plan.identity import compile_hash
 from dspylab.plan.matrix import MAX_KEY_LENGTH, expand
@@ -85,6 +85,13 @@ def test_keys_are_unique_and_every_optimized_run_has_one(matrix: dict[str, Any])
         assert (spec.adapter, spec.program_args) == (run.adapter, run.program_args)
         assert spec.seed == (run.seed if "seed" in run.coordinates else None)
         assert spec.lm_settings == ({} if run.compile_model else run.lm_settings)
+        others = {
+            axis: value
+            for axis, value in run.coordinates.items()
+            if axis not in ("optimizer", "model", "compile_model")
+            and not (run.compile_model and axis.startswith("lm."))
+        }
+        assert spec.coordinates == {"optimizer": spec.optimizer, "model": spec.model, **others}
 
 
 @given(matrix=matrices())
@@ -220,6 +227,23 @@ def test_what_is_read_from_the_source_of_dspy_is_what_dspy_takes(name: str) -> N
         parameters = inspect.signature(method).parameters.values()
         own = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)} - {"self"}
         assert own <= names
+
+
+@pytest.mark.parametrize(("file", "known"), [("moved_elsewhere.py", None), ("teleprompt.py", frozenset())])
+def test_an_optimizer_that_a_later_dspy_has_elsewhere_is_not_guessed_at(
+    file: str, known: frozenset[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dspy_signature.cache_clear()
+    monkeypatch.setattr("dspylab.config.optimizers.TYPES", {**TYPES, "GEPA": file})
+    try:
+        found = dspy_signature("GEPA")
+        assert (found and found.constructor) == known
+        if known is None:
+            # Its params are taken as they are: DSPy itself will say what it does not take.
+            lab = experiment({"model": ["tiny"]})
+            assert list(check_type(lab.optimizers["gepa"], ("optimizers", "gepa"))) == []
+    finally:
+        dspy_signature.cache_clear()
 
 
 def scores(**values: float) -> Scores:

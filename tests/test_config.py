@@ -367,6 +367,16 @@ def test_aliases_and_merges(tmp_path: Path) -> None:
     assert [line.split(":")[0] for line in findings(tmp_path, broken)] == ["18", "18", "18"]
 
 
+def test_a_key_may_have_an_anchor_and_be_an_alias(tmp_path: Path) -> None:
+    text = changed(
+        "  args: {style: predict}\n", "  args: {&word style: predict, again: *word, ? *word : cot}\n"
+    )
+    (said,) = findings(tmp_path, text)
+    assert said.startswith("6: program.args.style: stands twice")
+    loaded = read(tmp_path, text.replace(", ? *word : cot", ""))
+    assert loaded.experiment.program.args == {"style": "predict", "again": "style"}
+
+
 YAML_WORDS = [
     "no", "yes", "on", "off", "y", "n", "true", "True", "TRUE", "false", "null",
     "Null", "~", "none", "1e-3", "1e-05", "1E5", "1.e3", "1.5", "010", "08", "0o17",
