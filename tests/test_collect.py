@@ -19,6 +19,7 @@ from dspylab.errors import DataError
 from dspylab.jsonable import to_json
 from dspylab.laboratory import open_laboratory
 from dspylab.plan.identity import digest
+from dspylab.record.results import workspace_results
 from dspylab.records import GitState
 from dspylab.testing import FakeServer, Laboratory, experiment
 
@@ -157,6 +158,40 @@ def test_a_damaged_row_is_named(lab: Laboratory) -> None:
     with pytest.raises(DataError, match=r"\(no metrics, started_at\): .*dvc checkout") as caught:
         collected(lab)
     assert caught.value.where == f"{path}:2"
+
+
+# --- read again
+
+
+def test_results_are_the_summary_and_the_rows_that_it_is_of(lab: Laboratory) -> None:
+    collected(lab)
+    layout = open_laboratory(lab.config).layout
+    found = workspace_results(layout)
+    assert found.name == "workspace"
+    assert found.summary == json.loads(lab.summary.read_text())
+    assert found.files == {PLAIN: layout.raw(PLAIN), FEWSHOT: layout.raw(FEWSHOT)}
+    assert (found.without_rows, found.digests) == ((), {})
+    assert [row["index"] for row in found.rows(PLAIN)] == [0, 1, 2, 3]
+    # What another commit left in its place are not the rows of this summary; nor is what is not there.
+    edit(layout.info(PLAIN), config_hash="of another commit")
+    layout.raw(FEWSHOT).unlink()
+    found = workspace_results(layout)
+    assert (found.files, found.without_rows) == ({}, (PLAIN, FEWSHOT))
+    assert "dvc pull" in found.remedy
+    layout.info(PLAIN).unlink()
+    assert workspace_results(layout).without_rows == (PLAIN, FEWSHOT)
+
+
+def test_a_summary_without_what_every_one_has_is_refused(lab: Laboratory) -> None:
+    layout = open_laboratory(lab.config).layout
+    with pytest.raises(DataError, match=r"summary\.json: no such file"):
+        workspace_results(layout)
+    layout.summary.write_text('{"runs": {}, "experiment": "x"}')
+    said = (
+        r"^.*summary\.json: is not a summary of this version, it lacks: primary_metric, over_seeds: build it"
+    )
+    with pytest.raises(DataError, match=said):
+        workspace_results(layout)
 
 
 def test_a_run_json_is_read_back_as_it_was_written(made: Laboratory) -> None:

@@ -172,6 +172,8 @@ def test_a_point_has_the_median_latency_and_the_cost_of_an_example() -> None:
         ([1.0], [0.5, 0.5], Figure(value=0.5, ci95=(0.5, 0.5))),
         ([0.0], [0.0], Figure(value=0.0, ci95=(0.0, 0.0))),
         ([0.5], [0.5], Figure(value=0.5)),
+        # What rounding leaves is no other price.
+        ([1.0000005], [0.5, 0.5], Figure(value=0.50000025, ci95=(0.50000025, 0.50000025))),
         ([0.0], [], None),
     ],
 )
@@ -251,12 +253,32 @@ def test_what_is_dominated_by_the_figures_alone(tmp_path: Path) -> None:
     assert decide(results(tmp_path, rows, runs=runs).results).dominance() == {"a": "front", "b": "dominated?"}
 
 
+def test_a_paired_comparison_tells_where_intervals_overlap(tmp_path: Path) -> None:
+    values = {"a": [1.0] * 60 + [0.0] * 40, "b": [1.0] * 50 + [0.0] * 50}
+    rows = {run: answers(*numbers) for run, numbers in values.items()}
+    runs = {run: run_summary(cost_usd=25.0) for run in rows}
+    found = decide(results(tmp_path, rows, runs=runs).results)
+    a, b = (metric_summary(numbers).ci95 for numbers in values.values())
+    assert a is not None
+    assert b is not None
+    assert a[0] < b[1]
+    assert found.standing.comparisons["b"].metric == "accuracy"
+    assert found.verdicts() == {"a": "best", "b": "worse"}
+    assert found.dominance() == {"a": "front", "b": "dominated"}
+    # Without that it is not sure, although latency and cost are the same to the last digit.
+    rows["b"] = answers(*[0.0] * 3, *[1.0] * 59, *[0.0] * 38)
+    near = decide(results(tmp_path, rows, runs=runs).results)
+    assert near.verdicts() == {"a": "best", "b": "cannot tell"}
+    assert near.dominance() == {"a": "front", "b": "dominated?"}
+
+
 def test_quality_has_the_interval_of_the_summary(tmp_path: Path) -> None:
     """Repeated examples and seeds count once, else more runs would seem to be dominated for sure."""
-    values = [1.0, 1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0]
+    values = [1.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
     twice = [*answers(*values), *answers(*values)]
     group = SeedsSummary(runs=("a-0", "a-1"), coordinates={}, metrics={})
-    runs = {"a-0": run_summary(), "a-1": run_summary(), "b": run_summary(cost_usd=9.0)}
+    paid = {"a-0": 4.0, "a-1": 4.0, "b": 2.0}  # the same for each example
+    runs = {run: run_summary(cost_usd=usd) for run, usd in paid.items()}
     rows = {"a-0": twice, "a-1": twice, "b": answers(*[0.0] * 8)}
     found = decide(results(tmp_path, rows, runs=runs, over_seeds={"a": group}).results)
     assert found.places["b"].dominated_by == ("a",)
@@ -278,12 +300,16 @@ def test_a_contrast_says_what_was_lost(tmp_path: Path) -> None:
         "b": [*answers(1.0, 1.0, 0.0, 1.0, 1.0), failure("e5")],
     }
     state = results(tmp_path, rows)
-    comparison, found, as_0 = contrast("accuracy", side(state, "a"), side(state, "b"))
-    assert (comparison.a, comparison.b, comparison.n, comparison.difference) == ("a", "b", 4, 0.25)
+    before, after = side(state, "before", "a"), side(state, "after", "b")
+    comparison, found, as_0 = contrast("accuracy", before, after)
+    assert (comparison.metric, comparison.a, comparison.b) == ("accuracy", "before", "after")
+    assert (comparison.n, comparison.difference) == (4, 0.25)
     assert (found.failed_a, found.failed_b, found.paired) == (2, 1, 4)
     assert as_0 is not None
-    assert (as_0.a, as_0.b, as_0.n) == ("a", "b", 6)
+    assert (as_0.metric, as_0.a, as_0.b, as_0.n) == ("accuracy", "before", "after", 6)
     assert as_0.difference == pytest.approx(2 / 6)
+    whole = completed(comparison, found, as_0, (before, after), sizes=(), alpha=0.05)
+    assert whole.failures_as_0 is as_0
     assert [numbers.failed for numbers in read_side(side(state, "a"), "accuracy")] == [{"e4", "e5"}]
 
 
@@ -297,6 +323,14 @@ def test_a_contrast_says_what_was_lost(tmp_path: Path) -> None:
 def test_failures_as_0_where_they_mean_something(tmp_path: Path, a: list[Row], b: list[Row]) -> None:
     state = results(tmp_path, {"a": a, "b": b})
     assert contrast("accuracy", side(state, "a"), side(state, "b"))[2] is None
+
+
+def test_as_many_failures_on_both_sides(tmp_path: Path) -> None:
+    rows = {"a": [*answers(1.0, 0.0), failure("e2")], "b": [failure("e0"), *answers(1.0, 1.0, first=1)]}
+    state = results(tmp_path, rows)
+    found = contrast("accuracy", side(state, "a"), side(state, "b"))[2]
+    assert found is not None
+    assert (found.n, found.wins, found.losses) == (3, 2, 1)
 
 
 def test_failures_on_one_side_are_enough(tmp_path: Path) -> None:
@@ -336,6 +370,8 @@ def test_figures_stand_beside_a_difference(tmp_path: Path) -> None:
     [
         ([1.0, 0.0, 1.0], [1.0, 1.0, 1.0], ["0.05", "0.1"]),
         ([0.2, 0.4, 0.0], [0.3, 1.0, 1.0], ["0.05", "0.1"]),
+        ([0.0, 0.0, 0.0], [0.3, 1.0, 1.0], ["0.05", "0.1"]),
+        ([-0.5, 0.5, 0.0], [2.0, 0.5, 0.5], ["0.05", "0.1"]),
         ([1.0, 2.0, 6.0], [2.0, 4.0, 12.0], ["1.5", "3"]),  # of no known scale
         ([-4.0, -2.0, 0.0], [-4.0, -8.0, 0.0], ["1", "2"]),
         ([0.5, 0.5, 0.5], [2.0, 0.5, 0.5], ["0.05", "0.1"]),

@@ -92,6 +92,8 @@ def test_an_interval_is_cut_at_the_bounds_of_the_metric() -> None:
     assert cut.ci95 is not None
     assert free.ci95[1] > 1
     assert cut.ci95 == (free.ci95[0], 1.0)
+    turned = metric_summary([1 - value for value in values], bounds=(0.0, 1.0))
+    assert turned.ci95 == (0.0, pytest.approx(1 - free.ci95[0]))
 
 
 def test_repeated_examples_count_once() -> None:
