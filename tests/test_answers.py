@@ -229,9 +229,9 @@ def test_damaged_lines_cost_no_other(tmp_path: Path) -> None:
 def test_the_last_row_of_the_first_file_counts(tmp_path: Path) -> None:
     paths = [
         tmp_path / "there is none",
+        written(tmp_path / "nothing in it", row(9, exact_prediction=False)),
         written(tmp_path / "first", row(0, "early"), row(0, "late"), row(1, "first")),
         written(tmp_path / "second", row(0, "second"), row(1, "second"), row(2, "second")),
-        written(tmp_path / "nothing in it", row(9, exact_prediction=False)),
     ]
     rows = EarlierRows(paths)
     labels = {index: (rows.row(index) or {})["prediction"]["label"] for index in rows.indexes}

@@ -785,8 +785,9 @@ def test_what_cannot_be_read_back_is_told(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=f"x.json:2: {said}.*restore it"):
             list(read_rows(path))
     for read in (read_json, lambda folder: list(read_rows(folder))):
-        with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        with pytest.raises(DataError) as caught:
             read(tmp_path)
+        assert str(caught.value) == f"{tmp_path}: cannot be read: Is a directory: make it a readable file"
 
 
 # Where things lie.
