@@ -55,6 +55,7 @@ mutation: setup ## See which changes of the pure packages no test notices (an ho
 	$(UV) venv --quiet --clear --python $$($(BIN)/python -c 'import sys; print(sys.executable)') build/mutation/env
 	$(UV) pip sync --quiet --python build/mutation/env/bin/python --require-hashes requirements.lock
 	$(UV) pip install --quiet --python build/mutation/env/bin/python mutmut==3.8.1
+	mkdir -p mutants # has to be there when Python starts, or it is not looked at again
 	HF_HUB_OFFLINE=1 PYTHONPATH=$(CURDIR)/mutants build/mutation/env/bin/mutmut run $(MUTANTS)
 	build/mutation/env/bin/mutmut results
 
