@@ -47,8 +47,10 @@ def test_a_program_is_shown_with_what_made_it() -> None:
     }
     assert shown(program_view("boot-mini", state, RECORD)).splitlines() == [
         "boot-mini",
-        "BootstrapFewShot for accuracy on mini, 40 training examples, 1,234 calls, $0.25, 12.5 s, validation "
-        "0.750 [0.400, 0.900] of 8",
+        (
+            "BootstrapFewShot for accuracy on mini, 40 training examples, 1,234 calls, $0.25, 12.5 s, "
+            "validation 0.750 [0.400, 0.900] of 8"
+        ),
         "",
         "route",
         "instructions:",
