@@ -48,7 +48,7 @@ test: setup ## Run the tests (PYTEST_ARGS replaces the default '-n auto --dist l
 
 coverage: setup ## Run the tests; fails when they reach too little (95%, of the pure packages 100%)
 	HF_HUB_OFFLINE=1 $(BIN)/pytest $(PYTEST_ARGS) --cov --cov-report=term
-	$(BIN)/coverage report --fail-under=100 --include='dspylab/plan/*,dspylab/aggregate/*,dspylab/record/*'
+	$(BIN)/coverage report --fail-under=100 --include='dspylab/plan/*,dspylab/aggregate/*,dspylab/record/*,dspylab/config/*'
 
 # An environment of its own: nothing else needs what mutmut brings. It works on a copy in mutants/.
 mutation: setup ## See which changes of the pure packages no test notices (an hour; MUTANTS='dspylab.plan.*')

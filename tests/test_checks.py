@@ -425,6 +425,12 @@ def test_a_comparison_that_can_not_be_made_fails(then: State | str, problem: str
     assert (outcome.side, outcome.bound, outcome.verdict) == ("mini", 0.02, "failed")
 
 
+def test_of_a_metric_more_is_better_also_against_a_baseline() -> None:
+    same = {"mini": "0123"}
+    outcome = compared(run_summary(), state(summary_of({"mini": run_summary()}), same, "main"), "accuracy")
+    assert (outcome.better, outcome.passed) == ("more", True)
+
+
 def test_the_best_is_compared_with_the_best() -> None:
     then = summary_of(
         {

@@ -257,7 +257,7 @@ def _needed(found: Quantity, least: float) -> int | None:
 
 def _at_least(value: float, least: float) -> bool:
     """Whether a value is no smaller than a bound, rounding aside."""
-    return value >= least or math.isclose(value, least, rel_tol=1e-9, abs_tol=1e-12)
+    return value >= least or math.isclose(value, least, abs_tol=1e-12)
 
 
 def _flipped(found: Quantity) -> Quantity:
