@@ -18,7 +18,14 @@ from ruamel.yaml import YAML
 from dspylab.config.models import Experiment
 from dspylab.config.schema import experiment_schema
 from dspylab.jsonable import to_json
-from dspylab.record.schema import dumps, raw_schema, run_schema, schema_files, summary_schema
+from dspylab.record.schema import (
+    compile_schema,
+    dumps,
+    raw_schema,
+    run_schema,
+    schema_files,
+    summary_schema,
+)
 from dspylab.records import (
     CallCounts,
     Concurrency,
@@ -136,7 +143,6 @@ SUMMARY = Summary(
     rates={"mini": RATES, "tiny": None},
     runs={"mini": run_summary()},
 )
-# Functions: they keep what they made, and a test should see it made.
 WRITTEN = [
     ("raw", raw_schema, RESULT),
     ("raw", raw_schema, FAILURE),
@@ -144,6 +150,13 @@ WRITTEN = [
     ("summary", summary_schema, SUMMARY),
 ]
 NAMES = sorted(path.name for path in PUBLISHED.iterdir())
+
+
+@pytest.fixture(autouse=True)
+def anew() -> None:
+    """Schemas are kept once they are made; a test should see them made."""
+    for kept in (raw_schema, run_schema, compile_schema, summary_schema):
+        kept.cache_clear()
 
 
 @pytest.mark.parametrize("name", NAMES)
