@@ -119,6 +119,30 @@ def test_results_without_their_program_are_outdated(lab: Laboratory) -> None:
     assert (list(found.summary.runs), found.missing, found.outdated) == ([PLAIN], (OTHER,), (FEWSHOT,))
 
 
+def test_results_of_a_program_that_has_to_be_compiled_anew_are_outdated(lab: Laboratory) -> None:
+    """The program is what it was, but not what would be compiled now."""
+    edit(lab.folder / "programs" / "fewshot-fake.record.json", compile_hash="of other examples")
+    assert collected(lab).outdated == (FEWSHOT,)
+
+
+def test_results_of_an_earlier_version_of_dspy_hold(lab: Laboratory) -> None:
+    laboratory = open_laboratory(lab.config)
+    path = lab.raw(PLAIN).with_name("run.json")
+    versions = {**json.loads(path.read_text())["versions"], "dspy": "3.4.0"}
+    edit(path, versions=versions, config_hash=laboratory.config_hash(laboratory.run(PLAIN), versions))
+    found = collected(lab)
+    assert found.outdated == ()
+    assert found.summary.runs[PLAIN].versions["dspy"] == "3.4.0"
+
+
+def test_a_damaged_run_json_is_named(lab: Laboratory) -> None:
+    path = lab.raw(PLAIN).with_name("run.json")
+    edit(path, unknown=1)
+    with pytest.raises(DataError) as caught:
+        collected(lab)
+    assert caught.value.where == str(path)
+
+
 @pytest.mark.parametrize("name", ["raw.jsonl", "run.json"])
 def test_without_both_files_a_run_is_missing(lab: Laboratory, name: str) -> None:
     lab.raw(PLAIN).with_name(name).unlink()
@@ -155,7 +179,8 @@ def test_a_damaged_row_is_named(lab: Laboratory) -> None:
     row = json.loads(second)
     del row["started_at"], row["metrics"]
     path.write_text(first + json.dumps(row) + "\n" + "".join(others))
-    with pytest.raises(DataError, match=r"\(no metrics, started_at\): .*dvc checkout") as caught:
+    said = r"\(no metrics, started_at\): bring it back with `dvc checkout`, or execute the run anew: --fresh$"
+    with pytest.raises(DataError, match=said) as caught:
         collected(lab)
     assert caught.value.where == f"{path}:2"
 

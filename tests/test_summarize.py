@@ -147,6 +147,10 @@ def test_the_interval_of_a_bounded_metric_is_cut() -> None:
     assert cut is not None
     assert free[1] > 1
     assert cut[1] == 1
+    rows = [result(i, metrics={"f1": 0.0 if i else 0.5}) for i in range(12)]
+    low = of(*rows, names=["f1"], bounded={"f1"}).metrics["f1"].ci95
+    assert low is not None
+    assert low[0] == 0 < low[1] < 1
 
 
 # --- calls
@@ -229,6 +233,7 @@ def test_cost_is_computed_from_tokens_at_the_rates_of_now() -> None:
     run = of(result(0, asked))
     assert run.cost_usd.total == pytest.approx(expected)
     dearer = dataclasses.replace(RATES, cache_write_usd=2.0)
+    assert of(result(0, call()), rates={"mini": dearer}).cost_usd.total == pytest.approx(200e-6)
     assert of(result(0, asked), rates={"mini": dearer}).cost_usd.total == pytest.approx(expected + 100e-6)
 
 
@@ -432,6 +437,7 @@ def test_a_call_that_was_not_streamed_has_no_first_token() -> None:
 def test_a_run_whose_examples_all_failed_is_not_complete() -> None:
     assert not of(failure(0, "program"), failure(1, "program")).complete
     assert not of(failure(0, "endpoint"), failure(1, "endpoint"), result(2)).complete
+    assert not of(failure(0, "endpoint"), failure(1, "program"), result(2)).complete
 
 
 # --- the summary and DVC's metrics
