@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from dspylab.aggregate.stats import distribution, hall, metric_summary, percentile, t_quantile, wilson
+from dspylab.aggregate.stats import (
+    distribution,
+    hall,
+    metric_summary,
+    percentile,
+    standard_error,
+    t_quantile,
+    wilson,
+)
 from dspylab.jsonable import to_json
 
 finite = st.floats(min_value=-1e6, max_value=1e6)
@@ -176,6 +184,28 @@ def test_coverage_of_a_skewed_metric() -> None:
 @given(st.lists(finite, min_size=1, max_size=40), st.floats(min_value=0, max_value=1))
 def test_percentiles_are_numpys(values: list[float], share: float) -> None:
     assert percentile(sorted(values), share) == pytest.approx(np.quantile(values, share), rel=1e-12, abs=1e-9)
+
+
+def test_percentiles_are_numpys_to_the_last_digit() -> None:
+    """`dspylab show` and a notebook print the same figure."""
+    rng = np.random.default_rng(7)
+    for n in range(1, 60):
+        ordered = np.sort(rng.exponential(size=n))
+        for share in (0.5, 0.9, 0.95, 1 / 3):
+            assert percentile(ordered.tolist(), share) == np.quantile(ordered, share)
+
+
+def test_at_none_and_at_all_one_end_is_exact() -> None:
+    for n in range(1, 200):
+        assert wilson(0.0, n)[0] == 0.0
+        assert wilson(1.0, n)[1] == 1.0
+
+
+def test_rounding_is_no_variance_and_a_small_difference_is() -> None:
+    for n in range(2, 60):
+        for value in (0.1, 1 / 3, 0.7, 1e9 / 7):
+            assert standard_error([value] * n) == 0.0
+    assert standard_error([0.5, 0.5 + 1e-9] * 5) == pytest.approx(1e-9 / 6)
 
 
 def test_a_distribution() -> None:

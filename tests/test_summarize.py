@@ -425,7 +425,8 @@ def test_of_one_call_that_fell_back_there_is_no_rate() -> None:
 
 
 def test_a_short_run_has_a_throughput_and_one_of_no_length_has_none() -> None:
-    assert of(result(0, call(), example_s=0.5)).throughput_tokens_per_s == 20.0
+    short = of(result(0, call(), example_s=0.5))
+    assert (short.throughput_tokens_per_s, short.concurrency.mean) == (20.0, 1.0)
     assert of(result(0, call(), example_s=0.0)).throughput_tokens_per_s is None
 
 
