@@ -12,12 +12,12 @@ import pytest
 from rich.console import Console
 
 from dspylab.aggregate.compare import Comparison, adjusted, compare
-from dspylab.aggregate.contrast import FIGURES, Contrast, Flip, Flips
+from dspylab.aggregate.contrast import Contrast, Flip, Flips
 from dspylab.aggregate.pairs import RunValues, VarianceSplit
 from dspylab.aggregate.sides import Pairing
 from dspylab.report.comparisons import comparisons_table, figures_table, flips_tables, sentences
+from dspylab.report.formats import markdown_table
 from dspylab.report.numbers import NOTHING
-from dspylab.report.plain import markdown_table
 
 NOTHING_LOST = Pairing(examples=64, paired=64, failed_a=0, failed_b=0, absent_a=0, absent_b=0)
 
@@ -33,7 +33,8 @@ def flipped(wins: int, losses: int, ties: int = 44, names: tuple[str, str] = ("o
 
 
 def contrast(comparison: Comparison, **fields: Any) -> Contrast:
-    figures = dict.fromkeys(FIGURES, None)
+    names = ("failed", "latency_p50_s", "latency_p95_s", "ttft_p50_s", "tokens_per_s", "cost_usd")
+    figures = dict.fromkeys(names, None)
     usual: dict[str, Any] = {
         "pairing": NOTHING_LOST,
         "failures_as_0": None,

@@ -12,7 +12,7 @@ from made_summaries import metric
 from rich.console import Console
 
 from dspylab.records import CompileRecord, ValidationScore
-from dspylab.report.programs import predictors, program_diff, program_view
+from dspylab.report.programs import program_diff, program_view
 from dspylab.testing import FakeServer, Laboratory, experiment
 
 RECORD = CompileRecord(
@@ -75,7 +75,6 @@ def test_a_program_is_shown_with_what_made_it() -> None:
 
 def test_a_program_that_is_a_predictor_itself() -> None:
     state = predictor("Route it.")
-    assert predictors(state) == {"self": state}
     assert shown(program_view("p", state, None)).startswith("p\n\nself\ninstructions:\n  Route it.\n")
 
 

@@ -13,6 +13,7 @@ from made_summaries import metric, run_summary, summary_of
 from dspylab.aggregate.checking import State, judge
 from dspylab.aggregate.compare import compare
 from dspylab.aggregate.contrast import SideOf, completed, contrast, flips, read_side
+from dspylab.aggregate.decision import Decision, decide
 from dspylab.aggregate.gate import Outcome
 from dspylab.aggregate.pareto import Figure
 from dspylab.aggregate.sides import (
@@ -24,11 +25,10 @@ from dspylab.aggregate.sides import (
     side_values,
     with_failures_as_0,
 )
-from dspylab.aggregate.standing import Decision, decide
 from dspylab.aggregate.stats import metric_summary
 from dspylab.config.models import Experiment
 from dspylab.jsonable import to_json
-from dspylab.record.results import Results
+from dspylab.record.results import StoredResults
 from dspylab.records import JSON, RunSummary, SeedsSummary
 
 Row = dict[str, Any]
@@ -81,7 +81,7 @@ def results(
         files[run].parent.mkdir(exist_ok=True)
         files[run].write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     summary = summary_of(runs or {run: run_summary() for run in rows}, over_seeds=over_seeds)
-    found = Results(
+    found = StoredResults(
         name=name, summary=to_json(summary), files=files, digests=digests or {}, remedy="`dvc pull` them"
     )
     return State(summary, found)

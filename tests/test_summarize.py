@@ -354,7 +354,7 @@ def test_every_figure_of_a_run() -> None:
                 error=ExampleError(type="Other", message="…", kind="endpoint")),
     ]  # fmt: skip
     info = dataclasses.replace(INFO, coordinates={"model": "mini", "seed": 1}, engine="litellm")
-    found, scores = summarize_run(
+    found, scores, _ = summarize_run(
         RunRows(info=info, rows=rows, total=9, run_metrics={"macro": 0.5}),
         Expected(primary="accuracy", names=["accuracy"]),
         {"mini": RATES, "critic": None, "unpriced": None},
