@@ -129,10 +129,6 @@ def test_programs_on_the_command_line(lab: Laboratory, cli_inside: Cli) -> None:
     ("arguments", "said"),
     [
         (
-            ["show", "--program", "fake-none"],
-            "fake-none: is a run without an optimizer: name one that has one",
-        ),
-        (
             ["show", "--program", "fewshot-fak"],
             "fewshot-fak: there is no such program: did you mean fewshot-fake?",
         ),
