@@ -239,6 +239,21 @@ def test_the_best_and_what_can_not_be_told_from_it() -> None:
     assert against_best("accuracy", {"alone": [run([1.0])]}).not_told_apart == ("alone",)
 
 
+def test_the_highest_mean_may_be_over_other_examples() -> None:
+    """What failed has no value: the easy examples alone have the higher mean."""
+    few = [1.0, *[0.0] * 9, *[1.0] * 90]
+    sides = {
+        "few": [{f"e{i}": (value,) for i, value in enumerate(few)}],
+        "hard": [
+            {f"e{i}": (value,) for i, value in enumerate([1.0] * 10)} | {f"h{i}": (0.0,) for i in range(9)}
+        ],
+    }
+    standing = against_best("accuracy", sides)
+    assert standing.best == "few"
+    assert standing.better == ("hard",)
+    assert against_best("accuracy", {"few": sides["few"]}).better == ()
+
+
 def test_needed_examples_are_connors() -> None:
     # Connor (1987) by hand: s = (10 + 1) / (62 + 2), z = 1.95996 and 0.84162.
     found = flipped(wins=6, losses=4, ties=52)

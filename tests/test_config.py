@@ -107,6 +107,7 @@ metrics: {accuracy: {type: exact_match, field: label}}
         ("", ""),
         ("adapter: json", 'adapter: "program.py:Short"'),
         ("adapter: json", "adapter: null"),
+        ("fewshot: {type: LabeledFewShot, params: {k: 4}}", 'fewshot: {path: "program.py:Own"}'),
         ("path: program.py\n", "path: ./program.py\n"),
         ("path: program.py\n", "module: package.module\n"),
         ("path: tickets.jsonl", 'path: "program.py:load"'),
