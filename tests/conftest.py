@@ -27,6 +27,8 @@ from dspylab.testing import FakeServer, Laboratory
 # A machine that is busy makes no example wrong.
 hypothesis.settings.register_profile("without deadline", deadline=None)
 hypothesis.settings.load_profile("without deadline")
+# `make mutation` runs the tests thousands of times, and wants the same result each time.
+hypothesis.settings.register_profile("mutation", deadline=None, max_examples=25, derandomize=True)
 
 # Shells start jobs in the background with Ctrl-C ignored, and so would be every process of a test.
 if (

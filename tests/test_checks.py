@@ -11,10 +11,10 @@ from experiment_text import VALID, changed, findings, read
 from made_summaries import metric, run_summary, summary_of, timing
 
 from dspylab.aggregate.checking import State, judge
-from dspylab.aggregate.gate import Outcome, Quantity
+from dspylab.aggregate.gate import Outcome, Quantity, Side, counterpart, quantity
 from dspylab.config.models import Check, Experiment
 from dspylab.record.results import StoredResults
-from dspylab.records import JSON, RunSummary, SeedsSummary, Summary
+from dspylab.records import JSON, RunCompile, RunSummary, SeedsSummary, Summary
 from dspylab.report.checks import condition, junit, lines, markdown, reason, verdict, workflow_commands
 
 # --- the section of the file --------------------------------------------------------------------------------
@@ -85,6 +85,12 @@ def test_a_broken_metric_is_not_called_unknown_as_well(tmp_path: Path) -> None:
     assert "metrics.accuracy.type" in found
 
 
+def test_of_an_axis_that_is_broken_no_value_is_called_unknown(tmp_path: Path) -> None:
+    text = changed("  model: [tiny, mini]\n", "  model: 3\n")
+    (found,) = findings(tmp_path, text + "checks:\n  accuracy: {min: 0.5, runs: {model: tniy}}\n")
+    assert "matrix.model" in found
+
+
 # --- the decision -------------------------------------------------------------------------------------------
 
 EXPERIMENT: dict[str, Any] = {
@@ -148,6 +154,22 @@ def test_a_bound_that_is_met_up_to_rounding_is_met() -> None:
     assert outcome.passed
 
 
+@pytest.mark.parametrize(("spent", "passed"), [(0.2, True), (0.21, False), (None, False)])
+def test_what_compiling_cost_can_be_bounded(*, spent: float | None, passed: bool) -> None:
+    compiled = RunCompile(
+        program="fewshot-mini", cost_usd=spent, calls=3, compile_s=1.0, validation_score=None, gain=None,
+        cost_per_point_usd=None,
+    )  # fmt: skip
+    assert one(run_summary(compile=compiled), cost_usd__optimizer={"max": 0.2}).passed is passed
+
+
+def test_which_way_is_better_is_said() -> None:
+    run = run_summary(metrics={"accuracy": metric(0.8, (0.7, 0.9))}, run_metrics={"macro": 0.5})
+    checks = {"accuracy": {"min": 0}, "macro": {"min": 0}, "latency_s__p95": {"max": 9}}
+    said = {outcome.figure: outcome.better for outcome in judged({"mini": run}, **checks)}
+    assert said == {"accuracy": "more", "macro": "more", "latency_s.p95": "less"}
+
+
 def test_every_condition_of_a_check_counts() -> None:
     run = run_summary(metrics={"accuracy": metric(0.8, (0.7, 0.9))})
     found = judged({"mini": run}, accuracy={"min": 0.5, "max": 0.6})
@@ -162,6 +184,8 @@ def test_every_condition_of_a_check_counts() -> None:
         ({"latency_s__p50": {"max": 0.5}}, True),
         ({"cost_usd": {"max": 0.49}}, False),
         ({"cost_usd__judge": {"max": 0}}, True),
+        ({"cost_usd__task": {"max": 0.49}}, False),
+        ({"cost_usd__optimizer": {"max": 0}}, True),
         ({"throughput_tokens_per_s": {"min": 50}}, True),
         ({"calls__truncated": {"max": 0}}, True),
         ({"tokens__completion": {"max": 399}}, False),
@@ -174,10 +198,21 @@ def test_other_figures_are_what_they_are(*, check: dict[str, Any], passed: bool)
     assert outcome.verdict == ("passed" if passed else "failed")
 
 
-def test_a_figure_that_does_not_exist_fails() -> None:
-    outcome = one(run_summary(cost_usd=None), cost_usd={"max": 1})
-    assert not outcome.passed
+@pytest.mark.parametrize(
+    ("figure", "condition"),
+    [
+        ("cost_usd", "max"),
+        ("macro", "min"),  # over all rows, and without a value
+        ("helpful__clarity", "min"),  # one number of several, that no answer has
+    ],
+)
+def test_a_figure_that_does_not_exist_fails(figure: str, condition: str) -> None:
+    outcome = one(run_summary(cost_usd=None), **{figure: {condition: 0.0, "undecided": "pass"}})
+    assert (outcome.passed, outcome.verdict, outcome.needed) == (False, "failed", None)
     assert reason(outcome) == "there is no such figure"
+
+
+def test_a_metric_without_a_value_fails() -> None:
     assert not one(
         run_summary(metrics={"accuracy": metric(None, n=0)}), accuracy={"min": 0, "runs": "all"}
     ).passed
@@ -236,11 +271,64 @@ def test_runs_that_differ_in_their_seed_are_judged_together() -> None:
     assert list(outcomes(accuracy={"min": 0.5, "runs": {"model": "a", "seed": 1}})) == ["a-1"]
 
 
+@pytest.mark.parametrize(("figure", "worst"), [("throughput_tokens_per_s", 5.0), ("macro", 0.25)])
+def test_of_what_should_be_more_the_worst_seed_is_the_least(figure: str, worst: float) -> None:
+    runs = {
+        f"a-{seed}": run_summary(
+            coordinates={"model": "a", "seed": seed},
+            throughput_tokens_per_s=rate,
+            run_metrics={"macro": rate / 20},
+        )
+        for seed, rate in enumerate([9.0, 5.0, 7.0])
+    }
+    group = SeedsSummary(runs=tuple(runs), coordinates={"model": "a"}, metrics={})
+    summary = summary_of(runs, over_seeds={"a": group})
+    (found,) = (
+        outcome.quantity.value
+        for outcome in judge(experiment(**{figure: {"min": 1, "runs": "all"}}), state(summary), {}, {})
+        if outcome.figure == figure
+    )
+    assert found == worst
+
+
+def test_a_run_that_has_the_name_of_its_group() -> None:
+    """A run without a seed differs from those with one in its seed alone, and may be judged without them."""
+    runs = {
+        "a": run_summary(coordinates={"model": "a"}, metrics={"accuracy": metric(0.5, (0.4, 0.6))}),
+        "a-seed1": run_summary(
+            coordinates={"model": "a", "seed": 1}, metrics={"accuracy": metric(0.9, (0.8, 1.0))}
+        ),
+        "b": run_summary(coordinates={"model": "b"}),
+    }
+    group = SeedsSummary(
+        runs=("a", "a-seed1"), coordinates={"model": "a"}, metrics={"accuracy": metric(0.7, (0.6, 0.8))}
+    )
+    summary = summary_of(runs, over_seeds={"a": group})
+    assert quantity(summary, Side("a", ("a", "a-seed1")), "accuracy").value == 0.7
+    assert quantity(summary, Side("a", ("a",)), "accuracy").value == 0.5
+
+
+def test_the_first_of_two_that_are_equally_good_is_the_best() -> None:
+    runs = {name: run_summary(coordinates={"model": name}) for name in ("b", "a")}
+    assert [outcome.side for outcome in judged(runs, accuracy={"min": 0})] == ["b"]
+
+
 def test_runs_that_no_longer_are_or_match_nothing() -> None:
     (outcome,) = judged({"mini": run_summary()}, accuracy={"min": 0.5, "runs": {"model": "other"}})
     assert (outcome.passed, outcome.problem) == (False, "no run has these coordinates")
-    found = judged({"mini": run_summary(complete=False)}, accuracy={"min": 0.5, "no_worse_than": "main"})
-    assert [outcome.problem for outcome in found] == ["there is no complete run"] * 2
+    check = {"min": 0.5, "max": 0.9, "no_worse_than": "main", "margin": 0.02}
+    found = judged({"mini": run_summary(complete=False)}, accuracy=check)
+    assert [(outcome.condition, outcome.bound, outcome.baseline) for outcome in found] == [
+        ("min", 0.5, None),
+        ("max", 0.9, None),
+        ("no_worse_than", 0.02, "main"),
+    ]
+    assert {outcome.problem for outcome in found} == {"there is no complete run"}
+    assert {(outcome.side, outcome.figure, outcome.verdict) for outcome in found} == {
+        ("triage", "accuracy", "failed")
+    }
+    (alone,) = judged({"mini": run_summary(complete=False)}, accuracy={"no_worse_than": "main"})
+    assert (alone.condition, alone.bound) == ("no_worse_than", 0.0)
 
 
 def test_a_run_that_is_not_complete_fails_the_gate() -> None:
@@ -253,6 +341,13 @@ def test_a_run_that_is_not_complete_fails_the_gate() -> None:
         ("accuracy", "a", True),
         ("examples.unscored", "a", True),
     ]
+    assert (outcomes[0].condition, outcomes[0].verdict, outcomes[0].problem) == (
+        "complete", "failed", "has no results",
+    )  # fmt: skip
+    whole = judge(experiment(accuracy={"min": 0.5}), state(summary_of({"a": run})), {}, {})[0]
+    assert whole == Outcome(
+        figure="complete", condition="complete", side="triage", verdict="passed", passed=True
+    )
 
 
 def test_failed_examples_fail_the_gate_unless_the_file_allows_them() -> None:
@@ -327,6 +422,48 @@ def test_a_comparison_that_can_not_be_made_fails(then: State | str, problem: str
     assert not outcome.passed
     assert problem in reason(outcome)
     assert condition(outcome) == "accuracy no worse than main by more than 0.02"
+    assert (outcome.side, outcome.bound, outcome.verdict) == ("mini", 0.02, "failed")
+
+
+def test_of_a_metric_more_is_better_also_against_a_baseline() -> None:
+    same = {"mini": "0123"}
+    outcome = compared(run_summary(), state(summary_of({"mini": run_summary()}), same, "main"), "accuracy")
+    assert (outcome.better, outcome.passed) == ("more", True)
+
+
+def test_the_best_is_compared_with_the_best() -> None:
+    then = summary_of(
+        {
+            "weak": run_summary(metrics={"accuracy": metric(0.2)}, cost_usd=9.0),
+            "best": run_summary(metrics={"accuracy": metric(0.8)}, cost_usd=0.25),
+        }
+    )
+    outcome = compared(run_summary(), state(then, name="main"), "cost_usd")
+    assert (outcome.baseline, outcome.quantity.value, outcome.passed) == ("best at main", 0.25, False)
+    assert outcome.better == "less"
+    same = compared(run_summary(), state(summary_of({"mini": run_summary()}), name="main"), "cost_usd")
+    assert (same.baseline, same.passed, same.side) == ("main", True, "mini")
+
+
+def test_a_difference_that_is_rounding_is_none() -> None:
+    then = state(summary_of({"mini": run_summary(latency_s=timing(0.1, 0.3))}), name="main")
+    now = run_summary(latency_s=timing(0.1, 0.1 + 0.2))
+    assert now.latency_s.p95 != 0.3
+    assert compared(now, then, "latency_s__p95").passed
+
+
+def test_runs_are_compared_with_all_their_seeds_or_not_at_all() -> None:
+    def seeds(*numbers: int, grouped: bool = True) -> Summary:
+        runs = {f"a-{n}": run_summary(coordinates={"model": "a", "seed": n}) for n in numbers}
+        group = SeedsSummary(runs=tuple(runs), coordinates={"model": "a"}, metrics={})
+        return summary_of(runs, over_seeds={"a": group} if grouped else {})
+
+    both = Side("a", ("a-0", "a-1"))
+    assert counterpart(seeds(0, 1), both, seeds(0, 1)) == both
+    assert counterpart(seeds(0, 1), both, seeds(1)) is None
+    # They were no group, so there is nothing that was judged as one.
+    assert counterpart(seeds(0, 1), both, seeds(0, 1, grouped=False)) is None
+    assert counterpart(seeds(0, 1), both, seeds(2, 3)) is None
 
 
 def test_other_rules_compare_with_the_run_of_the_same_coordinates() -> None:
@@ -416,6 +553,13 @@ def test_how_many_examples_would_decide() -> None:
     run = run_summary(metrics={"accuracy": metric(0.85, (0.75, 0.93), n=64)})
     assert one(run, accuracy={"min": 0.8}).needed == 256
     assert one(run, accuracy={"min": 0.9}).needed is None
+    # A quarter of the half-width takes sixteen times as many.
+    assert one(run, accuracy={"min": 0.825}).needed == 1024
+    # Nearly decided: one more at least.
+    assert one(run, accuracy={"min": 0.75 + 1e-6}).needed == 65
+    sure = run_summary(metrics={"accuracy": metric(0.85, (0.75, 0.93), n=64)})
+    assert one(sure, accuracy={"min": 0.7}).needed is None
+    assert one(sure, accuracy={"min": 0.95}).needed is None
 
 
 def test_what_several_runs_hold_is_one_line() -> None:

@@ -239,6 +239,21 @@ def test_the_best_and_what_can_not_be_told_from_it() -> None:
     assert against_best("accuracy", {"alone": [run([1.0])]}).not_told_apart == ("alone",)
 
 
+def test_the_highest_mean_may_be_over_other_examples() -> None:
+    """What failed has no value: the easy examples alone have the higher mean."""
+    few = [1.0, *[0.0] * 9, *[1.0] * 90]
+    sides = {
+        "few": [{f"e{i}": (value,) for i, value in enumerate(few)}],
+        "hard": [
+            {f"e{i}": (value,) for i, value in enumerate([1.0] * 10)} | {f"h{i}": (0.0,) for i in range(9)}
+        ],
+    }
+    standing = against_best("accuracy", sides)
+    assert standing.best == "few"
+    assert standing.better == ("hard",)
+    assert against_best("accuracy", {"few": sides["few"]}).better == ()
+
+
 def test_needed_examples_are_connors() -> None:
     # Connor (1987) by hand: s = (10 + 1) / (62 + 2), z = 1.95996 and 0.84162.
     found = flipped(wins=6, losses=4, ties=52)
@@ -251,6 +266,31 @@ def test_needed_examples_are_connors() -> None:
     assert half > 3.9 * expected
     assert needed_examples(found, 0.0) is None
     assert needed_examples(found, 1.5) is None
+
+
+def test_a_difference_of_one_is_the_greatest_of_pass_or_fail() -> None:
+    found = flipped(wins=6, losses=4, ties=52)
+    # Every pair differs, all in one way: 1.95996² = 3.84.
+    assert needed_examples(found, 1.0) == 4
+    assert needed_examples(found, 1.0001) is None
+    # Of one example nothing can be said, however little is asked for.
+    assert needed_examples(found, 1.0, alpha=0.5) == 2
+    numbers = compare("f1", [run([0.0, 1.0, 5.0])], [run([1.0, 2.5, 6.0])])
+    assert needed_examples(numbers, 1e6) == 2
+
+
+def test_needed_examples_of_pass_or_fail_with_seeds() -> None:
+    a: list[RunValues] = [run([1.0, 0.0, 1.0, 0.0, 1.0, 0.0]), run([1.0, 0.0, 0.0, 0.0, 1.0, 1.0])]
+    b: list[RunValues] = [run([1.0, 1.0, 1.0, 0.0, 0.0, 1.0]), run([1.0, 1.0, 1.0, 0.0, 1.0, 1.0])]
+    found = compare("accuracy", a, b)
+    assert (found.test, found.pass_fail, found.n) == ("wilcoxon", True, 6)
+    assert found.variance is not None
+    assert found.variance.seed == 0
+    differences = [0, 1, 0.5, 0, -0.5, 0.5]
+    # A pair that differs by 1 and one that does not are added to the six.
+    variance = (6 * np.var(differences, ddof=1) + 1) / 8
+    expected = (1.959964 + 0.841621) ** 2 * variance / 0.2**2
+    assert needed_examples(found, 0.2) == math.ceil(expected)
 
 
 def test_needed_examples_of_numbers() -> None:

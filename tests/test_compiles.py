@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_summaries import metric, run_summary
 
-from dspylab.aggregate.gains import gain
+from dspylab.aggregate.compare import compare
+from dspylab.aggregate.gains import gain, with_gains
 from dspylab.aggregate.scores import Scores
 from dspylab.config.models import Experiment
-from dspylab.config.optimizers import TYPES, dspy_signature
+from dspylab.config.optimizers import TYPES, check_type, dspy_signature
 from dspylab.plan.compiles import compiles, distinct_compiles
 from dspylab.plan.identity import compile_hash
 from dspylab.plan.matrix import MAX_KEY_LENGTH, expand
-from dspylab.records import CompileSpec
+from dspylab.records import CompileRecord, CompileSpec, Gain, RunCompile, ValidationScore
 
 MODELS = ("tiny", "mini", "large")
 
@@ -85,6 +88,13 @@ def test_keys_are_unique_and_every_optimized_run_has_one(matrix: dict[str, Any])
         assert (spec.adapter, spec.program_args) == (run.adapter, run.program_args)
         assert spec.seed == (run.seed if "seed" in run.coordinates else None)
         assert spec.lm_settings == ({} if run.compile_model else run.lm_settings)
+        others = {
+            axis: value
+            for axis, value in run.coordinates.items()
+            if axis not in ("optimizer", "model", "compile_model")
+            and not (run.compile_model and axis.startswith("lm."))
+        }
+        assert spec.coordinates == {"optimizer": spec.optimizer, "model": spec.model, **others}
 
 
 @given(matrix=matrices())
@@ -222,6 +232,23 @@ def test_what_is_read_from_the_source_of_dspy_is_what_dspy_takes(name: str) -> N
         assert own <= names
 
 
+@pytest.mark.parametrize(("file", "known"), [("moved_elsewhere.py", None), ("teleprompt.py", frozenset())])
+def test_an_optimizer_that_a_later_dspy_has_elsewhere_is_not_guessed_at(
+    file: str, known: frozenset[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dspy_signature.cache_clear()
+    monkeypatch.setattr("dspylab.config.optimizers.TYPES", {**TYPES, "GEPA": file})
+    try:
+        found = dspy_signature("GEPA")
+        assert (found and found.constructor) == known
+        if known is None:
+            # Its params are taken as they are: DSPy itself will say what it does not take.
+            lab = experiment({"model": ["tiny"]})
+            assert list(check_type(lab.optimizers["gepa"], ("optimizers", "gepa"))) == []
+    finally:
+        dspy_signature.cache_clear()
+
+
 def scores(**values: float) -> Scores:
     found = Scores()
     for example, value in values.items():
@@ -245,3 +272,101 @@ def test_a_gain_without_pairs_is_none() -> None:
     assert (single.difference, single.ci95, single.n) == (1.0, None, 1)
     assert gain("base", scores(a=1.0), scores(b=1.0), "accuracy") is None
     assert gain("base", scores(a=1.0), scores(a=1.0), "helpful") is None
+
+
+RECORD = CompileRecord(
+    program="fewshot-tiny",
+    coordinates={"optimizer": "fewshot", "model": "tiny"},
+    compile_hash="0" * 64,
+    program_sha256="1" * 64,
+    optimizer="LabeledFewShot",
+    params={},
+    metric="accuracy",
+    models={"task": "tiny"},
+    seed=None,
+    train=4,
+    validation=2,
+    validation_score=ValidationScore(metric="accuracy", score=metric(0.75), failed=0),
+    compile_s=2.5,
+    calls=7,
+    failed_calls=1,
+    prompt_tokens=10,
+    completion_tokens=20,
+    cost_usd=0.5,
+    rates={},
+    versions={},
+)
+
+
+def gained(
+    found: Mapping[str, float], baseline: Mapping[str, float], record: CompileRecord = RECORD
+) -> RunCompile:
+    """What is said of a compiled program whose run has these scores, beside a run without an optimizer."""
+    runs = {
+        "other": run_summary(coordinates={"model": "large"}),
+        "plain": run_summary(coordinates={"model": "tiny", "seed": 1, "optimizer": "none"}),
+        "compiled": run_summary(
+            coordinates={"model": "tiny", "compile_model": "large", "optimizer": "fewshot", "seed": 1}
+        ),
+    }
+    all_scores = {"plain": scores(**baseline), "compiled": scores(**found), "other": scores(a=0.0)}
+    summaries = with_gains(runs, all_scores, {"compiled": record}, "accuracy")
+    assert list(summaries) == list(runs)
+    assert (summaries["other"], summaries["plain"]) == (runs["other"], runs["plain"])
+    compiled = summaries["compiled"].compile
+    assert summaries["compiled"] == replace(runs["compiled"], compile=compiled)
+    assert compiled is not None
+    return compiled
+
+
+def test_a_compiled_program_says_what_it_cost_and_gained() -> None:
+    found = gained({"a": 1.0, "b": 1.0, "c": 0.0, "d": 1.0}, {"a": 1.0, "b": 0.0, "c": 0.0, "d": 0.0})
+    expected = compare(
+        "accuracy",
+        [{"a": [1.0], "b": [0.0], "c": [0.0], "d": [0.0]}],
+        [{"a": [1.0], "b": [1.0], "c": [0.0], "d": [1.0]}],
+    )
+    assert found == RunCompile(
+        program="fewshot-tiny",
+        cost_usd=0.5,
+        calls=7,
+        compile_s=2.5,
+        validation_score=0.75,
+        gain=Gain(baseline="plain", difference=0.5, ci95=expected.ci95, n=4),
+        cost_per_point_usd=0.01,  # fifty points for half a dollar
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "values"),
+    [
+        ({}, {"a": 0.0}),  # it gained nothing
+        ({}, {"a": -1.0}),
+        ({}, {"of": 1.0}),  # no example in common
+        ({"cost_usd": None}, {"a": 1.0}),
+    ],
+)
+def test_a_gain_without_a_price_a_point(change: dict[str, Any], values: dict[str, float]) -> None:
+    assert gained(values, {"a": 0.0}, replace(RECORD, **change)).cost_per_point_usd is None
+
+
+def test_a_program_that_was_not_validated_has_no_score() -> None:
+    found = gained({"a": 1.0}, {"a": 0.0}, replace(RECORD, validation_score=None))
+    assert (found.validation_score, found.cost_per_point_usd) == (None, 0.005)
+
+
+def test_without_a_run_to_compare_with_there_is_no_gain() -> None:
+    runs = {
+        "compiled": run_summary(coordinates={"model": "tiny", "optimizer": "fewshot", "program.style": "a"}),
+        "plain": run_summary(coordinates={"model": "tiny", "program.style": "b"}),
+    }
+    compiled = with_gains(runs, {"compiled": scores(a=1.0)}, {"compiled": RECORD}, "accuracy")["compiled"]
+    assert compiled.compile is not None
+    assert (compiled.compile.gain, compiled.compile.cost_per_point_usd) == (None, None)
+    # An axis that is not named is no other optimizer than none.
+    runs["plain"] = run_summary(coordinates={"model": "tiny", "program.style": "a"})
+    both = {"compiled": scores(a=1.0), "plain": scores(a=0.0)}
+    compiled = with_gains(runs, both, {"compiled": RECORD}, "accuracy")["compiled"]
+    assert compiled.compile is not None
+    assert compiled.compile.gain is not None
+    assert compiled.compile.gain.baseline == "plain"

@@ -107,6 +107,7 @@ metrics: {accuracy: {type: exact_match, field: label}}
         ("", ""),
         ("adapter: json", 'adapter: "program.py:Short"'),
         ("adapter: json", "adapter: null"),
+        ("fewshot: {type: LabeledFewShot, params: {k: 4}}", 'fewshot: {path: "program.py:Own"}'),
         ("path: program.py\n", "path: ./program.py\n"),
         ("path: program.py\n", "module: package.module\n"),
         ("path: tickets.jsonl", 'path: "program.py:load"'),
@@ -365,6 +366,16 @@ def test_aliases_and_merges(tmp_path: Path) -> None:
     assert loaded.line(("models", "same")) == 22
     broken = text.replace("max_tokens: 64", "max_tokens: 0")
     assert [line.split(":")[0] for line in findings(tmp_path, broken)] == ["18", "18", "18"]
+
+
+def test_a_key_may_have_an_anchor_and_be_an_alias(tmp_path: Path) -> None:
+    text = changed(
+        "  args: {style: predict}\n", "  args: {&word style: predict, again: *word, ? *word : cot}\n"
+    )
+    (said,) = findings(tmp_path, text)
+    assert said.startswith("6: program.args.style: stands twice")
+    loaded = read(tmp_path, text.replace(", ? *word : cot", ""))
+    assert loaded.experiment.program.args == {"style": "predict", "again": "style"}
 
 
 YAML_WORDS = [

@@ -138,6 +138,30 @@ def test_seeds_are_on_the_front_together() -> None:
     assert fronts == {"quick-0": "no", "slow-0": "yes", "slow-1": "yes"}
 
 
+def test_a_run_without_a_price_is_beaten_by_none() -> None:
+    runs = {
+        "good": run_summary(metrics={"accuracy": metric(0.9)}),
+        "unpriced": run_summary(metrics={"accuracy": metric(0.5)}, cost_usd=None),
+        "bad": run_summary(metrics={"accuracy": metric(0.5)}),
+    }
+    lines = plot_points(summary_of(runs))["pareto"]
+    assert [(line["cost_usd"], line["front"]) for line in lines] == [
+        (0.5, "yes"),
+        (None, "yes"),
+        (0.5, "no"),
+    ]
+
+
+def test_the_best_is_best_by_its_mean_and_points_have_six_digits() -> None:
+    runs = {
+        "a": run_summary(metrics={"accuracy": metric(2 / 3, (1 / 3, 0.9))}),
+        "z": run_summary(metrics={"accuracy": metric(0.5)}),
+    }
+    summary = summary_of(runs)
+    assert plain_metrics(summary)["best"]["run"] == "a"
+    assert plot_points(summary)["score"][0] == {"run": "a", "score": 0.666667, "low": 0.333333, "high": 0.9}
+
+
 PARAMS = {"config": "experiments/x/experiment.yaml", "sections": [], "settings": {}}
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
+
+import pytest
 
 from dspylab.aggregate.forecast import PilotRun, forecast
 
@@ -54,6 +57,19 @@ def test_the_interval_covers_what_it_says() -> None:
         hits += rest.cost_usd.ends[0] <= sum(population[10:]) <= rest.cost_usd.ends[1]
     # The finite population makes the true total vary too, a little beyond what the interval allows for.
     assert 0.92 <= hits / 1000 <= 0.97
+
+
+def test_the_interval_by_hand() -> None:
+    rest = forecast([pilot(20, [1.0, 2.0, 3.0]), pilot(10, [4.0, 8.0])], {"a": 4}, 64)
+    # 20 · 2 + 10 · 6 seconds in four lanes; three degrees of freedom, two of the one and one of the other.
+    spread = 3.182446 * math.sqrt(20**2 * 1 / 3 + 10**2 * 8 / 2)
+    assert rest.wall_s.total == 25.0
+    assert rest.wall_s.ends == pytest.approx(((100 - spread) / 4, (100 + spread) / 4))
+    # No total is below nothing.
+    wide = forecast([pilot(9, [0.0, 0.1], [0.0, 0.1])], {"a": 1}, 1)
+    assert wide.cost_usd is not None
+    assert wide.cost_usd.ends is not None
+    assert wide.cost_usd.ends[0] == 0.0
 
 
 def test_nothing_left_costs_nothing() -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import resource
 import signal
@@ -22,9 +24,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dspylab.errors import DataError, EnvironmentProblem, RepositoryError
-from dspylab.record.journal import Journal, drop_journal, encode, peek, stored_rows
+from dspylab.record.journal import (
+    Journal,
+    _close_inherited,
+    begin_anew,
+    begins_anew,
+    drop_journal,
+    encode,
+    is_published,
+    peek,
+    stored_rows,
+)
 from dspylab.record.layout import Layout, find_root
-from dspylab.record.publish import read_json, read_rows, write_atomically, write_json
+from dspylab.record.publish import (
+    file_md5,
+    read_json,
+    read_rows,
+    write_atomically,
+    write_json,
+    write_lines,
+)
 
 
 @pytest.fixture
@@ -364,6 +383,26 @@ def test_a_process_that_was_forked_does_not_keep_it(path: Path) -> None:
             os.kill(forked, signal.SIGKILL)
 
 
+def test_what_a_forked_process_does_with_a_journal(path: Path) -> None:
+    """What every child of this process does first, done in this one: it lets go, and leaving does no harm."""
+    with Journal(path) as held:
+        held.append(row(0))
+        with pytest.raises(RepositoryError), Journal(path):
+            pass
+        _close_inherited()
+        with Journal(path) as journal:
+            assert journal.indexes == {0}
+
+
+def test_a_journal_whose_holder_did_not_say_who_it_is(path: Path) -> None:
+    """It says so on a disk with space for it."""
+    with Journal(path):
+        for leave in (lambda holder: holder.write_text(""), Path.unlink):
+            leave(path.with_suffix(".holder"))
+            with pytest.raises(RepositoryError, match="is being executed by another process"), Journal(path):
+                pass
+
+
 def test_a_journal_is_dropped_with_what_belongs_to_it(path: Path) -> None:
     with Journal(path) as journal:
         journal.append(row(0))
@@ -508,7 +547,140 @@ def test_a_folder_that_cannot_be_written(read_only: Path) -> None:
     assert said == f"{read_only}/j: cannot be written: Permission denied: make the folder writable\n"
 
 
+def test_a_journal_in_a_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "journal").write_text("")
+    said = r"journal: cannot be written: (File exists|Not a directory): make the folder writable"
+    with pytest.raises(EnvironmentProblem, match=said), Journal(tmp_path / "journal" / "a.jsonl"):
+        pass
+
+
+def test_a_journal_that_is_a_device(path: Path) -> None:
+    """Opening it goes well and cutting it does not, as on a disk that fails."""
+    path.parent.mkdir()
+    path.symlink_to(os.devnull)
+    journal = Journal(path)
+    with (
+        pytest.raises(EnvironmentProblem, match=r"abc123\.jsonl: cannot be read: .*: check the disk"),
+        journal,
+    ):
+        pass
+    # Nobody holds it.
+    with pytest.raises(EnvironmentProblem, match="cannot be read"), journal:
+        pass
+
+
+def test_a_file_system_without_locks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(file: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    said = (
+        r"abc123\.jsonl: cannot be locked: No locks available: keep the repository on a file system that has"
+    )
+    with pytest.raises(EnvironmentProblem, match=said), Journal(path):
+        pass
+
+
+# Beginning anew.
+
+
+def test_a_journal_that_begins_anew_says_so(path: Path) -> None:
+    assert not begins_anew(path)
+    with Journal(path) as journal:
+        assert not journal.is_anew
+        journal.append(row(0))
+    assert not begins_anew(path)
+    begin_anew(path)
+    assert begins_anew(path)
+    assert peek(path) == (0, 0)
+    with Journal(path) as journal:
+        assert journal.is_anew
+        journal.append(row(1))
+        journal.begin_anew()
+        assert journal.is_anew
+        journal.append(row(2))
+    assert begins_anew(path)
+    assert [found["index"] for found in rows(path)] == [2]
+
+
+def test_a_journal_that_is_held_does_not_begin_anew(path: Path) -> None:
+    with Journal(path) as journal:
+        journal.append(row(0))
+        begin_anew(path)
+    assert peek(path) == (1, 0)
+
+
+@pytest.mark.parametrize("line", [b"", b"\xff", b"{", b"3", b"null", b"[" * 50_000])
+def test_what_is_no_journal_begins_nothing(path: Path, line: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(line)
+    assert not begins_anew(path)
+
+
+def test_whether_all_is_published_is_seen_from_outside(path: Path) -> None:
+    assert not is_published(path)
+    with Journal(path) as journal:
+        journal.append(row(0))
+        journal.publish("d1")
+        assert is_published(path)
+        journal.append({"abandoned": True, "index": 1})
+        assert is_published(path)  # nothing was finished
+        journal.append(failure(1))
+        assert not is_published(path)
+
+
+def test_an_abandoned_example_is_stored_and_called_again(path: Path) -> None:
+    with Journal(path) as journal:
+        journal.append({"abandoned": True, "calls": []})
+        journal.append(row(0))
+    assert [list(found) for found in stored_rows(path)] == [["abandoned", "calls"], ["index", "error"]]
+    with Journal(path) as journal:
+        assert journal.indexes == {0}
+        assert [json.loads(line)["index"] for line in journal.rows()] == [0]
+
+
 # Publishing.
+
+
+def test_what_a_dead_process_left_is_swept_away_and_no_other_file(tmp_path: Path) -> None:
+    path = tmp_path / "raw[1].jsonl"
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    kept = [
+        f".raw[1].jsonl.{os.getpid()}-7.tmp",
+        ".raw[1].jsonl.99999999999999999999999-7.tmp",  # of no machine that we know
+        ".raw[1].jsonl.x-7.tmp",
+        f".raw1.jsonl.{dead.pid}-7.tmp",
+        f".raw[1].jsonl.{dead.pid}-7",
+    ]
+    for name in (*kept, f".raw[1].jsonl.{dead.pid}-7.tmp", f".raw[1].jsonl.{dead.pid}-8.tmp"):
+        (tmp_path / name).write_text("left")
+    write_json(path, {})
+    assert {left.name for left in tmp_path.iterdir()} == {path.name, *kept}
+
+
+def test_documents_are_for_people_and_for_git(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": ["ä", None], "a": {}})
+    assert (tmp_path / "a.json").read_text() == ('{\n  "b": [\n    "ä",\n    null\n  ],\n  "a": {}\n}\n')
+    write_lines(tmp_path / "b.json", [{"x": 1, "y": "ä"}, {"x": "\ud800"}])
+    assert (tmp_path / "b.json").read_text() == '[\n{"x": 1, "y": "ä"},\n{"x": "\\ud800"}\n]\n'
+    write_lines(tmp_path / "c.json", [])
+    assert json.loads((tmp_path / "c.json").read_text()) == []
+    for write in (write_json, lambda path, value: write_lines(path, [value])):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            write(tmp_path / "d.json", {"x": math.nan})
+    assert file_md5(tmp_path / "c.json") == hashlib.md5(b"[\n\n]\n").hexdigest()
+    assert file_md5(tmp_path / "d.json") is None
+
+
+def test_a_row_has_no_number_that_is_none(path: Path) -> None:
+    for value in (math.nan, "\ud800", [math.inf, "\ud800"]):
+        if value == "\ud800":
+            assert encode({"a": value, "b": "ä"}) == b'{"a":"\\ud800","b":"\\u00e4"}'
+        else:
+            with pytest.raises(ValueError, match="not JSON compliant"):
+                encode({"a": value})
+    assert encode({"a": 1, "b": "ä"}) == '{"a":1,"b":"ä"}'.encode()
 
 
 def test_publishing_replaces_the_file_whole(tmp_path: Path) -> None:
@@ -613,8 +785,9 @@ def test_what_cannot_be_read_back_is_told(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=f"x.json:2: {said}.*restore it"):
             list(read_rows(path))
     for read in (read_json, lambda folder: list(read_rows(folder))):
-        with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        with pytest.raises(DataError) as caught:
             read(tmp_path)
+        assert str(caught.value) == f"{tmp_path}: cannot be read: Is a directory: make it a readable file"
 
 
 # Where things lie.
@@ -640,3 +813,14 @@ def test_the_layout(tmp_path: Path) -> None:
     layout.make_private()
     layout.make_private()
     assert (tmp_path / ".dspylab/.gitignore").read_text() == "*\n"
+
+
+def test_where_programs_and_private_files_lie(tmp_path: Path) -> None:
+    layout = Layout(folder=tmp_path / "experiments/x", root=tmp_path)
+    assert layout.results == tmp_path / "experiments/x/results"
+    program, record = layout.compiled("fewshot-mini")
+    assert program == tmp_path / "experiments/x/programs/fewshot-mini.json"
+    assert record == tmp_path / "experiments/x/programs/fewshot-mini.record.json"
+    assert layout.plot("score") == tmp_path / "experiments/x/plots/score.json"
+    assert layout.answers("r") == tmp_path / ".dspylab/answers/experiments/x/r"
+    assert layout.compiling("ab") == tmp_path / ".dspylab/compile/ab"

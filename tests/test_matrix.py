@@ -307,6 +307,12 @@ def test_a_whole_number_is_the_same_with_and_without_a_point() -> None:
             "does not say its model",
             "add model: one of tiny, mini, Mini, con",
         ),
+        (
+            {"model": ["tiny"], "seed": [0, 1], "include": [{"model": "mini"}]},
+            ("matrix", "include", 0),
+            "does not say its seed",
+            "add seed: one of 0, 1",
+        ),
     ],
 )
 def test_what_is_no_set_of_runs(
@@ -328,6 +334,16 @@ def test_digests_do_not_collide_in_a_large_matrix() -> None:
         for number in range(30_000)
     ]
     assert len(set(run_keys(cells))) == len(cells)
+
+
+def test_a_digest_that_two_runs_share_gets_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of one digit many agree, so that it takes no four billion runs.
+    monkeypatch.setattr("dspylab.plan.matrix._DIGITS", 1)
+    cells = [{"model": "tiny", "program.style": text} for text in ("A b", "a b", "c d", "c d ", "e f")]
+    found = run_keys(cells)
+    assert len({key.casefold() for key in found}) == len(cells)
+    few = [re.sub(r"-[0-9a-f]+$", "", key) for key in found]
+    assert few == ["tiny-A-b", "tiny-a-b", "tiny-c-d", "tiny-c-d", "tiny-e-f"]
 
 
 def run_of(lab: Experiment, **coordinates: Any) -> RunSpec:

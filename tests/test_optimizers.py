@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -19,10 +20,12 @@ from conftest import API_KEY, Cli, InitRepository
 from jsonschema import Draft202012Validator
 
 from dspylab.config.models import Experiment
+from dspylab.errors import EnvironmentProblem, RepositoryError
 from dspylab.lm.build import Models
 from dspylab.lm.recorder import Recorder
 from dspylab.lm.replies import Replies, noted
 from dspylab.record.schema import compile_schema, summary_schema
+from dspylab.records import LMCall
 from dspylab.testing import ChatRequest, FakeServer, Laboratory, answer_key, experiment, reply_fields, tickets
 
 ROWS = tickets(16)
@@ -563,3 +566,35 @@ def test_a_compile_asks_for_each_reply_once(tmp_path: Path) -> None:
         assert len(server.requests) == 6
         assert len(noted(path).calls) == 6
         assert all(call["role"] == "optimizer" for call in noted(path).calls)
+
+
+def test_replies_of_one_compile_are_of_one_process(tmp_path: Path) -> None:
+    path = tmp_path / "0123456789abcdef" / "calls.jsonl"
+    with Replies(path) as held:
+        said = "compile 0123456789ab: is being compiled by another process: wait until it is done"
+        with pytest.raises(RepositoryError, match=said), Replies(path):
+            pass
+        held.note(LMCall(model="m", cached=True))
+        held.note(LMCall(model="m", cost_usd=0.5))
+    # It came after the end of a compile that was stopped.
+    held.note(LMCall(model="m", cost_usd=9.0))
+    assert [call["cost_usd"] for call in noted(path).calls] == [0.5]
+
+
+def test_replies_that_can_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EnvironmentProblem, match="calls"), Replies(tmp_path / "file" / "calls.jsonl"):
+        pass
+    path = tmp_path / "calls.jsonl"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Replies(path) as replies:
+        replies.note(LMCall(model="m"))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 100, hard))
+        try:
+            for _ in range(2):  # half a line would spoil the next one, too
+                with pytest.raises(EnvironmentProblem, match=r"calls\.jsonl"):
+                    replies.note(LMCall(model="m" * 2000))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        replies.note(LMCall(model="after"))
+    assert [call["model"] for call in noted(path).calls] == ["m", "after"]

@@ -70,6 +70,18 @@ def test_without_an_interval_nothing_is_sure() -> None:
     assert (place.dominated_by, place.surely_by) == (("good",), ())
 
 
+def test_what_is_sure_needs_a_gap_or_figures_that_are_equal_and_exact() -> None:
+    good = point("good", Figure(value=0.9, ci95=(0.8, 1.0)), exact(1.0), exact(1.0))
+    touching = point("touching", Figure(value=0.7, ci95=(0.6, 0.8)), exact(1.0), exact(1.0))
+    place = pareto([good, touching])[1]
+    assert (place.dominated_by, place.surely_by) == (("good",), ())
+    # Equal estimates that are not exact may differ either way.
+    equal = point("equal", about(0.5, 0.05), about(1.0, 0.1), exact(1.0))
+    best = point("best", about(0.9, 0.05), about(1.0, 0.1), exact(1.0))
+    place = pareto([best, equal])[1]
+    assert (place.dominated_by, place.surely_by) == (("best",), ())
+
+
 @pytest.mark.parametrize("n", [6, 7, 20, 51, 200, 1001])
 def test_the_interval_of_a_median_is_the_narrowest_that_holds_it_often_enough(n: int) -> None:
     ends = median_interval([float(rank) for rank in range(1, n + 1)])

@@ -18,7 +18,6 @@ from pydantic import BaseModel, Field
 
 from dspylab.execute.rescore import answered_before, is_exact, output_types
 from dspylab.jsonable import to_json
-from dspylab.record.answers import EarlierRows
 from dspylab.record.schema import raw_schema, run_schema
 from dspylab.records import DataRow
 from dspylab.testing import ChatRequest, FakeServer, Fault, Laboratory, answer_key, experiment, tickets
@@ -455,27 +454,3 @@ def test_a_field_with_two_types_has_none() -> None:
             self.a, self.b = program(label=Colour, other=Colour), program(label=Level)
 
     assert set(output_types(Two())) == {"other"}
-
-
-def test_rows_are_found_in_files_that_were_cut(tmp_path: Path) -> None:
-    def row(index: int, label: str | None, **fields: Any) -> str:
-        prediction = None if label is None else {"label": label}
-        return json.dumps({"index": index, "prediction": prediction, "exact_prediction": True, **fields})
-
-    final = {"error": {"kind": "program"}}
-    passing = {"error": {"kind": "endpoint"}}
-    first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
-    lines = [row(0, "old"), row(0, "new"), "[1]", '{"abandoned": 3, "calls": []}', "\x00"]
-    lines += [row(1, None, **final), row(2, None, **passing), row(3, "no", exact_prediction=False)]
-    lines += [row(4, "judge", **passing), '{"index": 5, "predict']
-    first.write_text("\n".join(lines))
-    second.write_text(f"{row(0, 'older')}\n{row(2, 'here')}\n")
-    found = EarlierRows([first, tmp_path / "absent", second])
-    assert found.indexes == {0, 1, 2, 4}
-    labels = {index: (found.row(index) or {})["prediction"] for index in found.indexes}
-    assert labels == {0: {"label": "new"}, 1: None, 2: {"label": "here"}, 4: {"label": "judge"}}
-    assert found.row(3) is None
-    second.unlink()
-    assert found.row(2) is not None
-    first.write_text("something else\n" * 100)
-    assert found.row(0) is None

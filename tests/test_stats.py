@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from dspylab.aggregate.stats import distribution, hall, metric_summary, percentile, t_quantile, wilson
+from dspylab.aggregate.stats import (
+    distribution,
+    hall,
+    metric_summary,
+    percentile,
+    standard_error,
+    t_quantile,
+    wilson,
+)
 from dspylab.jsonable import to_json
 
 finite = st.floats(min_value=-1e6, max_value=1e6)
@@ -57,6 +65,16 @@ def test_a_skewed_metric_gets_a_longer_arm_on_the_side_of_the_tail() -> None:
     assert high - mean > 1.3 * (mean - low)
 
 
+@pytest.mark.parametrize("values", [[0.0, 0.1, 0.1, 0.2, 3.0], [5.0, 4.9, 4.0, -2.0], [1.0, 1.0, 2.0]])
+def test_halls_transformation_of_both_ends_is_students_quantile(values: list[float]) -> None:
+    n, mean, s = len(values), np.mean(values), np.std(values, ddof=1)
+    k = sum(((value - mean) / s) ** 3 for value in values) / n
+    reach = scipy_stats.t.ppf(0.975, n - 1) / math.sqrt(n)
+    for end, expected in zip(hall(values), (reach, -reach), strict=True):
+        t = (mean - end) / s
+        assert t + k * t**2 / 3 + k**2 * t**3 / 27 + k / (6 * n) == pytest.approx(expected)
+
+
 @given(st.lists(finite, min_size=2, max_size=30))
 def test_an_interval_is_finite_and_in_order(values: list[float]) -> None:
     summary = metric_summary(values)
@@ -92,6 +110,10 @@ def test_an_interval_is_cut_at_the_bounds_of_the_metric() -> None:
     assert cut.ci95 is not None
     assert free.ci95[1] > 1
     assert cut.ci95 == (free.ci95[0], 1.0)
+    turned = metric_summary([1 - value for value in values], bounds=(0.0, 1.0))
+    assert turned.ci95 is not None
+    assert turned.ci95[0] == 0.0
+    assert turned.ci95[1] == pytest.approx(1 - free.ci95[0])
 
 
 def test_repeated_examples_count_once() -> None:
@@ -162,6 +184,28 @@ def test_coverage_of_a_skewed_metric() -> None:
 @given(st.lists(finite, min_size=1, max_size=40), st.floats(min_value=0, max_value=1))
 def test_percentiles_are_numpys(values: list[float], share: float) -> None:
     assert percentile(sorted(values), share) == pytest.approx(np.quantile(values, share), rel=1e-12, abs=1e-9)
+
+
+def test_percentiles_are_numpys_to_the_last_digit() -> None:
+    """`dspylab show` and a notebook print the same figure."""
+    rng = np.random.default_rng(7)
+    for n in range(1, 60):
+        ordered = np.sort(rng.exponential(size=n))
+        for share in (0.5, 0.9, 0.95, 1 / 3):
+            assert percentile(ordered.tolist(), share) == np.quantile(ordered, share)
+
+
+def test_at_none_and_at_all_one_end_is_exact() -> None:
+    for n in range(1, 200):
+        assert wilson(0.0, n)[0] == 0.0
+        assert wilson(1.0, n)[1] == 1.0
+
+
+def test_rounding_is_no_variance_and_a_small_difference_is() -> None:
+    for n in range(2, 60):
+        for value in (0.1, 1 / 3, 0.7, 1e9 / 7):
+            assert standard_error([value] * n) == 0.0
+    assert standard_error([0.5, 0.5 + 1e-9] * 5) == pytest.approx(1e-9 / 6)
 
 
 def test_a_distribution() -> None:

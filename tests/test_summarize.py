@@ -27,6 +27,7 @@ from dspylab.records import (
     ExampleError,
     ExampleFailure,
     ExampleResult,
+    GitState,
     LMCall,
     Rates,
     RunInfo,
@@ -146,6 +147,10 @@ def test_the_interval_of_a_bounded_metric_is_cut() -> None:
     assert cut is not None
     assert free[1] > 1
     assert cut[1] == 1
+    rows = [result(i, metrics={"f1": 0.0 if i else 0.5}) for i in range(12)]
+    low = of(*rows, names=["f1"], bounded={"f1"}).metrics["f1"].ci95
+    assert low is not None
+    assert low[0] == 0 < low[1] < 1
 
 
 # --- calls
@@ -228,6 +233,7 @@ def test_cost_is_computed_from_tokens_at_the_rates_of_now() -> None:
     run = of(result(0, asked))
     assert run.cost_usd.total == pytest.approx(expected)
     dearer = dataclasses.replace(RATES, cache_write_usd=2.0)
+    assert of(result(0, call()), rates={"mini": dearer}).cost_usd.total == pytest.approx(200e-6)
     assert of(result(0, asked), rates={"mini": dearer}).cost_usd.total == pytest.approx(expected + 100e-6)
 
 
@@ -329,6 +335,112 @@ def test_a_run_of_many_rows_is_read_as_a_stream() -> None:
     assert most <= 2
 
 
+def test_every_figure_of_a_run() -> None:
+    """Two results and three failures, each figure by hand."""
+    think = {"predictor": "think", "ttft_s": 0.25, "finish_reason": "length"}
+    rows = [
+        result(
+            0, call(**think), call(token_source="estimate"), call(role="judge", model="critic"), metric_s=0.5,
+            parse_failures=2, metrics={"accuracy": 0.0, "f1": 0.5}, example_s=4.0,
+        ),
+        result(
+            1, call(cached=True, attempts=0), call(cached=True, attempts=0, model="old", saved_usd=0.5),
+            call(role="judge", model="critic", cached=True, attempts=0), parse_failures=1,
+            metrics={"f1": 1.0}, metric_errors={"accuracy": "…"},
+        ),
+        failure(2, "program", call(error="A", attempts=3, completion_tokens=None), parse_failures=1),
+        failure(3, "endpoint", call(error="A", attempts=2, completion_tokens=None)),
+        failure(4, "endpoint", call(model="unpriced"), call(model="unpriced", predictor=None),
+                error=ExampleError(type="Other", message="…", kind="endpoint")),
+    ]  # fmt: skip
+    info = dataclasses.replace(INFO, coordinates={"model": "mini", "seed": 1}, engine="litellm")
+    found, scores, _ = summarize_run(
+        RunRows(info=info, rows=rows, total=9, run_metrics={"macro": 0.5}),
+        Expected(primary="accuracy", names=["accuracy"]),
+        {"mini": RATES, "critic": None, "unpriced": None},
+    )
+    one = 100e-6 + 10 * 10e-6
+    document = to_json(found)
+    spread = {"p50": 1.0, "p90": 1.0, "p95": 1.0}
+    assert list(scores.by_example("f1").values()) == [[0.5], [1.0]]
+    # From START to the end of the example that began last; the first four are busy without a pause.
+    assert (found.started_at, found.finished_at) == (
+        "2023-11-14T22:13:20.000+00:00", "2023-11-14T22:13:25.000+00:00",
+    )  # fmt: skip
+    assert {name: document[name] for name in ("coordinates", "config_hash", "engine", "versions")} == {
+        "coordinates": {"model": "mini", "seed": 1},
+        "config_hash": "0" * 64,
+        "engine": "litellm",
+        "versions": {"dspy": "3.4.1"},
+    }
+    assert document["complete"] is False
+    assert document["examples"] == {"total": 9, "attempted": 5, "scored": 1, "failed": 3}
+    assert document["metric_errors"] == {"accuracy": 1}
+    assert document["run_metrics"] == {"macro": 0.5}
+    assert list(document["errors"].items()) == [("LMTimeoutError", 2), ("Other", 1)]
+    assert document["compile"] is None
+    assert document["example_s"] == {"mean": 4.0, "p50": 4.0, "p90": 4.0, "p95": 4.0, "n": 1}
+    assert document["metric_s"]["mean"] == 0.375
+    assert document["active_s"] == 5.0
+    assert document["throughput_tokens_per_s"] == pytest.approx(40 / 5)
+    assert document["concurrency"] == {"mean": pytest.approx(8 / 5), "peak": 2}
+    assert document["latency_s"] == {"mean": 1.0, **spread, "n": 4}
+    assert document["ttft_s"]["mean"] == pytest.approx((0.25 + 3 * 0.5) / 4)
+    assert document["tokens"] == {
+        "prompt": 600, "cached": 0, "completion": 40, "reasoning": 0, "estimated_calls": 1,
+    }  # fmt: skip
+    assert document["calls"] == {
+        "total": 10, "failed": 2, "cached": 3, "attempts": 10, "fallbacks": 0, "fallback_rate": 0.0,
+        "truncated": 1, "parse_failures": 4, "by_role": {"task": 8, "judge": 2},
+        "by_predictor": {"think": 1, "route": 6, "(none)": 1},
+    }  # fmt: skip
+    assert document["cost_usd"] == {
+        "total": None,
+        "by_role": {"task": None, "judge": None},
+        "saved": pytest.approx(one + 0.5),
+        "unpriced_calls": 3,
+    }
+    latency = {"mean": 1.0, **spread}
+    ttft = {name: value / 2 for name, value in latency.items()}
+    assert document["predictors"] == {
+        "think": {
+            "calls": 1, "failed": 0, "fallbacks": 0, "truncated": 1, "latency_s": {**latency, "n": 1},
+            "ttft_s": {**dict.fromkeys(latency, 0.25), "n": 1}, "prompt_tokens": 100,
+            "completion_tokens": 10, "cost_usd": pytest.approx(one),
+        },
+        "route": {
+            "calls": 6, "failed": 2, "fallbacks": 0, "truncated": 0, "latency_s": {**latency, "n": 2},
+            "ttft_s": {**ttft, "n": 2}, "prompt_tokens": 400, "completion_tokens": 20, "cost_usd": None,
+        },
+        "(none)": {
+            "calls": 1, "failed": 0, "fallbacks": 0, "truncated": 0, "latency_s": {**latency, "n": 1},
+            "ttft_s": {**ttft, "n": 1}, "prompt_tokens": 100, "completion_tokens": 10, "cost_usd": None,
+        },
+    }  # fmt: skip
+
+
+def test_of_one_call_that_fell_back_there_is_no_rate() -> None:
+    assert of(result(0, call(), call(fallback=True))).calls.fallback_rate == 1.0
+    assert of(result(0, call(fallback=True))).calls.fallback_rate is None
+
+
+def test_a_short_run_has_a_throughput_and_one_of_no_length_has_none() -> None:
+    short = of(result(0, call(), example_s=0.5))
+    assert (short.throughput_tokens_per_s, short.concurrency.mean) == (20.0, 1.0)
+    assert of(result(0, call(), example_s=0.0)).throughput_tokens_per_s is None
+
+
+def test_a_call_that_was_not_streamed_has_no_first_token() -> None:
+    predictor = of(result(0, call(ttft_s=None), call(latency_s=None))).predictors["route"]
+    assert (predictor.latency_s.n, predictor.ttft_s.n) == (1, 1)
+
+
+def test_a_run_whose_examples_all_failed_is_not_complete() -> None:
+    assert not of(failure(0, "program"), failure(1, "program")).complete
+    assert not of(failure(0, "endpoint"), failure(1, "endpoint"), result(2)).complete
+    assert not of(failure(0, "endpoint"), failure(1, "program"), result(2)).complete
+
+
 # --- the summary and DVC's metrics
 
 
@@ -369,6 +481,42 @@ def test_a_summary_is_plain_json() -> None:
     assert document["rates"]["mini"]["source"] == "experiment file"
     assert document["runs"]["mini"]["metrics"]["accuracy"]["ci95"] is None
     assert document["runs"]["mini"]["predictors"]["route"]["calls"] == 1
+
+
+def test_a_summary_says_what_it_is_of() -> None:
+    git = GitState(commit="2" * 40, branch="main", dirty=True)
+    lab = experiment("f1", f1={"type": "token_f1", "field": "label"}, own={"type": "path", "ref": "p.py:own"})
+    lab = lab.model_copy(update={"description": "Which one?"})
+    fs = [{"f1": 1.0, "own": 1.0} for _ in range(11)] + [{"f1": 0.5, "own": 0.5}]
+    rows = [result(index, metrics=metrics) for index, metrics in enumerate(fs)]
+    found = summarize(
+        lab,
+        {"a": RunRows(info=INFO, rows=rows, total=12)},
+        rates={"mini": None},
+        config_hash="3" * 64,
+        git=git,
+        created_at="2025-01-01T00:00:00Z",
+        versions={"dspy": "3.4.1"},
+    )
+    assert dataclasses.replace(found, runs={}) == Summary(
+        experiment="triage",
+        description="Which one?",
+        config_hash="3" * 64,
+        primary_metric="f1",
+        git=git,
+        created_at="2025-01-01T00:00:00Z",
+        versions={"dspy": "3.4.1"},
+        rates={"mini": None},
+        runs={},
+        over_seeds={},
+    )
+    run = found.runs["a"]
+    assert run.examples.scored == 12
+    # A metric of ours lies between 0 and 1. What a user's own may be, nobody knows.
+    f1, own = (run.metrics[name].ci95 for name in ("f1", "own"))
+    assert f1 is not None
+    assert own is not None
+    assert f1[1] == 1.0 < own[1]
 
 
 def test_metrics_over_all_rows_are_no_metrics_of_examples() -> None:

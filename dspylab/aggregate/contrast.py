@@ -171,7 +171,7 @@ def flips(metric: str, a: SideOf, b: SideOf, limit: int | None) -> Flips:
     pairs = pair(side_values(read_side(a, metric)), side_values(read_side(b, metric)))
     rated = list(zip(pairs.examples, pairs.differences, pairs.a, pairs.b, strict=True))
     # Stable: equal differences stay in dataset order.
-    ordered = sorted((entry for entry in rated if entry[1] != 0), key=lambda entry: -abs(entry[1]))
+    ordered = sorted(rated, key=lambda entry: -abs(entry[1]))
     wins = [entry for entry in ordered if entry[1] > 0][:limit]
     losses = [entry for entry in ordered if entry[1] < 0][:limit]
     chosen = {entry[0] for entry in (*wins, *losses)}

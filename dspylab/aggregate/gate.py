@@ -257,7 +257,7 @@ def _needed(found: Quantity, least: float) -> int | None:
 
 def _at_least(value: float, least: float) -> bool:
     """Whether a value is no smaller than a bound, rounding aside."""
-    return value >= least or math.isclose(value, least, rel_tol=1e-9, abs_tol=1e-12)
+    return value >= least or math.isclose(value, least, abs_tol=1e-12)
 
 
 def _flipped(found: Quantity) -> Quantity:
@@ -277,6 +277,8 @@ def _plain(run: RunSummary, figure: str) -> float | None:
     name, _, part = figure.partition(".")
     if figure == UNSCORED:
         return float(run.examples.total - run.examples.scored)
+    if figure == "cost_usd.optimizer":
+        return 0.0 if run.compile is None else run.compile.cost_usd
     if name == "cost_usd":
         return run.cost_usd.by_role.get(part, 0.0) if part else run.cost_usd.total
     value: Any = getattr(run, name, None)

@@ -7,7 +7,6 @@ leave no room for the run to be better in any objective.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -108,7 +107,7 @@ def median_interval(ordered: Sequence[float]) -> tuple[float, float] | None:
 
     n = len(ordered)
     # The interval [x(k), x(n + 1 - k)] misses when fewer than k values lie on one side of the median.
-    k = min(n, math.floor((n - 1.96 * math.sqrt(n)) / 2) + 2)
+    k = n // 2
     while k > 0 and float(bdtr(k - 1, n, 0.5)) > 0.025:
         k -= 1
     return (ordered[k - 1], ordered[n - k]) if k > 0 else None
@@ -151,4 +150,4 @@ def _surely_less(one: Figure, other: Figure) -> bool:
 
 
 def _exactly_equal(one: Figure, other: Figure) -> bool:
-    return one.ci95 == other.ci95 == (one.value, one.value) and one.value == other.value
+    return one.ci95 == other.ci95 == (one.value, one.value)

@@ -189,6 +189,6 @@ def _unit_scores(values: Sequence[float], examples: Sequence[int], mean: float) 
 
 def _effective_size(proportion: float, stderr: float, n: int, groups: int) -> float:
     """Size of the independent sample that would have this standard error, at most n."""
-    if stderr == 0 or proportion in (0.0, 1.0):
+    if stderr == 0:
         return float(groups)
     return min(float(n), proportion * (1 - proportion) / stderr**2)

@@ -221,11 +221,11 @@ def dspy_signature(name: str) -> Signature | None:
         name: A key of `TYPES`.
     """
     spec = importlib.util.find_spec("dspy")
-    folder = next(iter(spec.submodule_search_locations or ()), None) if spec is not None else None
-    if folder is None:
-        return None
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    folder = Path(spec.submodule_search_locations[0], "teleprompt")
     try:
-        tree = ast.parse(Path(folder, "teleprompt", TYPES[name]).read_bytes())
+        tree = ast.parse((folder / TYPES[name]).read_bytes())
     except (OSError, SyntaxError):
         return None
     methods = {

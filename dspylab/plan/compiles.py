@@ -51,7 +51,7 @@ def distinct_compiles(needed: Mapping[str, CompileSpec]) -> tuple[CompileSpec, .
 def _spec(run: RunSpec) -> CompileSpec:
     model = run.compile_model or run.model
     settings = {} if run.compile_model is not None else run.lm_settings
-    left_out = (*_MODEL_AXES, "optimizer", *([] if settings else _settings_axes(run)))
+    left_out = (*_MODEL_AXES, *([] if settings else _settings_axes(run)))
     others = {axis: value for axis, value in run.coordinates.items() if axis not in left_out}
     coordinates: dict[str, JSON] = {"optimizer": run.optimizer, "model": model, **others}
     return CompileSpec(

@@ -20,8 +20,8 @@ Cell = dict[str, JSON]
 
 #: Longest run key. A DVC stage item and a folder name are far below their limits with it.
 MAX_KEY_LENGTH = 96
-#: Hexadecimal digits of the digest in a key; the second only when two runs share the first.
-_DIGEST_LENGTHS = (8, 16)
+#: Hexadecimal digits of the digest in a key; twice as many when two runs share them.
+_DIGITS = 8
 _LEADING_AXES = ("model", "compile_model")
 _TRAILING_AXES = ("adapter", "optimizer", "seed")
 #: Names that Windows does not accept for a folder.
@@ -114,20 +114,22 @@ def run_keys(cells: Sequence[Mapping[str, JSON]]) -> list[str]:
     A value that a file name can not hold as it is, and a name that two runs would share, gets a short
     digest of the coordinates, so that a key does not change when other runs come or go unless it has to.
     """
+    keys = _keys(cells, _DIGITS)
+    are_distinct = len({key.casefold() for key in keys}) == len(keys)
+    return keys if are_distinct else _keys(cells, 2 * _DIGITS)
+
+
+def _keys(cells: Sequence[Mapping[str, JSON]], digits: int) -> list[str]:
+    """Names with digests of so many digits, where they need one."""
     plain = [_readable(cell) for cell in cells]
     taken = Counter(name.casefold() for name, _ in plain)
-    keys: list[str] = []
-    for digits in _DIGEST_LENGTHS:
-        stem = MAX_KEY_LENGTH - digits - 1
-        keys = [
-            name
-            if exact and taken[name.casefold()] == 1
-            else f"{name[:stem].rstrip('-.')}-{digest(cell)[:digits]}"
-            for cell, (name, exact) in zip(cells, plain, strict=True)
-        ]
-        if len({key.casefold() for key in keys}) == len(keys):
-            break
-    return keys
+    stem = MAX_KEY_LENGTH - digits - 1
+    return [
+        name
+        if exact and taken[name.casefold()] == 1
+        else f"{name[:stem].rstrip('-.')}-{digest(cell)[:digits]}"
+        for cell, (name, exact) in zip(cells, plain, strict=True)
+    ]
 
 
 def _readable(cell: Mapping[str, JSON]) -> tuple[str, bool]:
@@ -196,12 +198,13 @@ def _spec(experiment: Experiment, cell: Mapping[str, JSON]) -> RunSpec:
     def prefixed(prefix: str) -> dict[str, JSON]:
         return {axis.removeprefix(prefix): value for axis, value in cell.items() if axis.startswith(prefix)}
 
-    def text(axis: str, default: str | None) -> str | None:
+    def text(axis: str, default: str | None = None) -> str | None:
         value = cell.get(axis, default)
         return None if value is None else str(value)
 
     seed = cell.get("seed", 0)
-    optimizer = text("optimizer", NO_OPTIMIZER) or NO_OPTIMIZER
+    assert isinstance(seed, int)
+    optimizer = text("optimizer") or NO_OPTIMIZER
     if optimizer == NO_OPTIMIZER:
         cell = {axis: value for axis, value in cell.items() if axis != "compile_model"}
     return RunSpec(
@@ -209,8 +212,8 @@ def _spec(experiment: Experiment, cell: Mapping[str, JSON]) -> RunSpec:
         coordinates=dict(cell),
         model=str(cell["model"]),
         optimizer=optimizer,
-        compile_model=text("compile_model", None),
-        seed=seed if isinstance(seed, int) else 0,
+        compile_model=text("compile_model"),
+        seed=seed,
         adapter=text("adapter", experiment.program.adapter),
         program_args={**experiment.program.args, **prefixed("program.")},
         lm_settings=prefixed("lm."),

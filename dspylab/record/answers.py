@@ -116,7 +116,7 @@ def inherit(layout: Layout, run: str, answers_hash: str, folders: Iterable[Path]
     for kept in (path for folder in folders for path in folder.glob(f"{answers_hash}-*.jsonl")):
         # Where there are no hard links, or it has them already, there is nothing to do.
         with contextlib.suppress(OSError):
-            own.mkdir(parents=True, exist_ok=True)
+            own.mkdir(exist_ok=True)
             os.link(kept, own / kept.name)
 
 

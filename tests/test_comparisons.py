@@ -1,0 +1,213 @@
+"""What is said of a comparison, in words and tables."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from dspylab.aggregate.compare import Comparison, adjusted, compare
+from dspylab.aggregate.contrast import Contrast, Flip, Flips
+from dspylab.aggregate.pairs import RunValues, VarianceSplit
+from dspylab.aggregate.sides import Pairing
+from dspylab.report.comparisons import comparisons_table, figures_table, flips_tables, sentences
+from dspylab.report.formats import markdown_table
+from dspylab.report.numbers import NOTHING
+
+NOTHING_LOST = Pairing(examples=64, paired=64, failed_a=0, failed_b=0, absent_a=0, absent_b=0)
+
+
+def run(values: Sequence[float]) -> list[RunValues]:
+    return [{str(example): (value,) for example, value in enumerate(values)}]
+
+
+def flipped(wins: int, losses: int, ties: int = 44, names: tuple[str, str] = ("old", "new")) -> Comparison:
+    a = [0.0] * wins + [1.0] * (losses + ties)
+    b = [1.0] * wins + [0.0] * losses + [1.0] * ties
+    return compare("accuracy", run(a), run(b), names)
+
+
+def contrast(comparison: Comparison, **fields: Any) -> Contrast:
+    names = ("failed", "latency_p50_s", "latency_p95_s", "ttft_p50_s", "tokens_per_s", "cost_usd")
+    figures = dict.fromkeys(names, None)
+    usual: dict[str, Any] = {
+        "pairing": NOTHING_LOST,
+        "failures_as_0": None,
+        "figures_a": {**figures, "failed": 0.0, "latency_p50_s": 0.5, "cost_usd": 0.2, "tokens_per_s": 50.0},
+        "figures_b": {**figures, "failed": 1.0, "latency_p50_s": 1.0, "cost_usd": 0.1, "tokens_per_s": 50.0},
+        "needed": {},
+    }
+    return Contrast(comparison=comparison, **{**usual, **fields})
+
+
+def shown(table: Any, *, width: int = 200, colour: bool = False) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width, force_terminal=colour).print(table)
+    return out.getvalue()
+
+
+def said(comparison: Comparison, **fields: Any) -> str:
+    return "\n".join(sentences(contrast(comparison, **fields)))
+
+
+# --- words
+
+
+def test_a_verdict_comes_first() -> None:
+    better, *_ = sentences(contrast(flipped(18, 2)))
+    assert better.startswith("new is better than old: accuracy +0.250 [")
+    assert better.endswith(", 0.969 against 0.719.")
+    assert said(flipped(2, 18)).startswith("new is worse than old: ")
+    unsure = said(flipped(3, 2, 59))
+    assert unsure.startswith("Whether new is better or worse than old can not be told: accuracy +0.016 [")
+    assert "exact McNemar: p = 1.000; over 64 examples new is better on 3, worse on 2, equal on 59." in unsure
+    assert "The test sees a difference" not in unsure
+
+
+def test_without_a_pair_there_is_nothing_to_tell() -> None:
+    assert sentences(contrast(compare("accuracy", run([]), run([]), ("old", "new")))) == [
+        "old and new have no example with accuracy in common."
+    ]
+
+
+def test_a_correction_is_said_where_it_changed_something() -> None:
+    first, _ = adjusted([flipped(18, 2), flipped(17, 2)])
+    assert "p < 0.001 (p < 0.001 after Holm); over 64" in said(first)
+    assert "after Holm" not in said(flipped(18, 2))
+
+
+def test_a_test_that_the_interval_does_not_follow_is_explained() -> None:
+    values = [-0.01] * 90 + [2.0] * 3
+    found = compare("f1", run([0.5] * 93), run([0.5 + value for value in values]), ("old", "new"))
+    assert found.verdict == "cannot tell"
+    text = said(found)
+    assert "Wilcoxon" in text
+    assert "The test sees a difference, but the interval of the mean difference holds 0" in text
+
+
+def test_every_reason_why_an_example_is_lost_is_counted() -> None:
+    lost = Pairing(examples=80, paired=64, failed_a=1, failed_b=2, absent_a=3, absent_b=4)
+    assert (
+        "16 of 80 examples are not compared: "
+        "1 failed in old; 2 failed in new; 3 not tried by old; 4 not tried by new."
+        in said(flipped(18, 2), pairing=lost)
+    )
+    none = replace(NOTHING_LOST, examples=65)
+    assert "1 of 65 examples are not compared: the metric has no value for them." in said(
+        flipped(18, 2), pairing=none
+    )
+    as_0 = said(flipped(18, 2), pairing=lost, failures_as_0=flipped(18, 12))
+    assert "If what failed counted as not passed: +0.081 [" in as_0
+    assert "p = 0.362: cannot tell." in as_0
+
+
+def test_where_the_variance_comes_from() -> None:
+    split = VarianceSplit(example=0.5, noise=0.3, seed=0.2)
+    assert (
+        "Variance of the difference: 50% from the examples, 30% from answers that change with the seed, "
+        "20% from seeds" in said(replace(flipped(18, 2), variance=split))
+    )
+    nothing = VarianceSplit(example=0.0, noise=0.0, seed=0.0)
+    assert "Variance" not in said(replace(flipped(18, 2), variance=nothing))
+
+
+def test_how_many_examples_it_takes() -> None:
+    text = said(flipped(18, 2), needed={"0.05": 1234, "0.1": None})
+    assert text.endswith(
+        "Examples that it takes to see a difference (power 80%): 1,234 for 0.05, "
+        "no number of examples is enough for 0.1."
+    )
+
+
+# --- tables
+
+
+def test_several_comparisons_are_a_table() -> None:
+    found = adjusted([flipped(18, 2, names=("old", "new")), flipped(3, 2, 59, names=("old", "other"))])
+    title, baseline = "accuracy against old", "old"
+    table = markdown_table(comparisons_table(title, [contrast(one) for one in found], baseline))
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if "|" in line
+    ]
+    head = [name.replace("<br>", " ") for name in lines[0]]
+    assert head == [
+        *("run", "verdict", "difference", "mean", "baseline", "p", "wins", "losses", "pairs"),
+        *("latency p50", "cost"),
+    ]
+    first, second = (dict(zip(head, line, strict=True)) for line in lines[2:4])
+    assert (first["run"], first["verdict"], first["mean"], first["baseline"]) == (
+        "new", "better", "0.969", "0.719",
+    )  # fmt: skip
+    assert (first["wins"], first["losses"], first["pairs"]) == ("18", "2", "64")
+    assert (first["latency p50"], first["cost"]) == ("1.00 s (+100%)", "$0.10 (-50%)")
+    assert (second["run"], second["verdict"], second["p"]) == ("other", "cannot tell", "1.000")
+    assert "p: exact McNemar, after Holm's correction." in table
+    # Without a baseline of all, each says its own.
+    text = shown(comparisons_table("all", [contrast(one) for one in found], None))
+    assert all(name in text for name in ("old", "new", "other"))
+
+
+def test_a_verdict_has_a_colour() -> None:
+    found = [contrast(flipped(18, 2)), contrast(flipped(2, 18)), contrast(flipped(3, 2, 59))]
+    text = shown(comparisons_table("all", found, "old"), colour=True)
+    assert re.search(r"\x1b\[32m *better", text)
+    assert re.search(r"\x1b\[31m *worse", text)
+
+
+def test_figures_stand_side_by_side() -> None:
+    table = markdown_table(figures_table(contrast(flipped(18, 2))))
+    rows = {
+        line.split("|")[1].strip().replace("\\", ""): [
+            cell.strip() for cell in line.strip("|").split("|")[1:]
+        ]
+        for line in table.splitlines()
+        if line.startswith("|")
+    }
+    assert rows["figure"] == ["old", "new", "change"]
+    assert rows["failed"] == ["0", "1", NOTHING]  # from nothing there is no share
+    assert rows["latency_p50_s"] == ["500 ms", "1.00 s", "+100%"]
+    assert rows["tokens_per_s"] == ["50.0", "50.0", NOTHING]
+    assert rows["cost_usd"] == ["$0.20", "$0.10", "-50%"]
+    assert rows["ttft_p50_s"] == [NOTHING, NOTHING, NOTHING]
+
+
+def flip(example: str, **fields: Any) -> Flip:
+    usual: dict[str, Any] = {
+        "inputs": {"text": "Where is\nmy order?"}, "labels": {"label": "delivery", "urgent": True},
+        "value_a": 0.5, "value_b": 1.0, "outputs_a": ({"label": "bug"}, None, {"label": "bug"}),
+        "outputs_b": ({"label": "delivery"},),
+    }  # fmt: skip
+    return Flip(example_id=example, **{**usual, **fields})
+
+
+def test_examples_that_flipped_are_shown_with_what_was_said() -> None:
+    wins = (flip("0123456789abcdef"), flip("b", inputs={"text": "x" * 50}, labels={}))
+    better, worse = flips_tables(
+        flipped(3, 1), Flips(wins=wins, losses=(flip("c", outputs_a=(3,), inputs={"n": 3}),)), 40
+    )
+    text = shown(better)
+    assert "new is better on 3, 2 of them (--flips N shows more)" in text
+    assert "0123456789ab " in text
+    assert "Where is my order?" in text
+    assert "label: delivery; urgent: true" in text
+    assert "bug / failed (0.5)" in text
+    assert "delivery (1)" in text
+    assert f"{'x' * 39}…" in text
+    text = shown(worse)
+    assert "old is better on 1\n" in text
+    assert "3 (0.5)" in text
+    whole = shown(flips_tables(flipped(3, 1), Flips(wins=wins, losses=()), None)[0], width=300)
+    assert "0123456789abcdef" in whole
+    assert "x" * 50 in whole
+    assert flips_tables(flipped(0, 0), Flips(wins=(), losses=()), None) == []
+
+
+@pytest.mark.parametrize(("value", "text"), [(None, NOTHING), ([1, "ä"], '[1, "ä"]')])
+def test_inputs_that_are_no_fields(value: Any, text: str) -> None:
+    (table,) = flips_tables(flipped(1, 0), Flips(wins=(flip("a", inputs=value),), losses=()), None)
+    assert text in shown(table)

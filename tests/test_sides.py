@@ -1,0 +1,529 @@
+"""From rows on disk to sides: what is compared, what it costs, where each run stands, what flips."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_summaries import metric, run_summary, summary_of
+
+from dspylab.aggregate.checking import State, judge
+from dspylab.aggregate.compare import compare
+from dspylab.aggregate.contrast import SideOf, completed, contrast, flips, read_side
+from dspylab.aggregate.decision import Decision, decide
+from dspylab.aggregate.gate import Outcome
+from dspylab.aggregate.pareto import Figure
+from dspylab.aggregate.sides import (
+    RunNumbers,
+    pairing,
+    point,
+    run_numbers,
+    side_runs,
+    side_values,
+    with_failures_as_0,
+)
+from dspylab.aggregate.stats import metric_summary
+from dspylab.config.models import Experiment
+from dspylab.jsonable import to_json
+from dspylab.record.results import StoredResults
+from dspylab.records import JSON, RunSummary, SeedsSummary
+
+Row = dict[str, Any]
+
+
+def call(cost_usd: float | None = 0.25, *, role: str = "task", cached: bool = False) -> Row:
+    return {"role": role, "cached": cached, "cost_usd": cost_usd}
+
+
+def result(example: str, value: float | None, *calls: Row, example_s: float = 1.0, **fields: Any) -> Row:
+    return {
+        "example_id": example,
+        "inputs": {"text": f"ask {example}"},
+        "labels": {"label": "bug"},
+        "prediction": {"label": f"{value}"},
+        "metrics": {"accuracy": value, "other": 0.5},
+        "error": None,
+        "calls": list(calls or [call()]),
+        "example_s": example_s,
+        **fields,
+    }
+
+
+def failure(example: str, *calls: Row) -> Row:
+    return {
+        **result(example, None, *calls, example_s=99.0),
+        "prediction": None,
+        "metrics": {},
+        "error": {"type": "X", "kind": "program"},
+    }
+
+
+def answers(*values: float, first: int = 0) -> list[Row]:
+    return [result(f"e{index}", value) for index, value in enumerate(values, first)]
+
+
+def results(
+    folder: Path,
+    rows: Mapping[str, Sequence[Row]],
+    *,
+    name: str = "workspace",
+    runs: Mapping[str, RunSummary] | None = None,
+    over_seeds: Mapping[str, SeedsSummary] | None = None,
+    digests: Mapping[str, str] | None = None,
+) -> State:
+    """Results of some runs on disk; runs that only the summary has are elsewhere."""
+    files = {}
+    for run, lines in rows.items():
+        files[run] = folder / name / f"{run}.jsonl"
+        files[run].parent.mkdir(exist_ok=True)
+        files[run].write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    summary = summary_of(runs or {run: run_summary() for run in rows}, over_seeds=over_seeds)
+    found = StoredResults(
+        name=name, summary=to_json(summary), files=files, digests=digests or {}, remedy="`dvc pull` them"
+    )
+    return State(summary, found)
+
+
+# --- rows
+
+
+def test_what_a_comparison_needs_of_the_rows() -> None:
+    numbers = run_numbers(
+        [
+            result("a", 1.0, call(0.5), call(0.25, role="judge")),
+            result("a", 0.0, call(None)),
+            result("b", None, example_s=2.0),
+            failure("c", call(0.125)),
+            # From DSPy's cache: no measurement. A judge's cached answer does not count as one.
+            result("d", 1, call(0.0, cached=True), example_s=0.001),
+            result("e", 0.5, call(), call(0.0, role="judge", cached=True), example_s=3.0),
+        ],
+        "accuracy",
+    )
+    assert numbers.values == {"a": [1.0, 0.0], "d": [1.0], "e": [0.5]}
+    assert numbers.attempted == set("abcde")
+    assert numbers.failed == {"c"}
+    assert list(numbers.example_s) == [1.0, 1.0, 2.0, 3.0]
+    assert numbers.cost_usd == [0.75, None, 0.25, 0.125, 0.0, 0.25]
+
+
+def test_a_metric_that_no_row_has() -> None:
+    assert run_numbers(answers(1.0), "never").values == {}
+    assert run_numbers(answers(1.0), "other").values == {"e0": [0.5]}
+
+
+def test_runs_that_differ_in_their_seed_are_one_side() -> None:
+    summary = {"runs": {"a-0": {}, "b": {}, "a-1": {}}, "over_seeds": {"a": {"runs": ["a-0", "a-1"]}}}
+    assert side_runs(summary) == {"a": ("a-0", "a-1"), "b": ("b",)}
+
+
+def numbers_of(*rows: Row) -> RunNumbers:
+    return run_numbers(rows, "accuracy")
+
+
+def test_every_example_is_accounted_for() -> None:
+    a = [
+        numbers_of(result("both", 1.0), failure("lost"), failure("saved"), result("only a", 1.0)),
+        numbers_of(result("both", 1.0), failure("lost"), result("saved", 0.0), result("only a", 0.0)),
+    ]
+    b = [numbers_of(result("both", 0.0), result("lost", 1.0), failure("saved"), failure("only b"))]
+    found = pairing(a, b, compare("accuracy", side_values(a), side_values(b)))
+    assert (found.examples, found.paired, found.lost) == (5, 1, 4)
+    assert (found.failed_a, found.failed_b) == (1, 2)
+    assert (found.absent_a, found.absent_b) == (1, 1)
+
+
+def test_failures_as_0_replace_no_value() -> None:
+    runs = [numbers_of(result("a", 1.0), failure("a"), failure("b")), numbers_of(result("b", 1.0))]
+    assert list(with_failures_as_0(runs)) == [{"a": [1.0], "b": (0.0,)}, {"b": [1.0]}]
+
+
+# --- cost and latency
+
+
+def cost(total: float | None) -> dict[str, Any]:
+    return {"cost_usd": {"total": total}}
+
+
+def test_a_point_has_the_median_latency_and_the_cost_of_an_example() -> None:
+    rows = [result(f"e{i}", 1.0, call(0.1 * i), example_s=float(i)) for i in range(10)]
+    quality = Figure(value=0.5)
+    found = point("a", [numbers_of(*rows[:4]), numbers_of(*rows[4:])], [cost(0.6), cost(3.9)], quality)
+    assert (found.name, found.quality) == ("a", quality)
+    # The 2nd and the 9th of ten values hold the median with 97.9%.
+    assert found.costs["latency"] == Figure(value=4.5, ci95=(1.0, 8.0))
+    paid = found.costs["cost"]
+    assert paid is not None
+    assert paid.value == pytest.approx(0.45)
+    assert paid.ci95 == metric_summary([0.1 * i for i in range(10)]).ci95
+
+
+@pytest.mark.parametrize(
+    ("totals", "costs", "expected"),
+    [
+        # A price that was corrected: the rows say nothing of how the new cost varies.
+        ([2.0], [0.5, 0.5], Figure(value=1.0)),
+        # A run without a price has no cost, whatever the others have.
+        ([1.0, None], [0.5, 0.5], None),
+        ([1.0], [0.5, None], Figure(value=0.5)),
+        ([1.0], [0.5, 0.5], Figure(value=0.5, ci95=(0.5, 0.5))),
+        ([0.0], [0.0], Figure(value=0.0, ci95=(0.0, 0.0))),
+        ([0.5], [0.5], Figure(value=0.5)),
+        # What rounding leaves is no other price.
+        ([1.0000005], [0.5, 0.5], Figure(value=0.50000025, ci95=(0.50000025, 0.50000025))),
+        ([0.0], [], None),
+    ],
+)
+def test_what_is_known_of_the_cost(
+    totals: list[float | None], costs: list[float | None], expected: Figure | None
+) -> None:
+    rows = [result(f"e{i}", 1.0, call(usd)) for i, usd in enumerate(costs)]
+    assert point("a", [numbers_of(*rows)], [cost(total) for total in totals], None).costs["cost"] == expected
+
+
+def test_without_a_measured_example_there_is_no_latency() -> None:
+    rows = [failure("a"), result("b", 1.0, call(cached=True))]
+    assert point("a", [numbers_of(*rows)], [cost(0.5)], None).costs["latency"] is None
+
+
+# --- where the sides stand
+
+
+def timed(values: Sequence[float], example_s: float, usd: float) -> list[Row]:
+    return [
+        result(f"e{index}", value, call(usd), example_s=example_s + index / 100)
+        for index, value in enumerate(values)
+    ]
+
+
+def decision(folder: Path, **choice: Any) -> Decision:
+    """Of `cheap` and `good`, `bad` (slow, dear, wrong), `part` (not complete) and `away` (no rows here)."""
+    rows = {
+        "good-0": timed([1.0] * 29 + [0.0], 1.0, 0.5),
+        "good-1": timed([1.0] * 29 + [0.0], 1.0, 0.5),
+        "cheap": timed([1.0] * 28 + [0.0] * 2, 1.0, 0.25),
+        "bad": timed([1.0] * 8 + [0.0] * 22, 3.0, 2.0),
+        "part": timed([1.0] * 30, 0.1, 0.1),
+    }
+    paid = {"good-0": 15.0, "good-1": 15.0, "cheap": 7.5, "bad": 60.0, "part": 3.0, "away": 1.0}
+    runs = {run: run_summary(cost_usd=usd, complete=run != "part") for run, usd in paid.items()}
+    group = SeedsSummary(runs=("good-0", "good-1"), coordinates={"model": "mini"}, metrics={})
+    return decide(results(folder, rows, runs=runs, over_seeds={"good": group}).results, **choice)
+
+
+def test_the_best_side_and_what_is_worse(tmp_path: Path) -> None:
+    found = decision(tmp_path)
+    assert found.metric == "accuracy"
+    assert found.standing.best == "good"
+    assert found.sides["good"] == ("good-0", "good-1")
+    assert found.left_out == ("part", "away")
+    assert set(found.numbers) == {"good-0", "good-1", "cheap", "bad", "part"}
+    assert found.verdicts() == {"good-0": "best", "good-1": "best", "cheap": "cannot tell", "bad": "worse"}
+    assert found.places["bad"].dominated_by == ("good", "cheap")
+    assert found.places["bad"].surely_by == ("good", "cheap")
+    assert found.dominance() == {
+        "good-0": "front",
+        "good-1": "front",
+        "cheap": "front",
+        "bad": "dominated",
+    }
+    # Chosen from three pairs of sides.
+    worse = found.standing.comparisons["bad"]
+    assert worse.p_adjusted == pytest.approx(3 * (worse.p_value or 0))
+
+
+def test_another_metric_and_fewer_runs(tmp_path: Path) -> None:
+    assert decision(tmp_path, metric="other").metric == "other"
+    few = decision(tmp_path, runs={"cheap", "bad", "good-1"})
+    assert few.sides == {"good": ("good-1",), "cheap": ("cheap",), "bad": ("bad",)}
+    assert set(few.numbers) == {"good-1", "cheap", "bad"}
+    nothing = decision(tmp_path, metric="never")
+    assert nothing.standing.best is None
+    assert nothing.verdicts() == {}
+    # Without a mean nothing dominates and nothing is dominated.
+    assert set(nothing.dominance().values()) == {"front"}
+
+
+def test_what_is_dominated_by_the_figures_alone(tmp_path: Path) -> None:
+    rows = {"a": timed([1.0, 1.0, 0.0], 1.0, 0.5), "b": timed([1.0, 0.0, 0.0], 1.0, 0.5)}
+    runs = {run: run_summary(cost_usd=1.5) for run in rows}
+    assert decide(results(tmp_path, rows, runs=runs).results).dominance() == {"a": "front", "b": "dominated?"}
+
+
+def test_a_paired_comparison_tells_where_intervals_overlap(tmp_path: Path) -> None:
+    values = {"a": [1.0] * 60 + [0.0] * 40, "b": [1.0] * 50 + [0.0] * 50}
+    rows = {run: answers(*numbers) for run, numbers in values.items()}
+    runs = {run: run_summary(cost_usd=25.0) for run in rows}
+    found = decide(results(tmp_path, rows, runs=runs).results)
+    a, b = (metric_summary(numbers).ci95 for numbers in values.values())
+    assert a is not None
+    assert b is not None
+    assert a[0] < b[1]
+    assert found.standing.comparisons["b"].metric == "accuracy"
+    assert found.verdicts() == {"a": "best", "b": "worse"}
+    assert found.dominance() == {"a": "front", "b": "dominated"}
+    # Without that it is not sure, although latency and cost are the same to the last digit.
+    rows["b"] = answers(*[0.0] * 3, *[1.0] * 59, *[0.0] * 38)
+    near = decide(results(tmp_path, rows, runs=runs).results)
+    assert near.verdicts() == {"a": "best", "b": "cannot tell"}
+    assert near.dominance() == {"a": "front", "b": "dominated?"}
+
+
+def test_quality_has_the_interval_of_the_summary(tmp_path: Path) -> None:
+    """Repeated examples and seeds count once, else more runs would seem to be dominated for sure."""
+    values = [1.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
+    twice = [*answers(*values), *answers(*values)]
+    group = SeedsSummary(runs=("a-0", "a-1"), coordinates={}, metrics={})
+    paid = {"a-0": 4.0, "a-1": 4.0, "b": 2.0}  # the same for each example
+    runs = {run: run_summary(cost_usd=usd) for run, usd in paid.items()}
+    rows = {"a-0": twice, "a-1": twice, "b": answers(*[0.0] * 8)}
+    found = decide(results(tmp_path, rows, runs=runs, over_seeds={"a": group}).results)
+    assert found.places["b"].dominated_by == ("a",)
+    # 32 independent answers would be sure of it.
+    assert metric_summary(values * 4).ci95[0] > metric_summary([0.0] * 8).ci95[1]  # type: ignore[index]
+    assert found.places["b"].surely_by == ()
+
+
+# --- two sides in full
+
+
+def side(state: State, name: str, *runs: str) -> SideOf:
+    return SideOf(name=name, results=state.results, runs=runs or (name,))
+
+
+def test_a_contrast_says_what_was_lost(tmp_path: Path) -> None:
+    rows = {
+        "a": [*answers(1.0, 0.0, 0.0, 1.0), failure("e4"), failure("e5")],
+        "b": [*answers(1.0, 1.0, 0.0, 1.0, 1.0), failure("e5")],
+    }
+    state = results(tmp_path, rows)
+    before, after = side(state, "before", "a"), side(state, "after", "b")
+    comparison, found, as_0 = contrast("accuracy", before, after)
+    assert (comparison.metric, comparison.a, comparison.b) == ("accuracy", "before", "after")
+    assert (comparison.n, comparison.difference) == (4, 0.25)
+    assert (found.failed_a, found.failed_b, found.paired) == (2, 1, 4)
+    assert as_0 is not None
+    assert (as_0.metric, as_0.a, as_0.b, as_0.n) == ("accuracy", "before", "after", 6)
+    assert as_0.difference == pytest.approx(2 / 6)
+    whole = completed(comparison, found, as_0, (before, after), sizes=(), alpha=0.05)
+    assert whole.failures_as_0 is as_0
+    assert [numbers.failed for numbers in read_side(side(state, "a"), "accuracy")] == [{"e4", "e5"}]
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ([*answers(1.0, 0.0)], [*answers(1.0, 1.0)]),  # nothing failed
+        ([*answers(1.0, 0.5), failure("e2")], [*answers(1.0, 1.0, 1.0)]),  # more than pass or fail
+    ],
+)
+def test_failures_as_0_where_they_mean_something(tmp_path: Path, a: list[Row], b: list[Row]) -> None:
+    state = results(tmp_path, {"a": a, "b": b})
+    assert contrast("accuracy", side(state, "a"), side(state, "b"))[2] is None
+
+
+def test_as_many_failures_on_both_sides(tmp_path: Path) -> None:
+    rows = {"a": [*answers(1.0, 0.0), failure("e2")], "b": [failure("e0"), *answers(1.0, 1.0, first=1)]}
+    state = results(tmp_path, rows)
+    found = contrast("accuracy", side(state, "a"), side(state, "b"))[2]
+    assert found is not None
+    assert (found.n, found.wins, found.losses) == (3, 2, 1)
+
+
+def test_failures_on_one_side_are_enough(tmp_path: Path) -> None:
+    state = results(tmp_path, {"a": answers(1.0, 0.0), "b": [*answers(1.0), failure("e1")]})
+    found = contrast("accuracy", side(state, "a"), side(state, "b"))[2]
+    assert found is not None
+    assert found.n == 2
+
+
+def test_figures_stand_beside_a_difference(tmp_path: Path) -> None:
+    runs = {
+        "a-0": run_summary(cost_usd=1.0, failed=1),
+        "a-1": run_summary(cost_usd=2.0, failed=2),
+        "b": run_summary(cost_usd=None, throughput_tokens_per_s=None),
+    }
+    state = results(tmp_path, {run: answers(1.0, 0.0, 1.0) for run in runs}, runs=runs)
+    sides = (side(state, "a", "a-0", "a-1"), side(state, "b"))
+    comparison, found, as_0 = contrast("accuracy", *sides)
+    whole = completed(comparison, found, as_0, sides, sizes=(), alpha=0.05)
+    assert whole.figures_a == {
+        "failed": 1.5,
+        "latency_p50_s": 0.5,
+        "latency_p95_s": 1.0,
+        "ttft_p50_s": 0.5,
+        "tokens_per_s": 50.0,
+        "cost_usd": 1.5,
+    }
+    assert whole.figures_b == {**whole.figures_a, "failed": 0.0, "tokens_per_s": None, "cost_usd": None}
+    assert (whole.comparison, whole.pairing, whole.failures_as_0) == (comparison, found, None)
+    # A mean over some of the runs would not be the mean of the side.
+    mixed = (side(state, "mixed", "a-0", "b"), side(state, "b"))
+    assert completed(comparison, found, as_0, mixed, sizes=(), alpha=0.05).figures_a["cost_usd"] is None
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "sizes"),
+    [
+        ([1.0, 0.0, 1.0], [1.0, 1.0, 1.0], ["0.05", "0.1"]),
+        ([0.2, 0.4, 0.0], [0.3, 1.0, 1.0], ["0.05", "0.1"]),
+        ([0.0, 0.0, 0.0], [0.3, 1.0, 1.0], ["0.05", "0.1"]),
+        ([-0.5, 0.5, 0.0], [2.0, 0.5, 0.5], ["0.05", "0.1"]),
+        ([1.0, 2.0, 6.0], [2.0, 4.0, 12.0], ["1.5", "3"]),  # of no known scale
+        ([-4.0, -2.0, 0.0], [-4.0, -8.0, 0.0], ["1", "2"]),
+        ([0.5, 0.5, 0.5], [2.0, 0.5, 0.5], ["0.05", "0.1"]),
+        ([0.5, 0.5, 0.5], [3.5, 0.5, 0.5], ["0.5", "1"]),
+        ([1.0, 2.0, 6.0], [1.0, 2.0, 6.0], []),
+    ],
+)
+def test_usual_sizes_to_plan_for(tmp_path: Path, a: list[float], b: list[float], sizes: list[str]) -> None:
+    state = results(tmp_path, {"a": answers(*a), "b": answers(*b)})
+    sides = (side(state, "a"), side(state, "b"))
+    found = completed(*contrast("accuracy", *sides), sides, sizes=(), alpha=0.05)
+    assert list(found.needed) == sizes
+
+
+def test_sizes_that_were_asked_for_at_the_level_that_was(tmp_path: Path) -> None:
+    state = results(tmp_path, {"a": answers(*[1.0, 0.0] * 20), "b": answers(*[1.0] * 30, *[0.0] * 10)})
+    sides = (side(state, "a"), side(state, "b"))
+    usual, strict = (
+        completed(*contrast("accuracy", *sides), sides, sizes=[0.2, 1 / 3], alpha=alpha).needed
+        for alpha in (0.05, 0.005)
+    )
+    assert list(usual) == list(strict) == ["0.2", "0.333333"]
+    assert (usual["0.2"] or 0) < (strict["0.2"] or 0)
+
+
+def test_examples_that_flip_stand_greatest_difference_first(tmp_path: Path) -> None:
+    rows = {
+        "a-0": [*answers(1.0, 0.0, 0.5, 1.0, 0.0), failure("e5"), *answers(0.0, first=6)],
+        "a-1": [*answers(1.0, 0.0, 0.5, 1.0, 1.0), result("e5", 1.0), *answers(0.0, first=6)],
+        "b": answers(0.0, 1.0, 1.0, 1.0, 0.0, 0.5, 1.0),
+    }
+    state = results(tmp_path, rows)
+    a, b = side(state, "a", "a-0", "a-1"), side(state, "b")
+    found = flips("accuracy", a, b, None)
+    assert [(flip.example_id, flip.value_a, flip.value_b) for flip in found.wins] == [
+        ("e1", 0.0, 1.0),
+        ("e6", 0.0, 1.0),
+        ("e2", 0.5, 1.0),
+    ]
+    assert [(flip.example_id, flip.value_a, flip.value_b) for flip in found.losses] == [
+        ("e0", 1.0, 0.0),
+        ("e4", 0.5, 0.0),
+        ("e5", 1.0, 0.5),
+    ]
+    last = found.losses[-1]
+    assert (last.inputs, last.labels) == ({"text": "ask e5"}, {"label": "bug"})
+    assert last.outputs_a == (None, {"label": "1.0"})
+    assert last.outputs_b == ({"label": "0.5"},)
+    few = flips("accuracy", a, b, 1)
+    assert [flip.example_id for flip in (*few.wins, *few.losses)] == ["e1", "e0"]
+
+
+# --- checks that compare rows
+
+
+def checked(now: State, then: State, **check: Any) -> Outcome:
+    experiment = Experiment.model_validate(
+        {
+            "name": "triage",
+            "program": {"path": "program.py"},
+            "dataset": {"path": "t.jsonl", "inputs": ["text"]},
+            "models": {"mini": {"model": "openai/x"}},
+            "metrics": {"accuracy": {"type": "exact_match", "field": "label"}},
+            "checks": {"accuracy": {"no_worse_than": "main", **check}},
+        }
+    )
+    outcomes = judge(experiment, now, {}, {"main": then})
+    (outcome,) = (found for found in outcomes if found.condition == "no_worse_than")
+    return outcome
+
+
+def scored(mean: float | None, **coordinates: JSON) -> RunSummary:
+    return run_summary(metrics={"accuracy": metric(mean)}, coordinates=coordinates or None)
+
+
+def test_a_check_compares_the_rows_of_both_states(tmp_path: Path) -> None:
+    then = results(
+        tmp_path, {"old": answers(*[1.0] * 20, *[0.0] * 20)}, name="main", runs={"old": scored(0.5)}
+    )
+    now = results(tmp_path, {"new": answers(*[0.0] * 2, *[1.0] * 24, *[0.0] * 14)}, runs={"new": scored(0.6)})
+    outcome = checked(now, then)
+    expected = compare(
+        "accuracy",
+        side_values([run_numbers(then.results.rows("old"), "accuracy")]),
+        side_values([run_numbers(now.results.rows("new"), "accuracy")]),
+    )
+    assert outcome.quantity.value == pytest.approx(0.1)
+    assert outcome.quantity.ci95 == expected.ci95
+    assert (outcome.quantity.sampled, outcome.quantity.n) == (True, 40)
+    assert (outcome.baseline, outcome.side, outcome.bound) == ("old at main", "new", 0.0)
+    assert not outcome.passed
+    assert checked(now, then, margin=0.3).passed
+    # The other way round it is worse.
+    back = checked(now, results(tmp_path, {"old": answers(*[1.0] * 40)}, name="main"))
+    assert back.quantity.value == pytest.approx(-0.4)
+    assert back.verdict == "failed"
+
+
+def test_the_same_file_is_no_difference(tmp_path: Path) -> None:
+    rows = answers(1.0, 0.0, 1.0)
+    then, now = (results(tmp_path, {"mini": rows}, name=name) for name in ("main", "workspace"))
+    same = checked(now, then)
+    assert (same.passed, same.quantity.value, same.quantity.ci95) == (True, 0.0, (0.0, 0.0))
+    assert (same.quantity.sampled, same.quantity.n) == (True, 20)
+    # The baseline's rows need not be here: `dvc.lock` says which they are.
+    digest = "0" * 32
+    away = results(tmp_path, {}, name="main", runs={"mini": run_summary()}, digests={"mini": digest})
+    other = checked(now, away)
+    assert other.problem == "the rows of mini of main are not here: `dvc pull` them"
+
+
+def test_rows_that_are_nowhere_are_not_the_same(tmp_path: Path) -> None:
+    states = (
+        results(tmp_path, {}, name=name, runs={"mini": run_summary()}) for name in ("workspace", "main")
+    )
+    assert checked(*states).problem == "the rows of mini of workspace are not here: `dvc pull` them"
+
+
+def test_states_without_a_common_example_can_not_be_compared(tmp_path: Path) -> None:
+    then = results(tmp_path, {"mini": answers(1.0, 0.0)}, name="main")
+    now = results(tmp_path, {"mini": answers(1.0, 0.0, first=5)})
+    assert checked(now, then).problem == "no example is in the results here and in those of main"
+
+
+@pytest.mark.parametrize(
+    ("mean_now", "mean_then", "problem"),
+    [
+        (None, 0.5, "there is no such figure"),
+        (0.5, None, "main has no such figure"),
+        (None, None, "there is no such figure"),
+    ],
+)
+def test_a_figure_that_one_state_has_not(
+    tmp_path: Path, mean_now: float | None, mean_then: float | None, problem: str
+) -> None:
+    then = results(tmp_path, {"mini": answers(1.0)}, name="main", runs={"mini": scored(mean_then)})
+    now = results(tmp_path, {"mini": answers(1.0)}, runs={"mini": scored(mean_now)})
+    found = checked(now, then, runs="all")
+    assert (found.problem, found.passed, found.baseline) == (problem, False, "main")
+
+
+def test_seeds_are_compared_with_seeds(tmp_path: Path) -> None:
+    """The best side of now has one run, that of then had two: so their rows can not be the same files."""
+    rows = answers(1.0, 0.0, 1.0)
+    runs = {f"a-{seed}": scored(0.5, model="a", seed=seed) for seed in (0, 1)}
+    group = SeedsSummary(
+        runs=("a-0", "a-1"), coordinates={"model": "a"}, metrics={"accuracy": metric(0.9, (0.8, 1.0))}
+    )
+    then = results(tmp_path, dict.fromkeys(runs, rows), name="main", runs=runs, over_seeds={"a": group})
+    now = results(tmp_path, {"a-0": rows}, runs={"a-0": runs["a-0"]})
+    found = checked(now, then)
+    assert (found.baseline, found.problem) == ("a at main", None)
+    assert (found.quantity.value, found.quantity.n) == (0.0, 3)
+    same = checked(State(then.summary, results(tmp_path, dict.fromkeys(runs, rows)).results), then)
+    assert same.quantity.ci95 == (0.0, 0.0)
