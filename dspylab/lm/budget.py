@@ -56,6 +56,7 @@ class Ledger:
         self.exhausted: str | None = None
         self._in_flight = Spending()
         self._parts_lent = 0
+        self._settled = spent
         self._stopped = False
         self._changed = threading.Condition()
 
@@ -108,7 +109,9 @@ class Ledger:
             for _, field, limit in self._limits():
                 left = max(0, limit - getattr(self.spent + self._in_flight, field))
                 enough = getattr(least, field)
-                if self._parts_lent and (left < enough or left <= 0 < limit):
+                # There will be more when what is in flight, calls of this process included, is done.
+                is_in_use = self._parts_lent or self._in_flight.calls
+                if is_in_use and (left < enough or left <= 0 < limit):
                     return None
                 share = min(left, max(left / parts, enough))
                 part = replace(part, **{field: share if field == "cost_usd" else math.ceil(share)})
@@ -129,13 +132,26 @@ class Ledger:
             self.spent += spent
             self._changed.notify_all()
 
-    def extend(self, by: Spending) -> None:
-        """Raises the bounds by what another ledger lent; a negative amount gives it back."""
+    def extend(self, part: Spending) -> None:
+        """Raises the bounds by what another ledger lent."""
         with self._changed:
-            raised = {name: limit + getattr(by, field) for name, field, limit in self._limits()}
-            self._budget = self._budget.model_copy(update=raised)
-            self.exhausted = None
-            self._changed.notify_all()
+            self._raise(part)
+
+    def settle(self, part: Spending) -> Spending:
+        """Ends what `extend` began.
+
+        Args:
+            part: What was lent.
+
+        Returns:
+            What was spent since this was last called, whichever part it came from: what the lender is told
+            counts as paid there, and leaves what other parts hold untouched here.
+        """
+        with self._changed:
+            spent = self.spent - self._settled
+            self._settled = self.spent
+            self._raise(spent - part)
+            return spent
 
     @property
     def is_stopped(self) -> bool:
@@ -156,6 +172,12 @@ class Ledger:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
+
+    def _raise(self, by: Spending) -> None:
+        raised = {name: limit + getattr(by, field) for name, field, limit in self._limits()}
+        self._budget = self._budget.model_copy(update=raised)
+        self.exhausted = None
+        self._changed.notify_all()
 
     def _admits(self, expected: Spending) -> bool:
         if self._stopped:
