@@ -143,12 +143,12 @@ def test_a_ledger_that_lives_on_loans() -> None:
     ledger = Ledger(Budget.model_construct(max_calls=0), Spending())
     # What a call cost beyond its part is not owed by the next part.
     for _ in range(3):
-        ledger.borrow(Spending(calls=1))
+        ledger.extend(Spending(calls=1))
         spend(ledger, actual=Spending(calls=5))
         with pytest.raises(Stopped):
             spend(ledger)
         assert ledger.exhausted is not None
-        ledger.give_back(Spending(calls=1), Spending(calls=5))
+        assert ledger.settle(Spending(calls=1)) == Spending(calls=5)
 
 
 def test_without_bounds_everything_is_lent() -> None:

@@ -124,6 +124,8 @@ class Cluster:
             "config": str(parcel.config),
             "versions": worker.decisive_versions(),
             "runs": [spec.key for spec in self._specs],
+            "search": parcel.search,
+            "endpoints": dict(self._laboratory.endpoints),
         }
         models = models_of_runs(self._laboratory, self._specs)
         return Roster(self._client, experiment, models, settings, parcel.content)
@@ -213,6 +215,8 @@ def _local_cluster(workers: int, opened: contextlib.ExitStack) -> Any:
         # As in one process: the machine's memory is the limit, and nothing is paused or killed before.
         memory_limit=None,
         silence_logs=logging.CRITICAL,
+        # A terminal sends Ctrl-C to them as well: what they have in flight is to come back first.
+        preload=["import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)"],
     )
     opened.callback(cluster.close, timeout=_GOODBYE_S)
     return cluster

@@ -32,7 +32,7 @@ _TICK_S = 0.5
 _PATIENCE_S = 120.0
 #: Chunks that each worker has at hand beside those that its threads are busy with.
 _AT_HAND = 1
-#: How long workers may take to hear that there is nothing more to do, in seconds.
+#: How long its thread may take to end, in seconds.
 _GOODBYE_S = 5.0
 
 
@@ -46,6 +46,7 @@ class DaskRun:
         program: The file of its compiled program; None if it has none.
         dispatcher: Hands its examples out.
         refusal: Why one of its models refuses every call; None if none does.
+        has_ended: Whether nothing more of it is to begin.
     """
 
     key: str
@@ -53,6 +54,7 @@ class DaskRun:
     program: str | None
     dispatcher: Dispatcher = field(repr=False)
     refusal: EndpointError | None = None
+    has_ended: bool = False
 
     def submit(self, todos: Sequence[Todo]) -> Future[list[Outcome]]:
         """As `Work.submit`."""
@@ -64,7 +66,10 @@ class DaskRun:
         return self.dispatcher.ledger.exhausted
 
     def end(self) -> None:
-        """Nothing: what is in flight is little."""
+        """As `Work.end`."""
+        if not self.has_ended:
+            self.has_ended = True
+            self.dispatcher.end(self)
 
 
 @dataclass
@@ -175,6 +180,10 @@ class Dispatcher:
         """Lets no further call start; what is in flight comes back."""
         self._inbox.put(self._stop)
 
+    def end(self, run: DaskRun) -> None:
+        """Lets nothing more of a run begin; what is in flight comes back."""
+        self._inbox.put(lambda: self._end(run))
+
     def close(self) -> None:
         """Ends the thread."""
         self._is_closed = True
@@ -218,10 +227,11 @@ class Dispatcher:
     def _stop(self) -> None:
         self._stopped = True
         if self._sent:
-            self._client.run(
-                worker.stop, self._session, workers=list(self._roster.alive), on_error="ignore",
-                callback_timeout=_GOODBYE_S,
-            )  # fmt: skip
+            self._roster.tell(worker.stop, self._session)
+
+    def _end(self, run: DaskRun) -> None:
+        if any(chunk.run is run for chunk in self._sent.values()):
+            self._roster.tell(worker.end, self._session, run.key)
 
     def _look_after(self) -> None:
         """Looks for chunks that nobody can execute any more.
@@ -255,12 +265,11 @@ class Dispatcher:
     def _send(self) -> None:
         """Sends what may be sent now."""
         while self._waiting:
-            if self._stopped or self.ledger.exhausted:
-                for chunk in self._waiting:
-                    chunk.batch.add([None] * len(chunk.todos), len(chunk.todos))
-                self._waiting.clear()
-                return
             chunk = self._waiting[0]
+            if self._stopped or chunk.run.has_ended or self.ledger.exhausted:
+                self._waiting.popleft()
+                chunk.batch.add([None] * len(chunk.todos), len(chunk.todos))
+                continue
             address = self._worker_for(chunk)
             if address is None:
                 return
@@ -342,7 +351,7 @@ class Dispatcher:
     def _keep(self, chunk: _Chunk, values: Sequence[Mapping[str, Any] | None]) -> None:
         """Takes outcomes in; what a part of the budget did not suffice for is executed again."""
         run = chunk.run
-        is_over = self._stopped or run.refusal is not None or self.ledger.exhausted is not None
+        is_over = self._stopped or run.has_ended or run.refusal is not None or bool(self.ledger.exhausted)
         outcomes: list[Outcome] = []
         again: list[Todo] = []
         for todo, value in zip(chunk.todos, values, strict=True):

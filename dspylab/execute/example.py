@@ -227,12 +227,20 @@ def _described(error: BaseException, *, refused: bool) -> ExampleError:
     """
     of_the_prompt = not refused and any(isinstance(cause, FATAL) for cause in _causes(error))
     by_model = any(isinstance(cause, LMError | lm15.LM15Error) for cause in _causes(error))
-    message = first_words(error) if by_model else redact(str(error).strip())
+    message = first_words(error) if by_model else redact(_said(error))
     return ExampleError(
         type=type(error).__name__,
         message=message if len(message) <= _MAX_MESSAGE else message[:_MAX_MESSAGE] + " […]",
         kind="endpoint" if _is_endpoint_problem(error) and not of_the_prompt else "program",
     )
+
+
+def _said(error: BaseException) -> str:
+    """The message of an error. Even that may raise, where the user's code makes it."""
+    try:
+        return str(error).strip()
+    except Exception as other:  # noqa: BLE001
+        return f"(its message can not be had: {type(other).__name__})"
 
 
 def _is_endpoint_problem(error: BaseException) -> bool:

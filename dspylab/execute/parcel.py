@@ -11,13 +11,16 @@ import hashlib
 import io
 import os
 import shutil
+import sys
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from uuid import uuid4
 
 from dspylab.laboratory import Laboratory
 from dspylab.program.footprint import data_files, files_of, program_files
+from dspylab.program.modules import own_path
 
 #: No archive of the same content has other times.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -31,11 +34,13 @@ class Parcel:
         content: The zip.
         digest: SHA-256 of it, in hexadecimal.
         config: The experiment file in it.
+        search: Folders in it that modules are imported from here, as `src` is in many repositories.
     """
 
     content: bytes
     digest: str
     config: PurePosixPath
+    search: tuple[str, ...] = ()
 
 
 def pack(laboratory: Laboratory, *, with_dataset: bool) -> Parcel:
@@ -61,7 +66,16 @@ def pack(laboratory: Laboratory, *, with_dataset: bool) -> Parcel:
             name = path.relative_to(root).as_posix()
             archive.writestr(zipfile.ZipInfo(name, _EPOCH), path.read_bytes(), zipfile.ZIP_DEFLATED)
     content = buffer.getvalue()
-    return Parcel(content, hashlib.sha256(content).hexdigest(), laboratory.config)
+    search = _searched(laboratory.code_files, root)
+    return Parcel(content, hashlib.sha256(content).hexdigest(), laboratory.config, search)
+
+
+def _searched(modules: Iterable[Path], root: Path) -> tuple[str, ...]:
+    """What of `sys.path` holds modules of the repository, relative to its root and in order."""
+    holding = {folder for module in modules for folder in module.parents if folder.is_relative_to(root)}
+    entries = [own_path(os.path.abspath(entry), root) for entry in sys.path]  # noqa: PTH100
+    found = (entry for entry in entries if entry is not None and entry in holding)
+    return tuple(dict.fromkeys(entry.relative_to(root).as_posix() for entry in found))
 
 
 def unpack(content: bytes, place: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Collection, Mapping, Sequence
@@ -170,6 +171,12 @@ class Roster:
                 and address not in self._paused
                 and all(name in part.models for name in models)
             }
+
+    def tell(self, function: Any, *args: Any) -> None:
+        """Has all workers that are ready call a function, and does not wait for it."""
+        for address in self.alive:
+            with contextlib.suppress(RuntimeError):  # it is closed
+                self._ask(address, function, *args, timeout_s=_TELLING_S)
 
     def forget(self, address: str) -> None:
         """A worker says that it is not prepared: another process has its address."""

@@ -13,11 +13,13 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dspylab.errors import DspylabError, EnvironmentProblem
 from dspylab.execute.parcel import unpack
+from dspylab.execute.turns import Turns
 
 if TYPE_CHECKING:
     from dspylab.execute.session import Session
@@ -31,6 +33,11 @@ _MAX_TRACE = 4000
 
 _sessions: dict[str, Session] = {}
 _opening = threading.Lock()
+#: One code at a time is executed: Python finds modules by their name alone, and in two experiments the same
+#: name may stand for two modules.
+_turns = Turns()
+#: All code is imported and all programs are built on one thread: DSPy lets no second one configure it.
+_builder = ThreadPoolExecutor(1, thread_name_prefix="dspylab-build")
 
 
 def decisive_versions() -> dict[str, str]:
@@ -44,7 +51,9 @@ async def prepare(settings: Mapping[str, Any], archive: bytes, dask_worker: Any)
 
     Args:
         settings: `session`, an id; `digest` of the archive, and `config`, the experiment file in it; `runs`,
-            keys of the runs that are to be executed; `versions` as `decisive_versions` has them there.
+            keys of the runs that are to be executed; `versions` as `decisive_versions` has them there;
+            `search`, folders that modules are imported from there, relative to the root of the repository;
+            `endpoints`, where the models are called whose endpoint only the environment names.
         archive: The code.
         dask_worker: Filled in by Dask.
 
@@ -62,16 +71,21 @@ def _prepare(settings: Mapping[str, Any], archive: bytes, place: Path) -> dict[s
         if here != there:
             return problem_to_json(_other_versions(here, there))
         unpack(archive, place)
-        with _opening:
-            _drop_forgotten()
+        _drop_forgotten()
+        with _turns.of(str(place)), _opening:
             if settings["session"] not in _sessions:
-                # It imports dspy.
-                from dspylab.execute.session import Session
-
-                _sessions[settings["session"]] = Session(place / settings["config"], settings["runs"])
+                _sessions[settings["session"]] = _builder.submit(_open, settings, place).result()
     except BaseException as error:  # noqa: BLE001 - an exception might not be readable where it arrives
         return problem_to_json(error)
     return None
+
+
+def _open(settings: Mapping[str, Any], place: Path) -> Session:
+    # It imports dspy.
+    from dspylab.execute.session import Session
+
+    same = [session.code for session in _sessions.values() if session.place == place]
+    return Session(settings, place, _builder, same[0] if same else None)
 
 
 def share(session: str, part: Mapping[str, Any]) -> None:
@@ -92,12 +106,28 @@ def stop(session: str) -> None:
         _sessions[session].stop()
 
 
+def end(session: str, run: str) -> None:
+    """Lets no further example of a run begin; what is in flight does not try again."""
+    if session in _sessions:
+        _sessions[session].end(run)
+
+
 def close(session: str) -> None:
     """Ends a session."""
     closing = _sessions.pop(session, None)
     if closing is not None:
         # Not awaited: connections may take their time, and nobody waits for this.
-        threading.Thread(target=closing.close, daemon=True).start()
+        threading.Thread(target=_close, args=(closing,), daemon=True).start()
+
+
+def _close(closing: Session) -> None:
+    closing.close()
+    with _opening:
+        if not _sessions:
+            from dspylab.lm import local
+
+            # All sessions share the embedded models of a process.
+            local.close_all()
 
 
 def execute_chunk(chunk: str) -> str:
@@ -120,7 +150,8 @@ def execute_chunk(chunk: str) -> str:
             from distributed import get_worker
 
             return json.dumps({"unprepared": get_worker().address})
-        return json.dumps(session.execute(asked))
+        with session.in_use(), _turns.of(str(session.place)):
+            return json.dumps(session.execute(asked))
     except BaseException as error:  # noqa: BLE001
         return json.dumps({"problem": problem_to_json(error)})
 

@@ -56,7 +56,7 @@ class Ledger:
         self.exhausted: str | None = None
         self._in_flight = Spending()
         self._parts_lent = 0
-        self._parts_borrowed = 0
+        self._settled = spent
         self._stopped = False
         self._changed = threading.Condition()
 
@@ -97,7 +97,7 @@ class Ledger:
             least: What a part must hold to be of use.
 
         Returns:
-            The part, for `borrow` of the other ledger and `take_back` of this one; bounds that the budget
+            The part, for `extend` of the other ledger and `take_back` of this one; bounds that the budget
             does not have are zero in it. None while parts that are out leave no room for another, and when
             the budget is exhausted.
         """
@@ -109,7 +109,9 @@ class Ledger:
             for _, field, limit in self._limits():
                 left = max(0, limit - getattr(self.spent + self._in_flight, field))
                 enough = getattr(least, field)
-                if self._parts_lent and (left < enough or left <= 0 < limit):
+                # There will be more when what is in flight, calls of this process included, is done.
+                is_in_use = self._parts_lent or self._in_flight.calls
+                if is_in_use and (left < enough or left <= 0 < limit):
                     return None
                 share = min(left, max(left / parts, enough))
                 part = replace(part, **{field: share if field == "cost_usd" else math.ceil(share)})
@@ -130,30 +132,26 @@ class Ledger:
             self.spent += spent
             self._changed.notify_all()
 
-    def borrow(self, part: Spending) -> None:
+    def extend(self, part: Spending) -> None:
         """Raises the bounds by what another ledger lent."""
         with self._changed:
-            self._parts_borrowed += 1
-            self._raise_bounds(part)
+            self._raise(part)
 
-    def give_back(self, part: Spending, spent: Spending) -> None:
-        """Ends what `borrow` began. What was spent is the other ledger's, also beyond the part.
+    def settle(self, part: Spending) -> Spending:
+        """Ends what `extend` began.
 
         Args:
-            part: What was borrowed.
-            spent: What was spent of it.
+            part: What was lent.
+
+        Returns:
+            What was spent since this was last called, whichever part it came from: what the lender is told
+            counts as paid there, and leaves what other parts hold untouched here.
         """
         with self._changed:
-            self._parts_borrowed -= 1
-            self._raise_bounds(Spending() - part)
-            # Nothing is owed from one part to the next, not even by rounding.
-            self.spent = self.spent - spent if self._parts_borrowed else Spending()
-
-    def _raise_bounds(self, by: Spending) -> None:
-        raised = {name: limit + getattr(by, field) for name, field, limit in self._limits()}
-        self._budget = self._budget.model_copy(update=raised)
-        self.exhausted = None
-        self._changed.notify_all()
+            spent = self.spent - self._settled
+            self._settled = self.spent
+            self._raise(spent - part)
+            return spent
 
     @property
     def is_stopped(self) -> bool:
@@ -174,6 +172,12 @@ class Ledger:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
+
+    def _raise(self, by: Spending) -> None:
+        raised = {name: limit + getattr(by, field) for name, field, limit in self._limits()}
+        self._budget = self._budget.model_copy(update=raised)
+        self.exhausted = None
+        self._changed.notify_all()
 
     def _admits(self, expected: Spending) -> bool:
         if self._stopped:

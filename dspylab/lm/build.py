@@ -108,11 +108,15 @@ class Models:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+        local.close_all()
+
+    def close(self) -> None:
+        """Closes all connections, but no embedded model: others in this process may call it as well."""
         for waiting in self._async_engines.values():
             waiting.close()
         for engine in self.engines.values():
             engine.close()
-        local.close_all()
 
     def lm(self, model_id: str, settings: Mapping[str, JSON], seed: int | None = None) -> MeteredLM:
         """The `dspy.LM` of a run.

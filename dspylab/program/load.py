@@ -15,7 +15,7 @@ import inspect
 import os
 import reprlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -43,15 +43,26 @@ class Code:
         program: The `program` section.
         folder: Folder of the experiment file; paths in references are relative to it.
         root: Root of the repository, or `folder` outside of one; modules below it are code of the experiment.
+
+    Args:
+        program: As the attribute.
+        folder: As the attribute.
+        root: As the attribute.
+        search: Further folders that modules may lie in, for an interpreter that does not know them.
     """
 
-    def __init__(self, program: Program, folder: Path, root: Path) -> None:
+    def __init__(self, program: Program, folder: Path, root: Path, search: Sequence[Path] = ()) -> None:
         self.program = program
         self.folder = folder
         self.root = root
+        self._search = search
         self._space = ModuleSpace(root)
         self._modules: dict[str, ModuleType] = {}
         self._imported: dict[str, ModuleType] = {}
+
+    def enter(self) -> None:
+        """Has what its functions import from now on be its own modules, not those of another experiment."""
+        self._space.enter()
 
     def module(self, reference: str) -> ModuleType:
         """Imports a Python file (relative to the experiment's folder) or a module by name.
@@ -62,9 +73,9 @@ class Code:
         self._space.enter()
         if reference not in self._modules:
             path = self._program_file(reference) if names_file(reference) else None
-            folders = [] if path is None else [path.parent]
+            folders = [*([] if path is None else [path.parent]), self.folder, self.root, *self._search]
             try:
-                with self._space.importing(*dict.fromkeys([*folders, self.folder, self.root])) as imported:
+                with self._space.importing(*dict.fromkeys(folders)) as imported:
                     module = importlib.import_module(reference) if path is None else self._from_file(path)
             except KeyboardInterrupt:
                 raise
