@@ -33,7 +33,7 @@ def test_mcnemar_is_the_exact_binomial_test(wins: int, losses: int) -> None:
     assert mcnemar_exact(wins, losses) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("n", [2, 5, 30, 190])
+@pytest.mark.parametrize("n", [2, 5, 30, 200])
 def test_wilcoxon_is_scipys_exact_test_without_ties(n: int) -> None:
     values = np.random.default_rng(n).normal(0.2, 1, n)
     expected = scipy_stats.wilcoxon(values, method="exact").pvalue
@@ -46,13 +46,27 @@ def test_wilcoxon_of_many_differences_is_the_normal_approximation_with_tied_rank
     assert wilcoxon_signed_rank(values.tolist()) == pytest.approx(expected, rel=1e-9)
 
 
-def test_wilcoxon_with_ties_enumerates_all_signs() -> None:
-    values = [1.0, 1.0, -1.0, 2.0, 2.0, 2.0, -3.0, 0.0]
-    ranks = scipy_stats.rankdata([abs(value) for value in values if value])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1.0, 1.0, -1.0, 2.0, 2.0, 2.0, -3.0, 0.0],
+        [1.0, -1.0, 2.0, 3.0, 4.0, 5.0],  # two that are tied have half a rank
+        [-1.0, 1.0, 2.0, 2.0, -3.0, 3.0, 4.0],
+    ],
+)
+def test_wilcoxon_with_ties_enumerates_all_signs(values: list[float]) -> None:
+    known = np.array([value for value in values if value])
+    ranks = scipy_stats.rankdata(np.abs(known))
     signs = np.array(np.meshgrid(*[[0, 1]] * len(ranks))).reshape(len(ranks), -1)
     sums = ranks @ signs
-    observed = min(ranks[[0, 1, 3, 4, 5]].sum(), ranks[[2, 6]].sum())
+    observed = min(ranks[known > 0].sum(), ranks[known < 0].sum())
     assert wilcoxon_signed_rank(values) == pytest.approx(2 * float(np.mean(sums <= observed)))
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+def test_wilcoxon_does_not_depend_on_the_unit(unit: float) -> None:
+    values = [0.1, -0.2, 0.4, 0.5, -0.7, 0.9, 1.1]
+    assert wilcoxon_signed_rank([value * unit for value in values]) == wilcoxon_signed_rank(values)
 
 
 def test_wilcoxon_sees_ties_through_rounding() -> None:

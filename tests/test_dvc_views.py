@@ -21,7 +21,7 @@ from dspylab.aggregate.views import plain_metrics, plot_points
 from dspylab.pipeline.dvcfile import upsert
 from dspylab.pipeline.plots import template_files
 from dspylab.pipeline.stages import PipelineEntry
-from dspylab.records import SeedsSummary
+from dspylab.records import ExampleCounts, RunSummary, SeedsSummary
 from dspylab.testing import ChatRequest, FakeServer, Laboratory, answer_key, experiment, tickets
 
 # --- what is shown ------------------------------------------------------------------------------------------
@@ -136,6 +136,30 @@ def test_seeds_are_on_the_front_together() -> None:
         line["run"]: line["front"] for line in plot_points(summary_of(runs, over_seeds=groups))["pareto"]
     }
     assert fronts == {"quick-0": "no", "slow-0": "yes", "slow-1": "yes"}
+
+
+def test_the_front_is_by_the_cost_of_an_example() -> None:
+    """A run over more examples costs more in all, and may be the cheaper one."""
+
+    def run(attempted: int, cost_usd: float | None) -> RunSummary:
+        counts = ExampleCounts(total=attempted, attempted=attempted, scored=attempted, failed=0)
+        return run_summary(metrics={"accuracy": metric(0.5)}, cost_usd=cost_usd, examples=counts)
+
+    runs = {"few": run(10, 0.5), "many": run(40, 1.0), "none": run(0, 0.0)}
+    lines = plot_points(summary_of(runs))["pareto"]
+    assert [line["front"] for line in lines] == ["no", "yes", "yes"]
+
+
+def test_seeds_are_on_the_front_without_a_price_or_a_duration() -> None:
+    """Summaries of an earlier version have no duration over all seeds."""
+    runs = {
+        "a-0": run_summary(metrics={"accuracy": metric(0.5)}, cost_usd=None),
+        "a-1": run_summary(metrics={"accuracy": metric(0.5)}),
+        "b": run_summary(metrics={"accuracy": metric(0.9)}),
+    }
+    group = SeedsSummary(runs=("a-0", "a-1"), coordinates={"model": "a"}, metrics={"accuracy": metric(0.5)})
+    lines = plot_points(summary_of(runs, over_seeds={"a": group}))["pareto"]
+    assert [line["front"] for line in lines] == ["yes", "yes", "yes"]
 
 
 def test_a_run_without_a_price_is_beaten_by_none() -> None:

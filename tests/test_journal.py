@@ -824,3 +824,4 @@ def test_where_programs_and_private_files_lie(tmp_path: Path) -> None:
     assert layout.plot("score") == tmp_path / "experiments/x/plots/score.json"
     assert layout.answers("r") == tmp_path / ".dspylab/answers/experiments/x/r"
     assert layout.compiling("ab") == tmp_path / ".dspylab/compile/ab"
+    assert layout.set_aside("ab") == tmp_path / ".dspylab/programs/ab"

@@ -79,7 +79,7 @@ def wilcoxon_signed_rank(differences: Sequence[float]) -> float:
     less = min(positive, whole - positive)
     if count > _EXACT_PAIRS:
         deviation = math.sqrt(float((ranks.astype(float) ** 2).sum()) / 4)
-        return min(1.0, 2 * float(ndtr((less - whole / 2) / deviation)))
+        return 2 * float(ndtr((less - whole / 2) / deviation))
     chances = np.zeros(whole + 1)
     chances[0] = 1.0
     for rank in ranks.tolist():
