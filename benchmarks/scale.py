@@ -42,6 +42,13 @@ HEAVY_S = 0.02
 #: Targets: CPU a call and wall time that Dask adds to an example, in ms; speed-up of two processes.
 CPU_MS, OVERHEAD_MS, SPEED_UP = 4.0, 1.0, 1.7
 
+#: Of the processes of a cluster: the key, and no profiler of Dask's, as docs/scale.md advises.
+ENVIRONMENT = {
+    "FAKE_API_KEY": "fake",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+}
+
 NO_CALL = """
 import dspy
 
@@ -93,7 +100,9 @@ class Figures:
 def main() -> int:
     """Prints the tables; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", nargs="+", choices=["work", "calls", "cpu"], default=["work", "calls", "cpu"])
+    parser.add_argument(
+        "--parts", nargs="+", choices=["work", "calls", "cpu"], default=["work", "calls", "cpu"]
+    )
     parser.add_argument("--examples", type=int, nargs="+", default=[10_000], help="of the first table")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
     parser.add_argument("--rounds", type=int, default=1)
@@ -191,7 +200,7 @@ def start(ended: contextlib.ExitStack, folder: str, *command: str) -> psutil.Pro
     process = subprocess.Popen(
         [sys.executable, "-m", "dask", *command],
         cwd=folder,
-        env={**psutil.Process().environ(), "FAKE_API_KEY": "fake", "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
+        env={**psutil.Process().environ(), **ENVIRONMENT},
         stderr=subprocess.DEVNULL,
     )
     ended.callback(process.wait)
@@ -208,7 +217,9 @@ def cpu_of(processes: Sequence[psutil.Process]) -> float:
 def show(table: Mapping[str, tuple[Figures, Figures]], examples: int) -> dict[str, tuple[float, float]]:
     """Prints a table; returns wall and CPU of one further example, in ms, for each side."""
     each: dict[str, tuple[float, float]] = {}
-    print(f"{'':18}{'start s':>9}{'wall s':>9}{'cpu s':>9}{'peak MB':>9}{'wall ms each':>14}{'cpu ms each':>13}")
+    print(
+        f"{'':18}{'start s':>9}{'wall s':>9}{'cpu s':>9}{'peak MB':>9}{'wall ms each':>14}{'cpu ms each':>13}"
+    )
     for side, (few, figures) in table.items():
         wall_ms = (figures.wall_s - few.wall_s) / (examples - FEW) * 1e3
         cpu_ms = (figures.cpu_s - few.cpu_s) / (examples - FEW) * 1e3
@@ -231,7 +242,9 @@ def near_zero(table: Mapping[str, tuple[Figures, Figures]], examples: int, *, ha
         if THREADS in each:
             wall_ms, cpu_ms = (there - here for here, there in zip(each[THREADS], each[side], strict=True))
             reached &= wall_ms <= OVERHEAD_MS
-            print(f"{side}: adds {wall_ms:.2f} ms of wall, {cpu_ms:.2f} of CPU (target for wall: {OVERHEAD_MS:g})")
+            print(
+                f"{side}: adds {wall_ms:.2f} ms of wall, {cpu_ms:.2f} of CPU (target for wall: {OVERHEAD_MS:g})"
+            )
         if has_call:
             whole_ms = figures.cpu_s / examples * 1e3
             reached &= whole_ms <= CPU_MS
