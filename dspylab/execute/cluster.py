@@ -37,7 +37,7 @@ _AHEAD = 1.5
 #: Examples of a chunk: what is lost with a worker. More where they take no time, so that little is spent on
 #: sending them: as long as a chunk is done in the first of these times, fewer once it takes the second.
 _CHUNK, _LARGEST_CHUNK = 32, 512
-_SHORT_S, _LONG_S = 0.2, 1.0
+_SHORT_S, _LONG_S = 0.5, 2.0
 
 
 class Cluster:
@@ -202,8 +202,11 @@ def _silence() -> None:
 
 
 def _local_cluster(workers: int, opened: contextlib.ExitStack) -> Any:
+    import dask
     from distributed import LocalCluster
 
+    # Dask looks a hundred times a second at what its workers do. That took a quarter of a short call's CPU.
+    opened.enter_context(dask.config.set({"distributed.worker.profile.enabled": False}))
     cluster = LocalCluster(
         n_workers=workers,
         threads_per_worker=_THREADS,

@@ -64,6 +64,7 @@ class Session:
         self._pool = ThreadPoolExecutor(width, thread_name_prefix="dspylab-example")
         self._places = Gate(width)
         self._places_of = {model_id: Gate(self._models.width(model_id)) for model_id in self._models.engines}
+        self._turns = {model_id: threading.Lock() for model_id in self._models.engines}
         self._jobs: dict[str, Job] = {}
         self._ended: set[str] = set()
         self._building = threading.Lock()
@@ -150,6 +151,14 @@ class Session:
 
     def _outcomes(self, job: Job, todos: Sequence[Todo]) -> list[Outcome]:
         """What becomes of examples; None for all that a stop, or the end of the run, left out."""
+        # One chunk after the other begins, so that the first one is done, and sent back, first.
+        with self._turns[job.spec.model]:
+            futures = self._begun(job, todos)
+        outcomes = [future.result() for future in futures]
+        return outcomes + [None] * (len(todos) - len(outcomes))
+
+    def _begun(self, job: Job, todos: Sequence[Todo]) -> list[Future[Outcome]]:
+        """Begins examples as there are places for them, until a stop or the end of the run."""
         futures: list[Future[Outcome]] = []
         for todo in todos:
             held = contextlib.ExitStack()
@@ -164,8 +173,7 @@ class Session:
                 break
             futures.append(self._pool.submit(execute_example, job, todo))
             futures[-1].add_done_callback(lambda _, held=held: held.close())  # type: ignore[misc]
-        outcomes = [future.result() for future in futures]
-        return outcomes + [None] * (len(todos) - len(outcomes))
+        return futures
 
 
 def _refuse_other_endpoints(here: Mapping[str, str], there: Mapping[str, str], called: Sequence[str]) -> None:
