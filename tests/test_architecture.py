@@ -25,6 +25,7 @@ PACKAGE = ROOT / "dspylab"
 HEAVY = frozenset(
     {
         "altair",
+        "dask",
         "distributed",
         "dspy",
         "dvc",
