@@ -184,7 +184,7 @@ def _connect(address: str, opened: contextlib.ExitStack) -> Any:
         if "scheduler_file" in place:
             Path(address).read_bytes()  # Dask would wait for it without end
         client = Client(**place, timeout=_CONNECTING_S, set_as_default=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:  # a TypeError of tls:// without certificates
         raise EnvironmentProblem(
             f"no scheduler answers at {address}: {' '.join(str(error).split())}",
             where="dask",

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from dspylab.errors import DspylabError, EnvironmentProblem
 from dspylab.execute.parcel import unpack
 from dspylab.execute.turns import Turns
+from dspylab.lm import local
 
 if TYPE_CHECKING:
     from dspylab.execute.session import Session
@@ -124,8 +125,6 @@ def _close(closing: Session) -> None:
     closing.close()
     with _opening:
         if not _sessions:
-            from dspylab.lm import local
-
             # All sessions share the embedded models of a process.
             local.close_all()
 
