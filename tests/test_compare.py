@@ -148,8 +148,24 @@ def test_fewer_than_two_pairs_say_nothing(n: int) -> None:
     found = compare("f1", [run([0.5] * n)], [run([0.9] * n)])
     assert (found.p_value, found.p_adjusted, found.ci95, found.stderr, found.spread) == (None,) * 5
     assert found.verdict == "cannot tell"
+    assert not found.pass_fail
     assert found.difference == (pytest.approx(0.4) if n else None)
     assert needed_examples(found, 0.1) is None
+
+
+def test_two_pairs_have_a_p_value() -> None:
+    assert flipped(wins=2, losses=0, ties=0).p_value == 0.5
+
+
+def test_many_pairs_that_differ_are_still_tested_exactly() -> None:
+    found = flipped(wins=150, losses=120, ties=3)
+    assert found.p_value == pytest.approx(scipy_stats.binomtest(150, 270).pvalue, rel=1e-9)
+
+
+def test_an_example_that_one_seed_lost_is_compared_by_the_others() -> None:
+    a: list[RunValues] = [{"x": (1.0,)}, {"x": (0.0,), "y": (1.0,)}]
+    found = compare("accuracy", a, [{"x": (1.0,), "y": (0.0,)}])
+    assert (found.n, found.mean_a, found.pass_fail) == (2, 0.75, True)
 
 
 def test_only_common_examples_are_compared() -> None:
