@@ -52,6 +52,7 @@ def test_wilcoxon_of_many_differences_is_the_normal_approximation_with_tied_rank
         [1.0, 1.0, -1.0, 2.0, 2.0, 2.0, -3.0, 0.0],
         [1.0, -1.0, 2.0, 3.0, 4.0, 5.0],  # two that are tied have half a rank
         [-1.0, 1.0, 2.0, 2.0, -3.0, 3.0, 4.0],
+        [-1.0, -1.0, 2.0, 2.0, 3.0],
     ],
 )
 def test_wilcoxon_with_ties_enumerates_all_signs(values: list[float]) -> None:
@@ -230,6 +231,22 @@ def test_a_verdict_needs_the_test_and_the_interval() -> None:
     assert found.difference is not None
     assert found.difference > 0
     assert found.verdict == "cannot tell"
+
+
+@pytest.mark.parametrize(
+    ("ci95", "p_value", "verdict"),
+    [
+        ((0.1, 0.2), 0.05, "better"),
+        ((0.0, 0.2), 0.01, "cannot tell"),
+        ((-0.2, -0.1), 0.05, "worse"),
+        ((-0.2, 0.0), 0.01, "cannot tell"),
+        ((0.1, 0.2), 0.0501, "cannot tell"),
+        (None, 0.01, "cannot tell"),
+    ],
+)
+def test_where_a_verdict_begins(ci95: tuple[float, float] | None, p_value: float, verdict: str) -> None:
+    (found,) = adjusted([replace(flipped(18, 2, 44), ci95=ci95, p_value=p_value)])
+    assert (found.p_adjusted, found.verdict) == (p_value, verdict)
 
 
 def test_several_comparisons_are_corrected_together() -> None:

@@ -111,25 +111,63 @@ def test_the_parts_of_the_variance_are_those_of_two_way_random_effects(a: Table,
     assert found.spread == pytest.approx(differences.std(ddof=1))
 
 
-def test_an_interval_is_widened_by_what_the_seeds_add() -> None:
+def widening_of(a: Table, b: Table) -> float:
     """Satterthwaite's degrees of freedom, of the mean squares that the variance is made of."""
-    found = compared(A, B)
-    differences = (np.mean(B, axis=0) - np.mean(A, axis=0)).tolist()
-    n, of_examples = 4, float(np.var(differences, ddof=1) / 4)
+    differences = np.mean(b, axis=0) - np.mean(a, axis=0)
+    n, of_examples = len(differences), float(differences.var(ddof=1) / len(differences))
     doubt, shift = of_examples**2 / (n - 1), 0.0
-    for table in (A, B):
+    for table in (a, b):
         between, residual = mean_squares(table)
         shift += between - residual
         doubt += between**2 / (len(table) - 1) + residual**2 / ((len(table) - 1) * (n - 1))
+    if shift <= 0:
+        return 1.0
     df = max(1, math.floor((of_examples + shift) ** 2 / doubt))
     t = scipy_stats.t.ppf(0.975, [df, n - 1])
-    widening = math.sqrt((of_examples + shift) / of_examples) * t[0] / t[1]
-    assert shift > 0
+    return max(1.0, float(math.sqrt((of_examples + shift) / of_examples) * t[0] / t[1]))
+
+
+def test_an_interval_is_widened_by_what_the_seeds_add() -> None:
+    differences = (np.mean(B, axis=0) - np.mean(A, axis=0)).tolist()
+    widening = widening_of(A, B)
     assert widening > 1
-    error = uncertainty(side(A), side(B), pair(side(A), side(B)))
-    assert error is not None
-    assert error.widening == pytest.approx(widening)
-    assert found.ci95 == pytest.approx(ends(drawn(differences), differences, widening), abs=1e-12)
+    assert compared(A, B).ci95 == pytest.approx(ends(drawn(differences), differences, widening), abs=1e-12)
+
+
+def test_seeds_widen_by_how_little_they_say() -> None:
+    rng = np.random.default_rng(4)
+    seen = set()
+    for _ in range(200):
+        n, spread = int(rng.integers(3, 14)), rng.choice([0.0, 0.2, 1.0, 5.0])
+        level = rng.normal(size=n)
+        a, b = (
+            [(level + spread * rng.normal() + rng.normal(size=n)).tolist() for _ in range(rng.integers(2, 6))]
+            for _ in range(2)
+        )
+        error = uncertainty(side(a), side(b), pair(side(a), side(b)))
+        assert error is not None
+        assert error.widening == pytest.approx(widening_of(a, b))
+        seen.add(error.widening == 1.0)
+    assert seen == {True, False}
+
+
+def test_a_shift_of_all_examples_alike_is_no_widening() -> None:
+    """There is nothing to widen: differences that are all the same have no interval."""
+    found = compared([[1.0, 1.0], [2.0, 2.0]], [[4.0, 4.0], [9.0, 9.0]])
+    assert (found.ci95, found.spread) == (None, 0.0)
+    assert found.variance is not None
+    assert found.variance.seed > 0
+
+
+def test_with_seeds_a_pair_more_is_one_answer_more() -> None:
+    a = [[1.0, 0.0, 1.0, 0.0, 1.0, 1.0], [1.0, 0.0, 0.0, 1.0, 1.0, 0.0]]
+    b = [[1.0, 1.0, 1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 0.0, 1.0, 0.0, 1.0]]
+    differences = (np.mean(b, axis=0) - np.mean(a, axis=0)).tolist()
+    weights = {value: float(differences.count(value)) for value in sorted(set(differences))}
+    for value, extra in ((-0.5, 0.5), (0.0, 1.0), (0.5, 0.5)):
+        weights[value] = weights.get(value, 0.0) + extra
+    assert widening_of(a, b) == 1.0
+    assert compared(a, b).ci95 == pytest.approx(ends(counted(weights, 6), differences), abs=1e-12)
 
 
 def test_a_difference_of_shares_lies_between_minus_one_and_one() -> None:
