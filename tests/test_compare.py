@@ -52,6 +52,7 @@ def test_wilcoxon_of_many_differences_is_the_normal_approximation_with_tied_rank
         [1.0, 1.0, -1.0, 2.0, 2.0, 2.0, -3.0, 0.0],
         [1.0, -1.0, 2.0, 3.0, 4.0, 5.0],  # two that are tied have half a rank
         [-1.0, 1.0, 2.0, 2.0, -3.0, 3.0, 4.0],
+        [-1.0, -1.0, 2.0, 2.0, 3.0],
     ],
 )
 def test_wilcoxon_with_ties_enumerates_all_signs(values: list[float]) -> None:
@@ -148,8 +149,24 @@ def test_fewer_than_two_pairs_say_nothing(n: int) -> None:
     found = compare("f1", [run([0.5] * n)], [run([0.9] * n)])
     assert (found.p_value, found.p_adjusted, found.ci95, found.stderr, found.spread) == (None,) * 5
     assert found.verdict == "cannot tell"
+    assert not found.pass_fail
     assert found.difference == (pytest.approx(0.4) if n else None)
     assert needed_examples(found, 0.1) is None
+
+
+def test_two_pairs_have_a_p_value() -> None:
+    assert flipped(wins=2, losses=0, ties=0).p_value == 0.5
+
+
+def test_many_pairs_that_differ_are_still_tested_exactly() -> None:
+    found = flipped(wins=150, losses=120, ties=3)
+    assert found.p_value == pytest.approx(scipy_stats.binomtest(150, 270).pvalue, rel=1e-9)
+
+
+def test_an_example_that_one_seed_lost_is_compared_by_the_others() -> None:
+    a: list[RunValues] = [{"x": (1.0,)}, {"x": (0.0,), "y": (1.0,)}]
+    found = compare("accuracy", a, [{"x": (1.0,), "y": (0.0,)}])
+    assert (found.n, found.mean_a, found.pass_fail) == (2, 0.75, True)
 
 
 def test_only_common_examples_are_compared() -> None:
@@ -214,6 +231,22 @@ def test_a_verdict_needs_the_test_and_the_interval() -> None:
     assert found.difference is not None
     assert found.difference > 0
     assert found.verdict == "cannot tell"
+
+
+@pytest.mark.parametrize(
+    ("ci95", "p_value", "verdict"),
+    [
+        ((0.1, 0.2), 0.05, "better"),
+        ((0.0, 0.2), 0.01, "cannot tell"),
+        ((-0.2, -0.1), 0.05, "worse"),
+        ((-0.2, 0.0), 0.01, "cannot tell"),
+        ((0.1, 0.2), 0.0501, "cannot tell"),
+        (None, 0.01, "cannot tell"),
+    ],
+)
+def test_where_a_verdict_begins(ci95: tuple[float, float] | None, p_value: float, verdict: str) -> None:
+    (found,) = adjusted([replace(flipped(18, 2, 44), ci95=ci95, p_value=p_value)])
+    assert (found.p_adjusted, found.verdict) == (p_value, verdict)
 
 
 def test_several_comparisons_are_corrected_together() -> None:

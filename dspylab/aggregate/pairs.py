@@ -139,17 +139,17 @@ def uncertainty(a: SideValues, b: SideValues, pairs: Pairs) -> Uncertainty | Non
     centre = mean(differences)
     variance = math.fsum((d - centre) ** 2 for d in differences) / (n - 1)
     of_examples = variance / n
-    known = {name: found for name, side in (("a", a), ("b", b)) if (found := _seed_variance(side, pairs))}
-    shift = max(0.0, math.fsum(found.between - found.residual for found in known.values()))
+    known = [found for side in (a, b) if (found := _seed_variance(side, pairs))]
+    shift = max(0.0, math.fsum(found.between - found.residual for found in known))
     split = None
     if len(known) == 2:
-        noise = min(of_examples, math.fsum(found.residual for found in known.values()))
+        noise = min(of_examples, math.fsum(found.residual for found in known))
         split = VarianceSplit(example=of_examples - noise, noise=noise, seed=shift)
     total = of_examples + shift
     widening = 1.0
     if shift > 0 and of_examples > 0:
         doubt = of_examples**2 / (n - 1)
-        for found in known.values():
+        for found in known:
             doubt += found.between**2 / (found.seeds - 1)
             doubt += found.residual**2 / ((found.seeds - 1) * (found.examples - 1))
         df = max(1, math.floor(total**2 / doubt))

@@ -50,7 +50,7 @@ def mcnemar_exact(wins: int, losses: int) -> float:
     """
     from scipy.special import bdtr
 
-    return min(1.0, 2 * float(bdtr(min(wins, losses), wins + losses, 0.5))) if wins + losses else 1.0
+    return min(1.0, 2 * float(bdtr(min(wins, losses), wins + losses, 0.5)))
 
 
 def wilcoxon_signed_rank(differences: Sequence[float]) -> float:

@@ -70,7 +70,7 @@ def dumps(schema: Mapping[str, Any]) -> str:
 
 def _record_schema(name: str, title: str, record: Any, version: int) -> dict[str, Any]:
     generated = TypeAdapter(record).json_schema(mode="serialization")
-    definitions = generated.pop("$defs", {})
+    definitions = generated.pop("$defs")
     for part in (generated, *definitions.values()):
         _complete(part, version)
     schema = clean_schema({**generated, "$defs": definitions})
@@ -89,7 +89,7 @@ def _complete(part: dict[str, Any], version: int) -> None:
         return
     part["required"] = list(properties)
     part["additionalProperties"] = False
-    summary, fields = _docstring(part.get("description", ""))
+    summary, fields = _docstring(part["description"])
     part["description"] = summary
     for name, value in properties.items():
         value.pop("default", None)
