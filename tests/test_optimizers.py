@@ -21,6 +21,7 @@ from jsonschema import Draft202012Validator
 
 from dspylab.config.models import Experiment
 from dspylab.errors import EnvironmentProblem, RepositoryError
+from dspylab.execute import cluster
 from dspylab.lm.build import Models
 from dspylab.lm.recorder import Recorder
 from dspylab.lm.replies import Replies, noted
@@ -394,6 +395,25 @@ def test_the_budget_ends_a_compile_and_what_it_spent_counts(make: Make, cli_insi
         assert cli_inside("run", "-q", cwd=lab.root).code == 0
         assert len(server.requests) == 8 + 8
         assert record(lab, "careless-fake")["calls"] == 8
+
+
+@pytest.mark.parametrize("trouble", ["no key", "no cluster"])
+def test_a_fresh_that_can_not_begin_keeps_what_there_is(
+    make: Make, cli_inside: Cli, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    monkeypatch.setattr(cluster, "_CONNECTING_S", 1.0)
+    with FakeServer(answer=answer_key(ROWS)) as server:
+        config = {
+            "optimizers": {"careless": {"path": "program.py:careless"}},
+            "matrix": {"model": ["fake"], "optimizer": ["none", "careless"]},
+        }
+        lab = make(server.url, config)
+        assert cli_inside("run", "-q", cwd=lab.root).code == 0
+        options = ["--dask", "tcp://127.0.0.1:9"] if trouble == "no cluster" else []
+        variables = {"FAKE_API_KEY": ""} if trouble == "no key" else {}
+        failed = cli_inside("run", "-q", "--fresh", *options, cwd=lab.root, **variables)
+        assert failed.code == 3, failed.out + failed.err
+        assert "nothing to do" in cli_inside("run", cwd=lab.root).out
 
 
 def test_a_fresh_compile_that_was_stopped_goes_on(make: Make, cli_inside: Cli) -> None:

@@ -125,9 +125,6 @@ def execute_runs(
     # It builds the programs: where a cluster executes them, this machine may not be able to.
     refuse_misfits(laboratory, [*(specs if dask is None else ()), *compiles])
     spent = spent_before(laboratory, {*keys, *plan.keys} if fresh else ())
-    if fresh:
-        for anew in compiles:
-            want_anew(laboratory, anew)
     here = list(dict.fromkeys(here))
     with (
         Models(experiment, here, laboratory.layout.folder, laboratory.environment, spent) as models,
@@ -141,6 +138,11 @@ def execute_runs(
             elif spec.model in models.engines:
                 models.lm(spec.model, spec.lm_settings)  # what DSPy refuses is known before the first call
         jobs = [compile_job(laboratory, spec, models) for spec in compiles]
+        if fresh:
+            # Not before all is ready: whoever can not begin keeps what there is.
+            begin.note_fresh()
+            for anew in compiles:
+                want_anew(laboratory, anew)
         stop.on_request(workers.stop)
         stop.on_request(models.stop)
         observer.limited_by(workers.limits)
@@ -214,6 +216,7 @@ class _Begin:
         self._compiled: dict[str, CompileReport] = {}
         self._observer = observer
         self._fresh = fresh
+        self._is_noted = False
         self._takes_recorded = takes_recorded
         self._retired = retired(laboratory.layout, {run.key for run in laboratory.runs})
         self._chosen = None if pilot is None else _pilot_indexes(len(laboratory.splits.test), pilot)
@@ -237,11 +240,16 @@ class _Begin:
             fresh=self._fresh,
             takes_recorded=self._takes_recorded,
         )
-        if self._fresh:
-            # Now, and not when its turn comes: if this process is killed, the next one has to know.
+        if self._is_noted:
             begin_anew(run.journal_path)
         self.runs.append(run)
         return run
+
+    def note_fresh(self) -> None:
+        """Notes that all runs begin anew, before their turn: if this is killed, the next one has to know."""
+        self._is_noted = True
+        for run in self.runs:
+            begin_anew(run.journal_path)
 
     def after(
         self, compile_key: str, ready: Callable[[list[str]], list[str]]
