@@ -105,8 +105,10 @@ def test_an_axis_that_is_added_renames_runs_and_asks_for_nothing_again(
     assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
     lab.change({"matrix": {"program.style": ["predict", "cot"]}})
 
+    plan = cli_inside("plan", "-c", lab.config, cwd=lab.root, COLUMNS="240")
     done = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
+    assert plan.out.count("never run under this name; 8 answers are kept") == 1, plan.out
     assert done.code == 0, done.err
     assert len(server.requests) == 8 + 8
     assert "8 scored again" in done.out
@@ -142,9 +144,13 @@ def test_fresh_that_is_killed_before_a_run_began_goes_on_with_that_too(
     )
     assert kept >= 1
 
+    plan = cli_inside("plan", cwd=lab.root, COLUMNS="240")
     done = cli_inside("run", cwd=lab.root)
 
     assert done.code == 0, done.err
+    assert plan.out.count("to be executed anew (--fresh was interrupted)") == 2, plan.out
+    assert "raw.jsonl" not in plan.out
+    assert "2 runs, 2 to execute" in plan.out + plan.err
     answered = [record for record in server.requests if record.fault is None]
     assert len(answered) == asked + 16
     assert "nothing to do" in cli_inside("run", cwd=lab.root).out

@@ -12,11 +12,14 @@ from dspylab.commands.sync import pipeline_entry
 from dspylab.errors import UsageError
 from dspylab.laboratory import Laboratory, open_laboratory
 from dspylab.lm.routing import engine_for
-from dspylab.pipeline.states import RunState
-from dspylab.record.journal import peek
+from dspylab.pipeline.states import NEVER_RUN, RunState
+from dspylab.record.answers import EarlierRows, inheritable, retired
+from dspylab.record.journal import begins_anew, is_published, peek
 from dspylab.records import RunSpec
 from dspylab.report.programs import compiles_table
 from dspylab.report.tables import PlanRow, plan_table
+
+_ANEW = "to be executed anew (--fresh was interrupted)"
 
 
 def show_plan(config: Path | None, pilot: int | None) -> None:
@@ -40,29 +43,14 @@ def show_plan(config: Path | None, pilot: int | None) -> None:
         laboratory, repository.compile_states(entry, [spec.key for spec in laboratory.compiles])
     )
     to_compile = {program.program for program in programs if program.state != "done"}
-    rows = []
+    rows: list[PlanRow] = []
     for run in laboratory.runs:
         state = states[run.key]
         needed = laboratory.needed_compiles.get(run.key)
         if needed is not None and needed.key in to_compile:
             reasons = (f"its program {needed.key} is to be compiled",)
             state = RunState("missing" if state.state == "missing" else "stale", reasons)
-        kept = 0 if state.state == "done" else _kept(laboratory, run.key)
-        model = laboratory.experiment.models[run.model]
-        rows.append(
-            PlanRow(
-                run=run.key,
-                coordinates=run.coordinates,
-                state="half done" if kept else state.state,
-                done=kept,
-                total=len(laboratory.splits.test) if kept else None,
-                reasons=state.reasons
-                if kept or state.state == "done"
-                else [*state.reasons, *_answered(laboratory, run)],
-                model=model.model,
-                engine=engine_for(run.model, model),
-            )
-        )
+        rows.append(_row(laboratory, run, state))
     if programs:
         console().print(compiles_table(programs))
     console().print(plan_table(rows, laboratory.experiment.name))
@@ -99,13 +87,58 @@ def _with_program(laboratory: Laboratory, runs: Sequence[str], to_compile: Colle
     return able
 
 
-def _answered(laboratory: Laboratory, run: RunSpec) -> list[str]:
-    """Says for how many examples the program need not be called, if for any."""
-    answered = len(laboratory.earlier_rows(run).indexes)
-    return [f"{answered} answers are kept, to be scored again"] if answered else []
+def _row(laboratory: Laboratory, run: RunSpec, state: RunState) -> PlanRow:
+    """What would happen to a run, from what DVC thinks of it and what earlier sessions have left."""
+    if _is_to_go_on_anew(laboratory, run, state):
+        # `run` goes on with it, whatever DVC thinks of the results before it.
+        state = RunState("missing" if state.state == "missing" else "stale", (_ANEW,))
+    kept = 0 if state.state == "done" else _kept(_journal(laboratory, run))
+    model = laboratory.experiment.models[run.model]
+    return PlanRow(
+        run=run.key,
+        coordinates=run.coordinates,
+        state="half done" if kept else state.state,
+        done=kept,
+        total=len(laboratory.splits.test) if kept else None,
+        reasons=state.reasons if kept or state.state == "done" else _with_answered(laboratory, run, state),
+        model=model.model,
+        engine=engine_for(run.model, model),
+    )
 
 
-def _kept(laboratory: Laboratory, key: str) -> int:
+def _is_to_go_on_anew(laboratory: Laboratory, run: RunSpec, state: RunState) -> bool:
+    # Most often there is no journal, and then the digests of runs that are done need not be made.
+    if not any(laboratory.layout.journals.glob("*.jsonl")):
+        return False
+    journal = _journal(laboratory, run)
+    return begins_anew(journal) and not (state.state == "done" and is_published(journal))
+
+
+def _with_answered(laboratory: Laboratory, run: RunSpec, state: RunState) -> list[str]:
+    """The reasons, and for how many examples the program need not be called, if for any."""
+    own = laboratory.earlier_rows(run).indexes
+    left = set() if begins_anew(_journal(laboratory, run)) else _left_by_others(laboratory, run)
+    answered = len(own | left)
+    if not answered:
+        return [*state.reasons]
+    is_renamed = state == NEVER_RUN and not own
+    reasons = ["never run under this name"] if is_renamed else [*state.reasons]
+    return [*reasons, f"{answered} answers are kept, to be scored again"]
+
+
+def _left_by_others(laboratory: Laboratory, run: RunSpec) -> set[int]:
+    """Examples with an answer that the run will take over from runs that are no longer in the matrix."""
+    folders = retired(laboratory.layout, {other.key for other in laboratory.runs})
+    if not folders:
+        return set()
+    return EarlierRows(inheritable(laboratory.answers_hash(run), folders)).indexes
+
+
+def _journal(laboratory: Laboratory, run: RunSpec) -> Path:
+    return laboratory.layout.journal(laboratory.config_hash(run))
+
+
+def _kept(journal: Path) -> int:
     """Examples of an interrupted session that will not be called again."""
-    finished, retryable = peek(laboratory.layout.journal(laboratory.config_hash(laboratory.run(key))))
+    finished, retryable = peek(journal)
     return finished - retryable

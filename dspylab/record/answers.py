@@ -101,6 +101,16 @@ def retired(layout: Layout, runs: Collection[str]) -> list[Path]:
     return [folder for folder in kept.iterdir() if folder.name not in runs] if kept.is_dir() else []
 
 
+def inheritable(answers_hash: str, folders: Iterable[Path]) -> list[Path]:
+    """Files with the answers of a run that runs which are no longer in the matrix have left.
+
+    Args:
+        answers_hash: Digest of what decides its answers.
+        folders: From `retired`.
+    """
+    return [path for folder in folders for path in folder.glob(f"{answers_hash}-*.jsonl")]
+
+
 def inherit(layout: Layout, run: str, answers_hash: str, folders: Iterable[Path]) -> None:
     """Gives a run the answers of runs that are no longer in the matrix, as when an axis was added to it.
 
@@ -113,7 +123,7 @@ def inherit(layout: Layout, run: str, answers_hash: str, folders: Iterable[Path]
         folders: From `retired`.
     """
     own = layout.answers(run)
-    for kept in (path for folder in folders for path in folder.glob(f"{answers_hash}-*.jsonl")):
+    for kept in inheritable(answers_hash, folders):
         # Where there are no hard links, or it has them already, there is nothing to do.
         with contextlib.suppress(OSError):
             own.mkdir(exist_ok=True)
