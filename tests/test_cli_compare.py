@@ -321,3 +321,30 @@ def test_show_and_compare_say_that_the_highest_mean_is_over_other_examples(
         ended = cli_inside(*command, cwd=lab.root)
         assert ended.code == 0
         assert said in " ".join(ended.out.split()), command
+
+
+def test_runs_that_an_added_axis_renamed_are_compared_with_what_they_were(
+    tmp_path: Path, blank_repository: Path, cli_inside: Cli
+) -> None:
+    shutil.copytree(blank_repository, tmp_path, dirs_exist_ok=True)
+    right = {"predict": 4, "cot": 4}
+    with FakeServer(answer=solver(right)) as server:
+        lab = experiment(tmp_path, server_url=server.url, examples=EXAMPLES)
+        lab.commit("A laboratory")
+        assert cli_inside("run", cwd=lab.root).code == 0
+        lab.commit("Results")
+        right["predict"] = 20
+        changes = {"models": {"fake": {"max_tokens": 65}}, "matrix": {"adapter": ["chat", "json"]}}
+        lab.change(changes)
+        assert cli_inside("run", cwd=lab.root).code == 0
+
+        renamed = cli_inside("compare", "HEAD", cwd=lab.root, COLUMNS="200")
+        lab.change({"matrix": {"adapter": ["json"], "program.style": ["predict"]}})
+        assert cli_inside("run", cwd=lab.root).code == 0
+        unknown = cli_inside("compare", "HEAD", cwd=lab.root, COLUMNS="200")
+
+    assert "fake-chat@workspace is better than fake@HEAD" in renamed.out, renamed.out + renamed.err
+    assert "An axis was added or removed: fake is now fake-chat." in renamed.out
+    assert "Only in workspace: fake-json." in renamed.out
+    assert "no run in common" in unknown.out, unknown.out + unknown.err
+    assert "added or removed (adapter, program.style): name two runs." in unknown.out

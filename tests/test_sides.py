@@ -18,9 +18,11 @@ from dspylab.aggregate.gate import Outcome
 from dspylab.aggregate.pareto import Figure
 from dspylab.aggregate.sides import (
     RunNumbers,
+    axes_of,
     pairing,
     point,
     run_numbers,
+    same_sides,
     side_runs,
     side_values,
     with_failures_as_0,
@@ -527,3 +529,46 @@ def test_seeds_are_compared_with_seeds(tmp_path: Path) -> None:
     assert (found.quantity.value, found.quantity.n) == (0.0, 3)
     same = checked(State(then.summary, results(tmp_path, dict.fromkeys(runs, rows)).results), then)
     assert same.quantity.ci95 == (0.0, 0.0)
+
+
+def runs_at(*runs: dict[str, str]) -> Row:
+    """Runs that are named as the matrix names them."""
+    return {"over_seeds": {}, "runs": {"-".join(run.values()): {"coordinates": run} for run in runs}}
+
+
+def test_an_axis_at_the_value_of_leaving_it_out_renames_a_side() -> None:
+    before = runs_at({"model": "a"}, {"model": "b"})
+    after = runs_at(
+        {"model": "a", "optimizer": "none"},
+        {"model": "a", "optimizer": "fewshot"},
+        {"model": "b", "optimizer": "none"},
+    )
+
+    assert same_sides(before, after) == {"a-none": "a", "b-none": "b"}
+    assert same_sides(after, before) == {"a": "a-none", "b": "b-none"}
+    assert axes_of(before) ^ axes_of(after) == {"optimizer"}
+
+
+def test_what_leaving_an_axis_out_stands_for_is_not_guessed() -> None:
+    before = runs_at({"model": "a"})
+
+    assert same_sides(before, runs_at({"model": "a", "program.style": "predict"})) == {}
+    assert same_sides(before, runs_at({"model": "a", "optimizer": "fewshot"})) == {}
+    assert same_sides(before, before) == {"a": "a"}
+
+
+def test_of_two_sides_that_could_be_one_none_is_taken() -> None:
+    before = runs_at({"model": "a"})
+    both = runs_at({"model": "a", "optimizer": "none"}, {"model": "a", "adapter": "chat"})
+
+    assert same_sides(before, both) == {}
+
+
+def test_seeds_that_are_taken_together_are_one_side() -> None:
+    seeds = [{"model": "a", "optimizer": "none", "seed": str(seed)} for seed in range(2)]
+    after = runs_at(*seeds)
+    after["over_seeds"] = {
+        "a-none": {"coordinates": {"model": "a", "optimizer": "none"}, "runs": [*after["runs"]]}
+    }
+
+    assert same_sides(runs_at({"model": "a"}), after) == {"a-none": "a"}

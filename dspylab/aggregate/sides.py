@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,11 @@ from dspylab.aggregate.compare import Comparison
 from dspylab.aggregate.pairs import SideValues
 from dspylab.aggregate.pareto import Figure, Point, median_interval
 from dspylab.aggregate.stats import metric_summary, percentile
+from dspylab.config.axes import ADAPTERS, NO_OPTIMIZER
+from dspylab.config.values import canonical
+
+#: What leaving an axis out stands for.
+_LEFT_OUT = {"optimizer": NO_OPTIMIZER, "adapter": ADAPTERS[0]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,43 @@ def side_runs(summary: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     groups = {name: tuple(group["runs"]) for name, group in summary["over_seeds"].items()}
     grouped = {run for runs in groups.values() for run in runs}
     return groups | {key: (key,) for key in summary["runs"] if key not in grouped}
+
+
+def same_sides(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, str]:
+    """Which sides of two summaries are the same runs: of one name, or of one name before an axis was added.
+
+    An axis that only one of them names counts as left out where it has the value that leaving it out stands
+    for: no optimizer, and DSPy's own adapter. Others, such as the arguments of a program, have no such value.
+
+    Args:
+        a: The content of a `summary.json`.
+        b: Of another one.
+
+    Returns:
+        Name in b to the name in a, in the order of b. Of sides that two could be, none is taken.
+    """
+    names_a, names_b = side_runs(a), side_runs(b)
+    found = {name: name for name in names_b if name in names_a}
+    plain_a, plain_b = ({name: _plain(of, name) for name in side_runs(of)} for of in (a, b))
+    count_a, count_b = Counter(plain_a.values()), Counter(plain_b.values())
+    by_plain = {plain: name for name, plain in plain_a.items() if name not in found}
+    for name, plain in plain_b.items():
+        if name not in found and plain in by_plain and count_a[plain] == count_b[plain] == 1:
+            found[name] = by_plain[plain]
+    return {name: found[name] for name in names_b if name in found}
+
+
+def axes_of(summary: Mapping[str, Any]) -> set[str]:
+    """The axes that the runs of a summary have coordinates of."""
+    return {axis for run in summary["runs"].values() for axis in run["coordinates"]}
+
+
+def _plain(summary: Mapping[str, Any], side: str) -> str:
+    """The coordinates of a side, without those that say no more than leaving them out does."""
+    of = summary["over_seeds"].get(side) or summary["runs"][side]
+    return canonical(
+        {axis: value for axis, value in of["coordinates"].items() if _LEFT_OUT.get(axis) != value}
+    )
 
 
 def side_values(runs: Sequence[RunNumbers]) -> SideValues:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from dspylab.aggregate.contrast import SideOf
 from dspylab.aggregate.decision import decide
-from dspylab.aggregate.sides import side_runs
+from dspylab.aggregate.sides import axes_of, same_sides, side_runs
 from dspylab.config.wording import choose
 from dspylab.errors import DataError, UsageError
 from dspylab.pipeline.git import find_revision
@@ -180,17 +180,17 @@ def _all_runs(
 def _two_revisions(a: StoredResults, b: StoredResults, metric: str) -> Opponents:
     """The runs that both revisions have, each against itself."""
     runs_a, runs_b = side_runs(a.summary), side_runs(b.summary)
-    common = [name for name in runs_b if name in runs_a]
-    only_a = tuple(name for name in runs_a if name not in runs_b)
-    only_b = tuple(name for name in runs_b if name not in runs_a)
-    same = tuple(name for name in common if _same(a, b, runs_a[name], runs_b[name]))
+    common = same_sides(a.summary, b.summary)
+    only_a = tuple(name for name in runs_a if name not in common.values())
+    only_b = tuple(name for name in runs_b if name not in common)
+    same = tuple(name for name, old in common.items() if _same(a, b, runs_a[old], runs_b[name]))
     pairs, without = [], {}
-    for name in common:
+    for name, old in common.items():
         if name in same:
             continue
         sides = [
-            SideOf(name=f"{name}@{at.name}", results=at, runs=runs[name])
-            for at, runs in ((a, runs_a), (b, runs_b))
+            SideOf(name=f"{old}@{a.name}", results=a, runs=runs_a[old]),
+            SideOf(name=f"{name}@{b.name}", results=b, runs=runs_b[name]),
         ]
         missing = [side.results for side in sides if any(run not in side.results.files for run in side.runs)]
         if missing:
@@ -199,8 +199,10 @@ def _two_revisions(a: StoredResults, b: StoredResults, metric: str) -> Opponents
             pairs.append((sides[0], sides[1]))
     if without and not pairs:
         _refuse(next(iter(without.values())), without)
+    renamed = [f"{old} is now {name}" for name, old in common.items() if name != old]
     remarks = [
         *_incomplete([side for pair in pairs for side in pair]),
+        *([f"An axis was added or removed: {', '.join(renamed)}."] if renamed else []),
         *([f"The same results at both: {', '.join(same)}."] if same else []),
         *([f"Only in {a.name}: {', '.join(only_a)}."] if only_a else []),
         *([f"Only in {b.name}: {', '.join(only_b)}."] if only_b else []),
@@ -210,7 +212,7 @@ def _two_revisions(a: StoredResults, b: StoredResults, metric: str) -> Opponents
         ),
     ]
     if not common:
-        remarks.append(f"{a.name} and {b.name} have no run in common.")
+        remarks.append(f"{a.name} and {b.name} have no run in common.{_other_axes(a, b)}")
     return Opponents(
         title=f"{b.name} against {a.name}",
         metric=metric,
@@ -220,6 +222,12 @@ def _two_revisions(a: StoredResults, b: StoredResults, metric: str) -> Opponents
         same=same,
         remarks=tuple(remarks),
     )
+
+
+def _other_axes(a: StoredResults, b: StoredResults) -> str:
+    """What to do when the runs of two revisions have no name in common since they have other axes."""
+    axes = sorted(axes_of(a.summary) ^ axes_of(b.summary))
+    return f" An axis was added or removed ({', '.join(axes)}): name two runs." if axes else ""
 
 
 def _same(a: StoredResults, b: StoredResults, runs_a: Sequence[str], runs_b: Sequence[str]) -> bool:
