@@ -324,3 +324,19 @@ def test_a_setting_that_dspy_refuses_stops_run_and_doctor_with_one_message(
         if line.startswith("problem")
     )
     assert "models.fake: unsupported reasoning effort: colossal" in problem
+
+
+@pytest.mark.parametrize("kind", ["path", "run"])
+def test_plan_finds_a_metric_that_is_not_there(
+    kind: str, tmp_path: Path, cli_inside: Cli, init_repository: InitRepository
+) -> None:
+    metrics = {"own": {"type": kind, "ref": "my_metrics.py:shirt"}}
+    files = {"experiments/triage/my_metrics.py": "def short(*_):\n    return 1.0\n"}
+    lab = experiment(tmp_path, server_url="http://127.0.0.1:9", config={"metrics": metrics}, files=files)
+    init_repository(lab)
+
+    done = cli_inside("plan", cwd=lab.root)
+
+    assert done.code == 2, done.out + done.err
+    assert "has no attribute 'shirt'" in done.err
+    assert "my_metrics.py" in done.err

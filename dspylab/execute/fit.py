@@ -63,12 +63,28 @@ def refuse_misfits(laboratory: Laboratory, specs: Iterable[RunSpec | CompileSpec
         ProgramError: If the user's code cannot be used.
         DataError: If the dataset cannot be read.
     """
-    found = misfits(laboratory, specs)
+    chosen = list(specs)
+    if chosen:
+        _require_metrics(laboratory)
+    found = misfits(laboratory, chosen)
     refused = [misfit.finding for misfit in found if misfit.fails]
     if refused:
         raise InvalidExperiment(refused)
     for misfit in found:
         logger.warning("%s", misfit.finding)
+
+
+def _require_metrics(laboratory: Laboratory) -> None:
+    """Looks up the user's own metrics, which are needed only once there are answers that were paid for.
+
+    Raises:
+        ProgramError: If one is not there.
+    """
+    for name, metric in laboratory.experiment.metrics.items():
+        if metric.type == "program":
+            laboratory.code.metric(name)
+        elif metric.ref is not None:
+            laboratory.code.attribute(metric.ref)
 
 
 def misfits(laboratory: Laboratory, specs: Iterable[RunSpec | CompileSpec]) -> list[Misfit]:
