@@ -368,6 +368,34 @@ def test_turning_the_sides_round_turns_the_result_round(data: st.DataObject) -> 
     assert one.wins + one.losses + one.ties == one.n == len(a)
 
 
+passes = st.sampled_from([0.0, 1.0])
+numbers = st.floats(min_value=-5, max_value=5)
+
+
+@settings(max_examples=60)
+@given(st.data(), st.sampled_from([passes, numbers]), st.integers(2, 25))
+def test_sides_swapped_have_the_mirrored_interval(
+    data: st.DataObject, kind: st.SearchStrategy[float], n: int
+) -> None:
+    """Exactly, also with seeds, of which the sides need not have the same number."""
+    runs = st.lists(st.lists(kind, min_size=n, max_size=n).map(run), min_size=1, max_size=3)
+    a, b = data.draw(runs), data.draw(runs)
+    one, other = compare("m", a, b), compare("m", b, a)
+    assert one.difference == -(other.difference or 0.0)
+    assert (one.stderr, one.p_value, one.test) == (other.stderr, other.p_value, other.test)
+    assert (one.ci95 is None) == (other.ci95 is None)
+    if one.ci95 is not None and other.ci95 is not None:
+        assert one.ci95 == (-other.ci95[1], -other.ci95[0])
+
+
+def test_seven_wins_and_no_loss_are_seven_losses_turned_round() -> None:
+    better, worse = run([1.0] * 24), run([0.0] * 7 + [1.0] * 17)
+    gain, loss = compare("m", [worse], [better]).ci95, compare("m", [better], [worse]).ci95
+    assert gain is not None
+    assert loss == (-gain[1], -gain[0])
+    assert 0 < gain[0] < 7 / 24 < gain[1]
+
+
 @settings(max_examples=60)
 @given(values, st.floats(min_value=-3, max_value=3))
 def test_the_interval_holds_the_difference(a: list[float], shift: float) -> None:

@@ -103,7 +103,8 @@ class Uncertainty:
         stderr: Standard error of the mean difference, the shift that seeds cause included.
         widening: What the half-widths of an interval over examples are to be multiplied with for the seeds.
         split: See `VarianceSplit`.
-        step: What one more answer that passes adds to the value of an example, for pass or fail.
+        step: What one more answer that passes adds to the value of an example, for pass or fail. Of two
+            sides with different numbers of answers, the greater one.
     """
 
     spread: float
@@ -148,13 +149,15 @@ def uncertainty(a: SideValues, b: SideValues, pairs: Pairs) -> Uncertainty | Non
     total = of_examples + shift
     widening = 1.0
     if shift > 0 and of_examples > 0:
-        doubt = of_examples**2 / (n - 1)
+        # Summed without rounding: the order of the sides must not move the result.
+        doubt = [of_examples**2 / (n - 1)]
         for found in known:
-            doubt += found.between**2 / (found.seeds - 1)
-            doubt += found.residual**2 / ((found.seeds - 1) * (found.examples - 1))
-        df = max(1, math.floor(total**2 / doubt))
+            doubt.append(found.between**2 / (found.seeds - 1))
+            doubt.append(found.residual**2 / ((found.seeds - 1) * (found.examples - 1)))
+        df = max(1, math.floor(total**2 / math.fsum(doubt)))
         widening = max(1.0, math.sqrt(total / of_examples) * t_quantile(df) / t_quantile(n - 1))
-    step = 1 / max(len(values) for values in merged(a).values())
+    # Of the side with fewer answers, which is the more careful choice.
+    step = max(1 / max(map(len, merged(side).values())) for side in (a, b))
     return Uncertainty(math.sqrt(variance), math.sqrt(total), widening, split, step)
 
 
@@ -183,16 +186,34 @@ def interval(
 ) -> tuple[float, float] | None:
     """Expanded percentile interval of the paired bootstrap, widened for what the seeds add.
 
+    Differences the other way round have exactly the mirrored interval: the same random draws would not give
+    it, so of the two only the one with the greater mean is drawn.
+
     For pass or fail the resamples are drawn from the table of Agresti and Min, half a pair more in each of
     its four cells: else an experiment in which hardly any example differs would seem certain. With several
     seeds a pair more is one answer more, the least by which examples differ.
     """
+    if error.spread == 0 and not pass_fail:
+        return None
+    ordered, mirrored = sorted(differences), sorted(-d for d in differences)
+    greater = max(ordered, mirrored, key=lambda values: (math.fsum(values), values))
+    low, high = _drawn_interval(greater, error, pass_fail=pass_fail)
+    if ordered == mirrored:
+        # Its own mirror image, which random draws are not quite.
+        half = (high - low) / 2
+        return (-half, half)
+    # Subtracted: there is to be no -0.0.
+    return (low, high) if greater is ordered else (0.0 - high, 0.0 - low)
+
+
+def _drawn_interval(
+    differences: Sequence[float], error: Uncertainty, *, pass_fail: bool
+) -> tuple[float, float]:
+    """The interval from random draws; see `interval`."""
     import numpy as np
     from scipy.special import ndtr
 
     n = len(differences)
-    if error.spread == 0 and not pass_fail:
-        return None
     values, counts = np.unique(np.asarray(differences), return_counts=True)
     weights = dict(zip(values.tolist(), counts.tolist(), strict=True))
     if pass_fail:
