@@ -321,3 +321,38 @@ def test_show_and_compare_say_that_the_highest_mean_is_over_other_examples(
         ended = cli_inside(*command, cwd=lab.root)
         assert ended.code == 0
         assert said in " ".join(ended.out.split()), command
+
+
+STALE = "made from other code, data or settings than the files have now ({} of 5 runs): `dspylab run`\n"
+
+
+def test_stale_results_are_said_to_be_so(on_main: Laboratory, cli_inside: Cli, tmp_path: Path) -> None:
+    lab = Laboratory(tmp_path, on_main.name)
+    shutil.copytree(on_main.root, tmp_path, dirs_exist_ok=True)
+
+    def said(*arguments: str) -> str:
+        done = cli_inside(*arguments, cwd=lab.root)
+        assert done.code == 0, done.err
+        assert "made from" not in done.out
+        return done.err
+
+    original = lab.program.read_text()
+    commands = (["show"], ["show", "--format", "json"], ["compare"], ["report", "--format", "md"])
+    assert [said(*command) for command in commands] == [""] * 4
+    lab.program.write_text(original.replace("Route", "Send"))
+    assert lab.program.read_text() != original
+    assert [said(*command) for command in commands] == [STALE.format(5)] * 4
+    assert said("compare", "main", "HEAD") == ""
+    # Undone after another command had looked at the edited code.
+    assert cli_inside("plan", cwd=lab.root).code == 0
+    lab.program.write_text(original)
+    assert said("show") == ""
+    lab.change({"matrix": {"seed": [0]}})
+    assert said("show") == STALE.format(2)
+    lab.config.write_text("nonsense: [")
+    assert said("show") == ""
+    lab.git("checkout", "--quiet", "--", ".")
+    lab.program.unlink()
+    assert said("show") == STALE.format(5)
+    shutil.rmtree(lab.root / ".dspylab")
+    assert said("show") == ""
