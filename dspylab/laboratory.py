@@ -8,6 +8,7 @@ import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from dspylab.config.axes import NO_OPTIMIZER
 from dspylab.config.load import LoadedExperiment, load
@@ -25,6 +26,7 @@ from dspylab.program.footprint import (
     content_digest,
     data_files,
     program_files,
+    remembered_files,
     training_files,
 )  # fmt: skip
 from dspylab.program.load import Code
@@ -88,18 +90,20 @@ class Laboratory:
         """
         # First: what is imported together with the metrics later on is theirs alone.
         answering = self._answer_files
-        memory = self.layout.private / "code" / f"{self.experiment.name}.json"
-        return {**answering, **code_files(self.code, code_references(self.experiment, self.runs), memory)}
+        references = code_references(self.experiment, self.runs)
+        return {**answering, **code_files(self.code, references, self._memory(".json"))}
 
     @functools.cached_property
     def _answer_files(self) -> dict[Path, str]:
         """Those of them that decide what programs answer: all but those that only metrics need."""
-        memory = self.layout.private / "code" / f"{self.experiment.name}.answers.json"
         # A folder that can not be written only costs time here; it is told about when results are.
         with contextlib.suppress(EnvironmentProblem):
             self.layout.make_private()
         references = code_references(self.experiment, self.runs, metrics=False)
-        return code_files(self.code, references, memory)
+        return code_files(self.code, references, self._memory(".answers.json"))
+
+    def _memory(self, ending: str) -> Path:
+        return self.layout.private / "code" / f"{self.experiment.name}{ending}"
 
     @functools.cached_property
     def data_files(self) -> dict[Path, str]:
@@ -152,7 +156,36 @@ class Laboratory:
             run: The run.
             made_with: Package versions that its results were made with; default: those installed.
         """
-        files = self._relative({**self.code_files, **self.data_files})
+        return self._hash(run, self.code_files, made_with)
+
+    def stale(self, summary: Mapping[str, Any]) -> list[str]:
+        """Keys of the runs whose results were made from other code, data or settings than there are now.
+
+        Imports no code: it goes by the files that the code consisted of when it was last imported. Where
+        none are remembered, as in a fresh clone, it knows of no stale run.
+
+        Args:
+            summary: The content of `summary.json`.
+
+        Raises:
+            DataError: If a file of the dataset cannot be read.
+        """
+        answering, all_code = (
+            remembered_files(self.layout.root, self._memory(ending)) for ending in (".answers.json", ".json")
+        )
+        if answering is None or all_code is None:
+            return []
+        specs = {run.key: run for run in self.runs}
+        return [
+            key
+            for key, run in summary["runs"].items()
+            if key not in specs
+            or run.get("config_hash")
+            != self._hash(specs[key], {**answering, **all_code}, run.get("versions"))
+        ]
+
+    def _hash(self, run: RunSpec, code: Mapping[Path, str], made_with: Mapping[str, str] | None) -> str:
+        files = self._relative({**code, **self.data_files})
         return config_hash(self.resolved, run, files, _decisive(made_with), self.program_digest(run))
 
     def compile_hash(self, spec: CompileSpec, made_with: Mapping[str, str] | None = None) -> str:

@@ -348,3 +348,38 @@ def test_runs_that_an_added_axis_renamed_are_compared_with_what_they_were(
     assert "Only in workspace: fake-json." in renamed.out
     assert "no run in common" in unknown.out, unknown.out + unknown.err
     assert "added or removed (adapter, program.style): name two runs." in unknown.out
+
+
+STALE = "made from other code, data or settings than the files have now ({} of 5 runs): `dspylab run`\n"
+
+
+def test_stale_results_are_said_to_be_so(on_main: Laboratory, cli_inside: Cli, tmp_path: Path) -> None:
+    lab = Laboratory(tmp_path, on_main.name)
+    shutil.copytree(on_main.root, tmp_path, dirs_exist_ok=True)
+
+    def said(*arguments: str) -> str:
+        done = cli_inside(*arguments, cwd=lab.root)
+        assert done.code == 0, done.err
+        assert "made from" not in done.out
+        return done.err
+
+    original = lab.program.read_text()
+    commands = (["show"], ["show", "--format", "json"], ["compare"], ["report", "--format", "md"])
+    assert [said(*command) for command in commands] == [""] * 4
+    lab.program.write_text(original.replace("Route", "Send"))
+    assert lab.program.read_text() != original
+    assert [said(*command) for command in commands] == [STALE.format(5)] * 4
+    assert said("compare", "main", "HEAD") == ""
+    # Undone after another command had looked at the edited code.
+    assert cli_inside("plan", cwd=lab.root).code == 0
+    lab.program.write_text(original)
+    assert said("show") == ""
+    lab.change({"matrix": {"seed": [0]}})
+    assert said("show") == STALE.format(2)
+    lab.config.write_text("nonsense: [")
+    assert said("show") == ""
+    lab.git("checkout", "--quiet", "--", ".")
+    lab.program.unlink()
+    assert said("show") == STALE.format(5)
+    shutil.rmtree(lab.root / ".dspylab")
+    assert said("show") == ""

@@ -13,7 +13,9 @@ from dspylab.aggregate.contrast import Contrast, Flips, completed, contrast, fli
 from dspylab.commands.console import console
 from dspylab.commands.find import find_layout
 from dspylab.commands.opponents import Opponents, find_opponents
+from dspylab.commands.stale import tell_stale
 from dspylab.jsonable import to_json
+from dspylab.record.results import WORKSPACE
 
 Format = Literal["table", "md", "json"]
 
@@ -68,6 +70,10 @@ def compare_results(config: Path | None, wish: Wish) -> None:
         _print_markdown(found)
     else:
         _print_tables(found)
+    results = [side.results for pair in opponents.pairs for side in pair]
+    in_workspace = [one for one in results if one.name == WORKSPACE]
+    if in_workspace:
+        tell_stale(config, in_workspace[0].summary)
 
 
 def _compare(opponents: Opponents, wish: Wish) -> _Found:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dspylab.commands.find import find_layout
+from dspylab.commands.stale import tell_stale
 from dspylab.errors import DataError
 from dspylab.places import shown_path
 from dspylab.record.layout import Layout
@@ -38,7 +39,9 @@ def write_report(config: Path | None, output: Path | None, form: Format, most_ex
     if form == "html":
         require_packages()
     layout = find_layout(config)
-    material = gather(workspace_results(layout))
+    results = workspace_results(layout)
+    material = gather(results)
+    tell_stale(config, results.summary)
     if form == "md":
         text = render_markdown(material, verdict(material))
         if output is None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dspylab.aggregate.decision import Decision, decide
 from dspylab.commands.console import console
 from dspylab.commands.find import find_layout
+from dspylab.commands.stale import tell_stale
 from dspylab.config.values import canonical
 from dspylab.config.wording import choose
 from dspylab.errors import UsageError
@@ -91,6 +92,7 @@ def show_results(config: Path | None, view: View) -> None:
             console().print(over_seeds)
         for line in _findings(results, decision):
             console().print(line, style="dim", markup=False)
+    tell_stale(config, results.summary)
 
 
 def select_runs(summary: Mapping[str, Any], filters: Sequence[str]) -> list[str]:

@@ -123,6 +123,28 @@ def code_files(code: Code, references: list[str], memory: Path) -> dict[Path, st
     return found
 
 
+def remembered_files(root: Path, memory: Path) -> dict[Path, str] | None:
+    """The files that the code consisted of when it was last imported, with their digests of now.
+
+    Imports nothing. A file that is gone has an empty digest.
+
+    Args:
+        root: The repository's root.
+        memory: Where `code_files` remembers what it found.
+
+    Returns:
+        Absolute path to SHA-256; None if nothing is remembered, as in a fresh clone.
+    """
+    try:
+        known = json.loads(memory.read_bytes())
+        if known["version"] != _MEMORY_VERSION:
+            return None
+        paths = [root / name for name in known["files"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return {path: file_digest(path) if path.is_file() else "" for path in paths}
+
+
 def _remembered(root: Path, asked: dict[str, Any], memory: Path) -> dict[Path, str] | None:
     """What was found when the same was asked; None if it holds no more or cannot be read."""
     try:
