@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,16 @@ def test_troubleshooting_quotes_messages_that_exist() -> None:
         literal = max((part.strip() for part in parts), key=len)
         # DSPy's own, or put together from parts: then the first words stand in the code.
         assert literal in source or literal == "AdapterParseError" or literal[:12] in source, message
+
+
+def test_the_extras_are_those_of_the_package() -> None:
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = set(package["project"]["optional-dependencies"])
+    told = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/install.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(told) == sorted(extras)
+    for page in PAGES:
+        for names in re.findall(r"(?:dspylab|checkout)\[([\w,]+)\]", page.read_text(encoding="utf-8")):
+            assert set(names.split(",")) <= extras, page
 
 
 def test_every_page_is_reachable() -> None:
