@@ -65,7 +65,8 @@ def test_a_laboratory_from_nothing_is_complete_and_committed(tmp_path: Path, cli
     assert "analytics = False" in (lab / ".dvc" / "config").read_text()
     assert {".env", ".dspylab/"} <= set((lab / ".gitignore").read_text().splitlines())
     assert ".dspylab" in (lab / ".dvcignore").read_text().splitlines()
-    assert git(lab, "check-ignore", ".env").strip() == ".env"
+    for name in (".env", "experiments/topics/report.html"):
+        assert git(lab, "check-ignore", name).strip() == name
     loaded = load(lab / "experiments" / "topics" / "experiment.yaml")
     assert loaded.experiment.name == "topics"
     named = experiment_of(lab, "topics").splitlines()[0].partition("$schema=")[2]
