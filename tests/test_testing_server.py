@@ -912,3 +912,10 @@ def test_a_laboratory_becomes_a_git_and_dvc_repository(tmp_path: Path) -> None:
     assert lab.git("log", "--format=%an <%ae>").strip() == "Tester <tester@example.com>"
     with pytest.raises(subprocess.CalledProcessError):
         lab.git("no-such-command")
+
+
+def test_a_port_that_is_in_use_is_said_to_be_so(server: FakeServer) -> None:
+    command = [sys.executable, "-m", "dspylab.testing", "--port", str(server.port)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    said = f"port {server.port} is in use: --port 0 takes a free one\n"
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", said)

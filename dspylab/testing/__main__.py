@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import gc
 import importlib.util
 import json
@@ -32,15 +33,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command line; default: the process's own.
 
     Returns:
-        The exit code: that of the command, 0 without one.
+        The exit code: that of the command, 0 without one; 3 if the port is not to be had.
     """
     options = _parser().parse_args(arguments)
     gc.disable()  # nothing here makes garbage in cycles, and a collection would hold up tokens that are due
+    server = _server(options)
+    try:
+        server.start()
+    except (OSError, OverflowError) as error:
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        problem = "is in use" if taken else f"can not be listened on: {error}"
+        sys.stderr.write(f"port {options.port} {problem}: --port 0 takes a free one\n")
+        return 3
+    try:
+        return _serve(server, options)
+    finally:
+        server.stop()
+
+
+def _serve(server: FakeServer, options: argparse.Namespace) -> int:
     if options.command:
-        with _server(options):
-            return _ended(options.command)
+        return _ended(options.command)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with contextlib.suppress(KeyboardInterrupt), _server(options) as server:
+    with contextlib.suppress(KeyboardInterrupt):
         sys.stdout.write(json.dumps({"url": server.url}) + "\n")
         sys.stdout.flush()
         if options.until_stdin_closes:
