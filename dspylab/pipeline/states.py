@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 _FILE_CHANGES = {"modified": "changed", "deleted": "is gone", "new": "is new"}
 _OUTPUT_CHANGES = {
-    "modified": "was changed by hand",
+    "modified": "is not the one that dvc.lock names: `dvc checkout` brings it back",
     "deleted": "is missing",
     "not in cache": "is not in the cache",
     "lost": "is missing, also from the cache",
