@@ -32,7 +32,7 @@ from dspylab.program.footprint import (
 from dspylab.program.load import Code
 from dspylab.record.answers import EarlierRows, KeptAnswers
 from dspylab.record.journal import begins_anew
-from dspylab.record.layout import Layout, find_root
+from dspylab.record.layout import Layout, find_root, is_repository
 from dspylab.records import JSON, CompileSpec, DataRow, RunSpec
 
 #: Packages whose version shapes prompts and replies, so that a new one means new results.
@@ -257,6 +257,12 @@ def open_laboratory(config: Path, *, with_files: bool = True) -> Laboratory:
     runs = plan_runs(loaded)
     for path in data_files(loaded.experiment, loaded.folder):
         if not path.is_relative_to(layout.root):
+            if not is_repository(layout.root):
+                raise UsageError(
+                    "not in a git repository",
+                    where=str(config),
+                    remedy=f"`dspylab init`, or git init and dvc init, in a folder around {path}",
+                )
             raise UsageError(
                 f"{path} lies outside of the repository {layout.root}",
                 where=f"{config}: dataset or program.files",

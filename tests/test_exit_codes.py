@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -125,3 +126,16 @@ def test_the_codes_are_documented() -> None:
         if isinstance(kind, type) and issubclass(kind, errors.DspylabError)
     }
     assert documented == {0, 70} | raised
+
+
+def test_data_beside_the_experiment_without_a_repository(tmp_path: Path, cli_inside: Cli) -> None:
+    lab = experiment(tmp_path, server_url="http://127.0.0.1:1/v1")
+    outside = tmp_path / "outside.jsonl"
+    lab.dataset.rename(outside)
+    lab.change({"dataset": {"path": os.path.relpath(outside, lab.folder)}})
+    done = cli_inside("show", "-c", lab.config, cwd=lab.root)
+    assert "not in a git repository" not in done.err
+    done = cli_inside("plan", "-c", lab.config, cwd=lab.root)
+    assert done.code == 2
+    said = f"not in a git repository: `dspylab init`, or git init and dvc init, in a folder around {outside}"
+    assert said in " ".join(done.err.split())

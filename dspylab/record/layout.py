@@ -119,6 +119,11 @@ class Layout:
 def find_root(folder: Path) -> Path:
     """The nearest folder upwards that has a `.dvc` or `.git`, or `folder` itself."""
     for candidate in (folder, *folder.parents):
-        if (candidate / ".dvc").is_dir() or (candidate / ".git").exists():
+        if is_repository(candidate):
             return candidate
     return folder
+
+
+def is_repository(folder: Path) -> bool:
+    """Whether a folder is the root of a git repository or of a DVC project."""
+    return (folder / ".dvc").is_dir() or (folder / ".git").exists()
