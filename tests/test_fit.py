@@ -234,7 +234,7 @@ def test_metrics_that_could_score_nothing_are_refused(
     ],
 )
 def test_metrics_that_can_score_one_example_are_let_through(tmp_path: Path, metric: dict[str, Any]) -> None:
-    rows = [{"text": "a", "label": "bug"}, {"text": "b", "label": "bug", "team": "x"}]
+    rows = [{"text": "a", "label": "bug"}, {"text": "b", "label": "bug", "team": "login"}]
 
     assert found(tmp_path, config={"metrics": {"m": metric}}, examples=rows) == []
 
@@ -340,3 +340,43 @@ def test_plan_finds_a_metric_that_is_not_there(
     assert done.code == 2, done.out + done.err
     assert "has no attribute 'shirt'" in done.err
     assert "my_metrics.py" in done.err
+
+
+CHOICES = """
+import enum
+import typing
+import dspy
+
+class Kind(enum.Enum):
+    BUG = "bug"
+    BILL = "billing"
+
+def build():
+    signature = dspy.Signature("text -> label").with_updated_fields("label", type_={type})
+    return dspy.{kind}(signature)
+"""
+
+
+@pytest.mark.parametrize("kind", ["Predict", "ChainOfThought"])
+@pytest.mark.parametrize(
+    ("annotation", "labels", "impossible"),
+    [
+        ("typing.Literal['refund', 'other']", ["Refund ", "refunds", ["x", "other"], "refunds"], 2),
+        ("typing.Literal['refund', 'other'] | None", [None, "other", "refunds"], 1),
+        ("Kind", ["bug", "BILL", "refunds"], 1),
+        ("bool", [True, "false", "refunds"], 1),
+        ("typing.Literal[1, 2]", ["1", 2, 2.0], 0),
+        ("str", ["refund", "refunds"], 0),
+    ],
+)
+def test_labels_that_no_answer_can_be_are_told(
+    tmp_path: Path, kind: str, annotation: str, labels: list[Any], impossible: int
+) -> None:
+    examples = [{"text": f"text {index}", "label": label} for index, label in enumerate(labels)]
+    said = found(tmp_path, CHOICES.format(type=annotation, kind=kind), examples=examples)
+
+    warning = (
+        f"~ metrics.accuracy: {impossible} of {len(labels)} test examples have a label for 'label' that no "
+        'answer can be, such as "refunds": correct the data or the signature'
+    )
+    assert said == [warning] * (impossible > 0)

@@ -18,6 +18,7 @@ from dspylab.config.models import Experiment, Metric
 from dspylab.config.scoring import NEEDS
 from dspylab.config.wording import Address, choose, listed, plain
 from dspylab.errors import Finding, InvalidExperiment
+from dspylab.execute.answers import impossible_labels
 from dspylab.laboratory import Laboratory
 from dspylab.metrics.fields import answer_of, label_of
 from dspylab.program.interface import Interface, interface_of, named_outputs, refused_call
@@ -143,6 +144,14 @@ def _of_program(
         yield _Defect(_INPUTS, refusal, "name the parameters of forward() here, or change forward()")
     if has_own_fields:
         return
+    rows = laboratory.splits.test
+    for name, number, label in impossible_labels(program, metrics, rows):
+        field = metrics[name].label or metrics[name].field or ""
+        problem = (
+            f"{number} of {len(rows)} test examples have a label for {plain(field)!r} that no answer can be, "
+            f"such as {plain(label)}"
+        )
+        yield _Defect(("metrics", name), problem, "correct the data or the signature", fails=False)
     interface = interface_of(program)
     if interface is None:
         yield from _unheard_of(named_outputs(program), metrics, laboratory)
