@@ -157,3 +157,28 @@ def test_without_bounds_everything_is_lent() -> None:
     assert ledger.lend(3, Spending(calls=5)) == Spending()
     ledger.stop()
     assert ledger.lend(3, Spending()) is None
+
+
+def test_what_this_process_has_in_flight_is_waited_for() -> None:
+    """No empty part is lent while a compile may still leave some of the budget."""
+    ledger = Ledger(Budget(max_calls=1), Spending())
+    with ledger.admit(Spending(calls=1)):
+        assert ledger.lend(2, Spending(calls=1)) is None
+        assert ledger.exhausted is None
+    assert ledger.lend(2, Spending(calls=1)) == Spending(calls=1)
+
+
+def test_a_part_that_was_overdrawn_leaves_no_debt() -> None:
+    ledger = Ledger(Budget.model_construct(max_tokens=0), Spending())
+    first, second = Spending(tokens=10), Spending(tokens=20)
+    ledger.extend(first)
+    ledger.extend(second)
+    with ledger.admit(Spending(tokens=5, calls=1)) as costs:
+        costs.append(Spending(tokens=25, calls=1))
+    assert ledger.settle(first) == Spending(tokens=25, calls=1)
+    # All that was spent is told; the other part is there in full.
+    with ledger.admit(Spending(tokens=20, calls=1)) as costs:
+        costs.append(Spending(tokens=20, calls=1))
+    assert ledger.settle(second) == Spending(tokens=20, calls=1)
+    with pytest.raises(Stopped):
+        spend(ledger)

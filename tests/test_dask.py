@@ -277,6 +277,44 @@ def test_code_data_and_keys_reach_workers_elsewhere(
         assert len(server.requests) == 24
 
 
+def test_two_experiments_at_once_keep_to_their_own_modules(
+    tmp_path: Path, cli: Cli, init_repository: InitRepository, shared: DaskCluster
+) -> None:
+    """Both import a module of the same name at call time, from a folder that only dspylab's search knows."""
+    with FakeServer("[[ ## label ## ]]\nbug\n\n[[ ## completed ## ]]", ttft_s=0.05) as server:
+        labs = []
+        for name in ("one", "other"):
+            lab = telling(tmp_path / name, server, 40, execution={"max_concurrency": 4})
+            (lab.folder / "late.py").unlink()
+            (lab.root / "src").mkdir()
+            (lab.root / "src" / "late.py").write_text(f"def same(text):\n    return text + ' FROM {name}'\n")
+            init_repository(lab)
+            labs.append(lab)
+
+        def run(lab: Laboratory) -> Any:
+            source = str(lab.root / "src")
+            return cli("run", "-c", lab.config, "--dask", str(shared.file), cwd=lab.root, PYTHONPATH=source)
+
+        with ThreadPoolExecutor(2) as threads:
+            for done in threads.map(run, labs):
+                assert done.code == 0, done.out + done.err
+    for lab in labs:
+        prompts = [str(row["calls"][0]["prompt"]) for row in rows(lab)]
+        assert len(prompts) == 40
+        assert all(f"FROM {lab.root.name}" in prompt for prompt in prompts)
+
+
+def test_a_worker_that_would_call_another_endpoint_is_not_used(
+    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository, shared: DaskCluster, server: FakeServer
+) -> None:
+    lab = telling(tmp_path, server, 4, models={"fake": {"api_base": ...}})
+    (lab.folder / ".env").write_text(f"OPENAI_API_BASE={server.url}\n")
+    init_repository(lab)
+    done = cli_inside("run", "-c", lab.config, "--dask", str(shared.file), cwd=lab.root)
+    assert done.code == 3, done.out + done.err
+    assert f"is called at its usual endpoint here, at {server.url} where dspylab runs" in done.err
+
+
 def test_the_file_can_name_the_cluster_and_stages_use_it(
     tmp_path: Path, cli: Cli, init_repository: InitRepository, shared: DaskCluster, server: FakeServer
 ) -> None:
@@ -324,8 +362,8 @@ def test_all_workers_together_keep_the_budget(
 
     assert stopped.code == 4, stopped.out + stopped.err
     asked = len(server.requests)
-    # The bounds are those of some 16 calls; each chunk that is out may go beyond its part by one.
-    assert 8 < asked <= 24 + 6
+    # The bounds are those of 12 to 20 calls; what is in flight at the end may go beyond them.
+    assert 8 < asked < 25
     assert len(rows(lab)) == asked, "every answer that was paid for is kept"
     lab.change({"budget": {name: value * 100 for name, value in bound.items()}})
     done = cli_inside("run", "-c", lab.config, cwd=lab.root)

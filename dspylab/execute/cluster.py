@@ -97,8 +97,11 @@ class Cluster:
         """A chunk, as long as there are not more on their way than the workers need to be busy."""
         if total and not self._dispatcher.has_room():
             return 0
-        _, slots = self._width(model)
+        width, slots = self._width(model)
         size = self._size(model)
+        # A model that few calls are allowed of does not take all threads, to wait there.
+        if in_flight and width < slots and in_flight + size > _AHEAD * width:
+            return 0
         # Towards the end of a run smaller ones, so that all workers have a part of it.
         return min(size, math.ceil(left / slots))
 

@@ -273,7 +273,7 @@ class Dispatcher:
             address = self._worker_for(chunk)
             if address is None:
                 return
-            lent = self.ledger.lend(self._parts(chunk), _at_least(chunk.least, self._usual()))
+            lent = self.ledger.lend(self._parts(chunk), _at_least(chunk.least, self._usual(len(chunk.todos))))
             if lent is None:
                 if self.ledger.exhausted is None and not self.ledger.is_stopped:
                     return
@@ -286,6 +286,8 @@ class Dispatcher:
     def _worker_for(self, chunk: _Chunk) -> str | None:
         """The worker that has least to do for the threads that it has; None if the chunk has to wait.
 
+        What it has to do for the same model counts twice: only its part of that model's limits is free there.
+
         The choice is not left to Dask: when a worker dies, Dask would give all its chunks to others, and one
         example that kills its worker would kill them all.
         """
@@ -295,7 +297,9 @@ class Dispatcher:
         free = [address for address in threads if address not in taken]
         if not free:
             return None
-        best = min(free, key=lambda address: load[address] / threads[address])
+        model = chunk.run.models[0]
+        same = Counter(other.worker for other in self._sent.values() if other.run.models[0] == model)
+        best = min(free, key=lambda address: (load[address] + same[address]) / threads[address])
         return best if not chunk.losses or not load[best] else None
 
     def _submit(self, chunk: _Chunk) -> None:
@@ -398,12 +402,17 @@ class Dispatcher:
         slots = sum(self._roster.fit(chunk.run.models).values())
         return max(1, math.ceil(1.5 * slots) - len(self._sent))
 
-    def _usual(self) -> Spending:
-        """What an example has cost on average."""
+    def _usual(self, examples: int) -> Spending:
+        """What so many examples would cost, from what those have cost that are done.
+
+        A chunk that got less would go beyond it by a call, and so would every other one at the same time.
+        """
         if not self._done:
-            return Spending(calls=1)
-        cost, tokens, calls = self._spent.cost_usd, self._spent.tokens, self._spent.calls
-        return Spending(cost / self._done, math.ceil(tokens / self._done), math.ceil(calls / self._done))
+            return Spending(calls=examples)
+        share, spent = examples / self._done, self._spent
+        return Spending(
+            spent.cost_usd * share, math.ceil(spent.tokens * share), math.ceil(spent.calls * share)
+        )
 
 
 def _killed(chunk: _Chunk) -> ExampleFailure:
