@@ -450,7 +450,8 @@ def test_a_full_disk_leaves_it_whole(path: Path) -> None:
         journal.append(row(0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
         try:
-            with pytest.raises(EnvironmentProblem, match=r"cannot be written: .*: free disk space") as caught:
+            said = r"abc123\.jsonl: cannot be written: (no space left on device|File too large): free disk"
+            with pytest.raises(EnvironmentProblem, match=said) as caught:
                 journal.append(row(1, text="x" * 2000))
             assert caught.value.exit_code == 3
             assert journal.indexes == {0}
@@ -552,6 +553,25 @@ def test_a_journal_in_a_folder_that_is_a_file(tmp_path: Path) -> None:
     said = r"journal: cannot be written: (File exists|Not a directory): make the folder writable"
     with pytest.raises(EnvironmentProblem, match=said), Journal(tmp_path / "journal" / "a.jsonl"):
         pass
+    said = r"/x\.json: cannot be written: (File exists|Not a directory): free disk space or make it writable$"
+    with pytest.raises(EnvironmentProblem, match=said):
+        write_json(tmp_path / "journal" / "x.json", {})
+
+
+def test_a_journal_in_folders_that_are_not_there_yet(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "journal" / ("0123456789abcdef" + ".jsonl")
+    with Journal(path) as journal:
+        journal.append(row(0))
+        said = r"^run 0123456789ab: is being .*: wait until it is done, or stop it; what it finished is kept$"
+        with pytest.raises(RepositoryError, match=said), Journal(path):
+            pass
+
+
+def test_every_torn_line_is_counted(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"{\n[]\n" + encode(row(0)) + b'\n3\n{"index"')
+    with Journal(path) as journal:
+        assert (journal.torn_lines, journal.indexes) == (4, {0})
 
 
 def test_a_journal_that_is_a_device(path: Path) -> None:

@@ -94,13 +94,14 @@ def test_fewer_than_two_values_have_no_error_and_no_interval(values: list[float]
     assert summary.stderr is None
     assert summary.ci95 is None
     assert summary.mean == (values[0] if values else None)
+    assert (summary.n, summary.examples, summary.method) == (len(values), len(values), None)
 
 
 def test_equal_values_say_nothing_of_the_spread() -> None:
     summary = metric_summary([0.1] * 30)
     assert summary.mean == pytest.approx(0.1)
     assert summary.stderr == 0
-    assert summary.ci95 is None
+    assert (summary.ci95, summary.method) == (None, None)
 
 
 def test_an_interval_is_cut_at_the_bounds_of_the_metric() -> None:
@@ -136,6 +137,11 @@ def test_a_repeated_example_is_its_mean() -> None:
     repeated, of_means = metric_summary(values, examples), metric_summary(means)
     assert repeated.stderr == pytest.approx(of_means.stderr)
     assert repeated.ci95 == pytest.approx(of_means.ci95)
+
+
+@pytest.mark.parametrize("values", [[1.0, 0.0, 1.0, 1.0], [0.2, 0.9, 0.4, 0.1]])
+def test_examples_that_are_all_different_need_not_be_named(values: list[float]) -> None:
+    assert metric_summary(values, [3, 1, 2, 7]) == metric_summary(values)
 
 
 def test_one_example_with_many_seeds_has_no_interval() -> None:

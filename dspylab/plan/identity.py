@@ -26,7 +26,7 @@ def resolved_model(experiment: Experiment, model_id: str, settings: Mapping[str,
     """
     entry = experiment.models[model_id].model_dump(mode="json", exclude_none=True)
     chosen: dict[str, Any] = {key: entry[key] for key in Model.DECISIVE if key in entry}
-    params = dict(chosen.get("params", {}))
+    params = dict(chosen["params"])
     for name, value in settings.items():
         if name in ("temperature", "max_tokens"):
             chosen[name] = value
