@@ -253,6 +253,27 @@ def test_threads_processes_and_a_cluster_that_loses_a_worker_give_the_same(
     assert [row["index"] for row in raws[2]] == [*range(60), *range(60)]
 
 
+@pytest.mark.skipif(
+    sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="needs two cores, and Linux"
+)
+def test_processes_of_one_command_have_cores_of_their_own(
+    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository, server: FakeServer
+) -> None:
+    lab = telling(tmp_path, server, 40)
+    where = "process=os.getpid(), cores=sorted(os.sched_getaffinity(0))"
+    lab.program.write_text(TELLING.replace("process=os.getpid()", where))
+    init_repository(lab)
+    done = cli_inside("run", "-c", lab.config, "--dask", "local:2", cwd=lab.root)
+    assert done.code == 0, done.out + done.err
+    cores = {row["prediction"]["process"]: set(row["prediction"]["cores"]) for row in rows(lab)}
+    assert len(cores) == 2, cores
+    first, second = cores.values()
+    assert first
+    assert second
+    assert not first & second
+    assert first | second == os.sched_getaffinity(0)
+
+
 def test_code_data_and_keys_reach_workers_elsewhere(
     tmp_path: Path, cli_inside: Cli, init_repository: InitRepository, shared: DaskCluster
 ) -> None:

@@ -38,6 +38,13 @@ _AHEAD = 1.5
 #: sending them: as long as a chunk is done in the first of these times, fewer once it takes the second.
 _CHUNK, _LARGEST_CHUNK = 32, 512
 _SHORT_S, _LONG_S = 0.5, 2.0
+#: What a worker process on this machine does first, as Dask reads it: text, or the name of a module.
+_PRELOAD = """
+from dspylab.execute.worker import settle
+
+def dask_setup(dask_worker):
+    settle(int(dask_worker.name), {processes})
+"""
 
 
 class Cluster:
@@ -221,8 +228,7 @@ def _local_cluster(workers: int, opened: contextlib.ExitStack) -> Any:
         # As in one process: the machine's memory is the limit, and nothing is paused or killed before.
         memory_limit=None,
         silence_logs=logging.CRITICAL,
-        # A terminal sends Ctrl-C to them as well: what they have in flight is to come back first.
-        preload=["import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)"],
+        preload=[_PRELOAD.format(processes=workers)],
     )
     opened.callback(cluster.close, timeout=_GOODBYE_S)
     return cluster

@@ -8,7 +8,10 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import json
+import os
 import platform
+import signal
+import sys
 import threading
 import time
 import traceback
@@ -45,6 +48,25 @@ def decisive_versions() -> dict[str, str]:
     """Versions here of what must be the same everywhere; of Python, the first two numbers."""
     python = ".".join(platform.python_version_tuple()[:2])
     return {"Python": python, **{name: importlib.metadata.version(name) for name in _DECISIVE}}
+
+
+def settle(position: int, processes: int) -> None:
+    """Makes this process one of several on a machine that belong to one command.
+
+    Where the system can, each has cores of its own. The threads of a process hand Python's lock on to each
+    other, and where the core of the next one is busy with another process, all of them wait: two processes
+    of 32 threads that compute leave a fifth of two cores unused without it.
+
+    Args:
+        position: Which of them it is, from 0.
+        processes: How many there are.
+    """
+    # A terminal sends Ctrl-C to all of them: what they have in flight is to come back first.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        cores = sorted(os.sched_getaffinity(0))
+        if processes <= len(cores):
+            os.sched_setaffinity(0, cores[position::processes])
 
 
 async def prepare(settings: Mapping[str, Any], archive: bytes, dask_worker: Any) -> dict[str, Any] | None:
