@@ -597,6 +597,19 @@ class RunCompile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorSample:
+    """One error among others of its kind.
+
+    Attributes:
+        example_id: The example on which it occurred, the first one of the dataset.
+        message: What it said, on one line, cut.
+    """
+
+    example_id: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
     """One run of ``summary.json``. Timings are of task calls that were sent and succeeded.
 
@@ -630,6 +643,8 @@ class RunSummary:
         cost_usd: Cost by role.
         compile: The compiled program that it ran; None without an optimizer.
         versions: Package name to version.
+        first_errors: Key of ``errors`` to the first of these.
+        first_metric_errors: Key of ``metric_errors`` to the first of these.
     """
 
     coordinates: Mapping[str, JSON]
@@ -661,6 +676,8 @@ class RunSummary:
     cost_usd: CostSummary
     versions: Mapping[str, str]
     compile: RunCompile | None = None
+    first_errors: Mapping[str, ErrorSample] = field(default_factory=dict)
+    first_metric_errors: Mapping[str, ErrorSample] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

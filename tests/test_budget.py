@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from dspylab.config.models import Budget
+from dspylab.execute.lending import Lending
 from dspylab.lm.budget import Ledger, Spending
 from dspylab.lm.limits import Stopped
 
@@ -182,3 +183,24 @@ def test_a_part_that_was_overdrawn_leaves_no_debt() -> None:
     assert ledger.settle(second) == Spending(tokens=20, calls=1)
     with pytest.raises(Stopped):
         spend(ledger)
+
+
+def test_what_lost_examples_spent_counts_as_what_examples_usually_cost() -> None:
+    ledger = Ledger(Budget(max_calls=100), Spending())
+    lending = Lending(ledger)
+
+    def lend(parts: int) -> Spending:
+        part = lending.lend(10, Spending(), parts)
+        assert part is not None
+        return part
+
+    lending.write_off(lend(2), 10)
+    assert ledger.spent.calls == 0, "nothing is known yet"
+    lending.take_back(lend(2), Spending(calls=20), 10)
+    lending.write_off(lend(2), 10)
+    assert ledger.spent.calls == 40
+    lending.write_off(lend(2), 30)
+    assert ledger.spent.calls == 70, "not more than what was lent"
+    lending.take_back(lend(1), Spending(calls=30), 10)
+    assert lending.lend(10, Spending(), 1) is None
+    assert ledger.exhausted is not None

@@ -417,6 +417,25 @@ def test_what_is_wrong_with_the_program_is_said_by_the_workers(
     assert not server.requests
 
 
+def test_what_does_not_fit_the_program_is_found_by_a_worker_before_the_first_call(
+    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository, shared: DaskCluster, server: FakeServer
+) -> None:
+    metric = {"type": "exact_match", "field": "lable", "label": "label"}
+    lab = telling(tmp_path, server, 4, metrics={"right": metric})
+    lab.program.write_text("import dspy\ndef build(style):\n    return dspy.Predict('text, hint -> label')\n")
+    init_repository(lab)
+    done = cli_inside("run", "-c", lab.config, "--dask", str(shared.file), cwd=lab.root)
+    assert done.code == 2, done.out + done.err
+    assert (
+        "metrics.right.field: answers of the program have no field 'lable': did you mean label?" in done.err
+    )
+    assert not server.requests
+    lab.change({"metrics": {"right": {"field": "label"}}})
+    done = cli_inside("run", "-c", lab.config, "--dask", str(shared.file), cwd=lab.root)
+    assert done.code == 0, done.out + done.err
+    assert "the program's input hint is not among these" in done.err
+
+
 def test_optimized_programs_and_changed_metrics(
     tmp_path: Path, cli_inside: Cli, init_repository: InitRepository, shared: DaskCluster, server: FakeServer
 ) -> None:
@@ -493,6 +512,28 @@ def test_workers_that_join_late_help_unless_they_do_not_fit(
         assert len(server.requests) == 60
     processes = {row["prediction"]["process"] for row in rows(lab)}
     assert processes == {own.workers[0].pid, own.workers[2].pid}
+
+
+def test_a_frozen_worker_does_not_hold_up_the_others(
+    tmp_path: Path,
+    cli_inside: Cli,
+    init_repository: InitRepository,
+    own: DaskCluster,
+    *,
+    server: FakeServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(roster, "_SILENCE_S", 2.0)
+    frozen = own.add_worker()
+    own.add_worker()
+    own.wait_for(2)
+    os.kill(frozen, signal.SIGSTOP)
+    lab = telling(tmp_path, server, 20)
+    init_repository(lab)
+    done = cli_inside("run", "-c", lab.config, "--dask", str(own.file), cwd=lab.root)
+    assert done.code == 0, done.out + done.err
+    assert "has been silent for 2 s: not waited for" in done.err
+    assert len(rows(lab)) == 20
 
 
 def test_an_example_that_kills_its_workers_is_a_failure_and_the_others_are_not(

@@ -49,7 +49,7 @@ def test_an_unknown_model_stops_all_its_runs_with_one_message(
     assert done.code == 1
     assert asked["fake"] == 40
     assert asked["no-such-model"] <= 2
-    assert (done.out + done.err).count("does not exist") == 1
+    assert done.err.count("does not exist") == 1
     assert "other-predict, other-cot: 0/40 examples" in done.err
     assert len(rows(lab, "fake-cot")) == 20
 

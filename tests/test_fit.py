@@ -226,7 +226,6 @@ def test_metrics_that_could_score_nothing_are_refused(
     "metric",
     [
         {"type": "exact_match", "field": "label", "label": "text"},
-        {"type": "exact_match", "field": "label", "label": "team"},
         {"type": "regex", "field": "label", "params": {"pattern": "a"}},
         JUDGED,
         {"type": "semantic_f1", "model": "fake", "label": "label"},
@@ -237,6 +236,35 @@ def test_metrics_that_can_score_one_example_are_let_through(tmp_path: Path, metr
     rows = [{"text": "a", "label": "bug"}, {"text": "b", "label": "bug", "team": "login"}]
 
     assert found(tmp_path, config={"metrics": {"m": metric}}, examples=rows) == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        (
+            {"type": "exact_match", "field": "label", "label": "team"},
+            "~ metrics.m: 2 of 3 test examples have no 'team' … a1 (a)",
+        ),
+        (
+            {"type": "semantic_f1", "model": "fake"},
+            "~ metrics.m: 1 of 3 test examples have not just one label … b1 (b)",
+        ),
+    ],
+)
+def test_examples_without_a_label_that_others_have_are_told(
+    tmp_path: Path, metric: dict[str, Any], said: str
+) -> None:
+    rows = [
+        {"id": "a1", "text": "a", "label": "bug"},
+        {"id": "b1", "text": "b", "label": "bug", "team": "login"},
+        {"id": "c1", "text": "c", "label": "bug"},
+    ]
+
+    config = {"metrics": {"m": metric}, "dataset": {"id": "id"}}
+    (only,) = found(tmp_path, config=config, examples=rows)
+
+    told = said.replace("…", "and will not be scored, such as")
+    assert only == f"{told}: complete these rows, or take them out of the dataset"
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,28 @@ trainset = [dspy.Example(question="q", answer="a").with_inputs("question")]
     assert len(server.requests) == 2
 
 
+def test_data_above_the_program_are_found_unless_there_are_nearer_ones(
+    tmp_path: Path, cli_inside: Cli
+) -> None:
+    source = tmp_path / "src" / "app"
+    source.mkdir(parents=True)
+    (source / "program.py").write_text('import dspy\nqa = dspy.Predict("question -> answer")\n')
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.jsonl").write_text('{"question": "q", "answer": "a"}\n')
+    (tmp_path / "dev.jsonl").write_text('{"question": "q", "answer": "a"}\n')
+    (tmp_path / "src" / "other.jsonl").write_text('{"text": "of another program"}\n')
+
+    assert cli_inside("init", "--from", "src/app/program.py", cwd=tmp_path).code == 0
+
+    config = tmp_path / "experiments" / "app" / "experiment.yaml"
+    dataset = load(config).experiment.dataset
+    assert (dataset.train, dataset.test) == ("../../data/train.jsonl", "../../dev.jsonl")
+    config.unlink()
+    (source / "examples.csv").write_text("question,answer\nq,a\n")
+    assert cli_inside("init", "--from", "src/app/program.py", cwd=tmp_path).code == 0
+    assert load(config).experiment.dataset.path == "../../src/app/examples.csv"
+
+
 def test_from_a_bare_program(tmp_path: Path, cli_inside: Cli) -> None:
     """No factory, no data, no metric, no model: an instance is copied, the rest is a pattern to fill in."""
     (tmp_path / "program.py").write_text('import dspy\nqa = dspy.Predict("question -> answer, score: int")\n')

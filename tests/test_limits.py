@@ -515,6 +515,38 @@ def test_a_prompt_that_moderation_refuses_does_not_stop_a_model_that_has_answere
     assert again == ["ok"]
 
 
+@pytest.mark.parametrize("engine", ["native", "litellm"])
+def test_an_endpoint_where_nobody_is_is_given_up_after_the_attempts_of_one_call(
+    engine: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with FakeServer() as server:
+        pass
+    with models_of(server, a={**ENGINES[engine], "num_retries": 2}) as models:
+        outcome, record = said(models.lm("a", {}))
+        refusal = models.engines["a"].refusal
+        calls = flood(models, 8)
+    assert isinstance(outcome, dspy.LMError)
+    assert record.calls[0].attempts == 3
+    assert refusal is not None
+    assert refusal.where == "models.a"
+    assert "start the server" in (refusal.remedy or "")
+    assert [call.attempts for call in calls] == [0] * 8
+    (told,) = [line for line in caplog.messages if line.startswith("models.a: ")]
+    assert told.startswith("models.a: failed to connect")
+    assert told.endswith(": trying again (num_retries: 2)")
+
+
+def test_an_endpoint_that_has_answered_and_breaks_off_is_not_given_up() -> None:
+    def cut(request: ChatRequest) -> Fault | None:
+        return Fault("cut") if 0 < request.number < 10 else None
+
+    with FakeServer("one two", fail=cut) as server, models_of(server, a={"num_retries": 2}) as models:
+        lm = models.lm("a", {})
+        outcomes = [said(lm, f"question {number}")[0] for number in range(5)]
+        assert models.engines["a"].refusal is None
+    assert [isinstance(outcome, dspy.LMError) for outcome in outcomes] == [False, True, True, True, False]
+
+
 @pytest.mark.parametrize("body", [None, TOO_LONG], ids=["bad request", "too long"])
 @pytest.mark.parametrize("engine", ["native", "litellm"])
 def test_a_bad_request_is_neither_retried_nor_a_refusal(engine: str, body: dict[str, Any] | None) -> None:

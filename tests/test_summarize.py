@@ -335,6 +335,16 @@ def test_a_run_of_many_rows_is_read_as_a_stream() -> None:
     assert most <= 2
 
 
+def test_the_first_error_of_a_kind_is_on_one_line_and_not_long() -> None:
+    long = ExampleError(type="Parse", message="no reply:\n\n  " + 300 * "x", kind="program")
+    later = ExampleError(type="Parse", message="another", kind="program")
+    first = of(failure(3, "program", error=long), failure(4, "program", error=later)).first_errors["Parse"]
+    assert first.example_id == "e3"
+    assert first.message == "no reply: " + 189 * "x" + "…"
+    just = ExampleError(type="Parse", message=200 * "x", kind="program")
+    assert of(failure(0, "program", error=just)).first_errors["Parse"].message == 200 * "x"
+
+
 def test_every_figure_of_a_run() -> None:
     """Two results and three failures, each figure by hand."""
     think = {"predictor": "think", "ttft_s": 0.25, "finish_reason": "length"}
@@ -378,6 +388,11 @@ def test_every_figure_of_a_run() -> None:
     assert document["metric_errors"] == {"accuracy": 1}
     assert document["run_metrics"] == {"macro": 0.5}
     assert list(document["errors"].items()) == [("LMTimeoutError", 2), ("Other", 1)]
+    assert document["first_errors"] == {
+        "LMTimeoutError": {"example_id": "e2", "message": "…"},
+        "Other": {"example_id": "e4", "message": "…"},
+    }
+    assert document["first_metric_errors"] == {"accuracy": {"example_id": "e1", "message": "…"}}
     assert document["compile"] is None
     assert document["example_s"] == {"mean": 4.0, "p50": 4.0, "p90": 4.0, "p95": 4.0, "n": 1}
     assert document["metric_s"]["mean"] == 0.375

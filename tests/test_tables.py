@@ -16,7 +16,7 @@ from rich.console import Console, RenderableType
 
 from dspylab.jsonable import to_json
 from dspylab.printable import printable
-from dspylab.records import ExampleCounts, RunSummary, SeedsSummary, Summary
+from dspylab.records import ErrorSample, ExampleCounts, RunSummary, SeedsSummary, Summary
 from dspylab.report import numbers
 from dspylab.report.tables import PlanRow, plan_table, results_table
 
@@ -237,6 +237,17 @@ def test_failures_are_red_and_say_what_they_are() -> None:
     assert lines[-2:] == [
         "cot: 10 failed: AdapterParseError",
         "rag: 1,200 failed: ValueError (1,199 of them)",
+    ]
+
+
+def test_failures_are_told_with_the_first_example_and_what_it_said() -> None:
+    sample = ErrorSample(example_id="t7", message="no [bold]label[/]: \x1b[31m{}")
+    failed = replace(run(0.5, failed=10), first_errors={"AdapterParseError": sample})
+    unscored = replace(run(0.4), metric_errors={"polite": 3}, first_metric_errors={"polite": sample})
+    lines = rendered(results_table(summary({"cot": failed, "rag": unscored})), 200).splitlines()
+    assert lines[-2:] == [
+        r"cot: 10 failed: AdapterParseError, such as example t7: no [bold]label[/]: \x1b[31m{}",
+        r"rag: polite has no value for 3 of 96 examples, such as example t7: no [bold]label[/]: \x1b[31m{}",
     ]
 
 

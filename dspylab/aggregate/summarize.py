@@ -19,13 +19,24 @@ from dspylab.aggregate.gains import with_gains
 from dspylab.aggregate.scores import OverSeeds, Scores
 from dspylab.aggregate.stats import distribution
 from dspylab.config.models import Experiment
-from dspylab.records import CompileRecord, ExampleCounts, GitState, Rates, RunInfo, RunSummary, Summary
+from dspylab.records import (
+    CompileRecord,
+    ErrorSample,
+    ExampleCounts,
+    GitState,
+    Rates,
+    RunInfo,
+    RunSummary,
+    Summary,
+)
 
 #: Types of metrics whose numbers lie between 0 and 1 whatever the answer.
 _ZERO_TO_ONE = frozenset({
     "exact_match", "contains", "token_f1", "numeric", "regex", "json_schema",
     "rouge_l", "bleu", "semantic_f1", "llm_judge",
 })  # fmt: skip
+#: Longest message of an error that is kept, in characters. The rows have all of it.
+_LONGEST_MESSAGE = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +159,8 @@ def summarize_run(
         metric_errors=dict(totals.metric_errors),
         run_metrics=dict(run.run_metrics),
         errors=dict(totals.errors.most_common()),
+        first_errors=totals.first_errors,
+        first_metric_errors=totals.first_metric_errors,
         **call_figures.timings,
         compile=None,
         example_s=distribution(totals.example_s),
@@ -177,6 +190,8 @@ class _Totals:
     parse_failures: int = 0
     errors: Counter[str] = field(default_factory=Counter)
     metric_errors: Counter[str] = field(default_factory=Counter)
+    first_errors: dict[str, ErrorSample] = field(default_factory=dict)
+    first_metric_errors: dict[str, ErrorSample] = field(default_factory=dict)
     scores: Scores = field(default_factory=Scores)
     example_s: array[float] = field(default_factory=lambda: array("d"))
     metric_s: array[float] = field(default_factory=lambda: array("d"))
@@ -192,6 +207,7 @@ class _Totals:
         error = row["error"]
         if error is not None:
             self.errors[error["type"]] += 1
+            _keep_first(self.first_errors, error["type"], row, error["message"])
             self.passing += error["kind"] == "endpoint"
             return
         self.results += 1
@@ -199,7 +215,16 @@ class _Totals:
         if not from_cache:
             self.example_s.append(row["example_s"])
         self.metric_errors.update(row["metric_errors"].keys())
+        for name, message in row["metric_errors"].items():
+            _keep_first(self.first_metric_errors, name, row, message)
         self.scores.add(row)
+
+
+def _keep_first(samples: dict[str, ErrorSample], kind: str, row: Mapping[str, Any], message: str) -> None:
+    if kind not in samples:
+        words = " ".join(message.split())
+        cut = words if len(words) <= _LONGEST_MESSAGE else f"{words[: _LONGEST_MESSAGE - 1]}…"
+        samples[kind] = ErrorSample(example_id=row["example_id"], message=cut)
 
 
 def _iso(timestamp: float | None) -> str | None:

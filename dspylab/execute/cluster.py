@@ -15,9 +15,10 @@ from dspylab.errors import EnvironmentProblem
 from dspylab.execute import worker
 from dspylab.execute.compiles import has_frame
 from dspylab.execute.dispatch import DaskRun, Dispatcher
+from dspylab.execute.fit import Mismatch, located, refuse
 from dspylab.execute.jobs import models_of_runs
 from dspylab.execute.parcel import pack
-from dspylab.execute.roster import Roster, lost
+from dspylab.execute.roster import Roster, lost, problem_of
 from dspylab.laboratory import Laboratory
 from dspylab.lm.budget import Ledger
 from dspylab.lm.build import width_of
@@ -73,7 +74,8 @@ class Cluster:
 
         Raises:
             EnvironmentProblem: If the cluster can not be reached or used.
-            DspylabError: What a worker says is wrong with the code or the machine.
+            DspylabError: What a worker says is wrong with the code or the machine, or that the programs do
+                not fit the experiment.
         """
         with contextlib.ExitStack() as opened:
             self._client = _connect(self._address, opened)
@@ -82,6 +84,7 @@ class Cluster:
             opened.callback(self._roster.close)
             _wait_for_worker(self._client)
             self._roster.start()
+            self._refuse_misfits()
             self._dispatcher = Dispatcher(
                 self._client, self._roster, self._ledger, self._session, self._note_duration
             )
@@ -139,6 +142,22 @@ class Cluster:
         }
         models = models_of_runs(self._laboratory, self._specs)
         return Roster(self._client, experiment, models, settings, parcel.content)
+
+    def _refuse_misfits(self) -> None:
+        """Has one worker build the programs: this machine may not be able to.
+
+        Raises:
+            InvalidExperiment: If every example of a run would fail.
+            ProgramError: If a program cannot be built.
+        """
+        answer = self._roster.ask(worker.check, self._session)
+        if "problem" in answer:
+            raise problem_of(answer["problem"])
+        found = (
+            Mismatch(tuple(address), problem, remedy, fails)
+            for address, problem, remedy, fails in answer["mismatches"]
+        )
+        refuse(located(self._laboratory, found))
 
     def _width(self, model: str) -> tuple[int, int]:
         """Calls of a model at once, by all workers together, and the chunks that these execute at once."""

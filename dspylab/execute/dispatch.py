@@ -17,6 +17,7 @@ from typing import Any
 
 from dspylab.errors import DspylabError, EndpointError, EnvironmentProblem
 from dspylab.execute import worker
+from dspylab.execute.lending import Lending
 from dspylab.execute.roster import Roster, lost, problem_of
 from dspylab.execute.wire import outcome_of, todo_to_json
 from dspylab.execute.workers import Outcome, Todo
@@ -137,6 +138,7 @@ class Dispatcher:
         note_duration: Callable[[str, float, int], None],
     ) -> None:
         self.ledger = ledger
+        self._lending = Lending(ledger)
         self._client = client
         self._roster = roster
         self._session = session
@@ -147,8 +149,6 @@ class Dispatcher:
         self._arriving = 0
         self._counting = threading.Lock()
         self._number = 0
-        self._spent = Spending()
-        self._done = 0
         self._looked_at = time.monotonic()
         self._idle_since: float | None = None
         self._error: BaseException | None = None
@@ -247,7 +247,8 @@ class Dispatcher:
         alive = self._roster.alive
         for key, chunk in list(self._sent.items()):
             if chunk.worker not in alive:
-                self._take_back(key, chunk, Spending())
+                del self._sent[key]
+                self._lending.write_off(chunk.lent, len(chunk.todos))
                 chunk.task.cancel()
                 self._lose(chunk)
         if alive or not (self._waiting or self._sent):
@@ -273,7 +274,7 @@ class Dispatcher:
             address = self._worker_for(chunk)
             if address is None:
                 return
-            lent = self.ledger.lend(self._parts(chunk), _at_least(chunk.least, self._usual(len(chunk.todos))))
+            lent = self._lending.lend(len(chunk.todos), chunk.least, self._parts(chunk))
             if lent is None:
                 if self.ledger.exhausted is None and not self.ledger.is_stopped:
                     return
@@ -341,18 +342,19 @@ class Dispatcher:
         if "problem" in answer:
             raise problem_of(answer["problem"])
         if "unprepared" in answer:
-            self._take_back(key, chunk, Spending())
+            del self._sent[key]
+            self._lending.take_back(chunk.lent, Spending(), 0)
             self._roster.forget(answer["unprepared"])
             self._waiting.appendleft(chunk)
             return
-        self._take_back(key, chunk, Spending(*answer["spent"]))
+        del self._sent[key]
         self._note_duration(chunk.run.models[0], answer["took_s"], len(chunk.todos))
         if answer["refusal"] is not None and chunk.run.refusal is None:
             message, where, remedy = answer["refusal"]
             chunk.run.refusal = EndpointError(message, where=where, remedy=remedy)
-        self._keep(chunk, answer["outcomes"])
+        self._keep(chunk, answer["outcomes"], Spending(*answer["spent"]))
 
-    def _keep(self, chunk: _Chunk, values: Sequence[Mapping[str, Any] | None]) -> None:
+    def _keep(self, chunk: _Chunk, values: Sequence[Mapping[str, Any] | None], spent: Spending) -> None:
         """Takes outcomes in; what a part of the budget did not suffice for is executed again."""
         run = chunk.run
         is_over = self._stopped or run.has_ended or run.refusal is not None or bool(self.ledger.exhausted)
@@ -367,16 +369,12 @@ class Dispatcher:
             if outcome is not None or is_over:
                 outcomes.append(outcome)
         done = len(chunk.todos) - len(again)
-        self._done += done
+        # Before anybody hears that the chunk is done, and looks at what was spent.
+        self._lending.take_back(chunk.lent, spent, done)
         if again:
             more = chunk.lent + chunk.lent
             self._waiting.appendleft(_Chunk(run, again, chunk.batch, more, chunk.losses))
         chunk.batch.add(outcomes, done)
-
-    def _take_back(self, key: str, chunk: _Chunk, spent: Spending) -> None:
-        del self._sent[key]
-        self.ledger.take_back(chunk.lent, spent)
-        self._spent += spent
 
     def _lose(self, chunk: _Chunk) -> None:
         """Its worker died. Finds out whether that is because of an example, and because of which one.
@@ -402,18 +400,6 @@ class Dispatcher:
         slots = sum(self._roster.fit(chunk.run.models).values())
         return max(1, math.ceil(1.5 * slots) - len(self._sent))
 
-    def _usual(self, examples: int) -> Spending:
-        """What so many examples would cost, from what those have cost that are done.
-
-        A chunk that got less would go beyond it by a call, and so would every other one at the same time.
-        """
-        if not self._done:
-            return Spending(calls=examples)
-        share, spent = examples / self._done, self._spent
-        return Spending(
-            spent.cost_usd * share, math.ceil(spent.tokens * share), math.ceil(spent.calls * share)
-        )
-
 
 def _killed(chunk: _Chunk) -> ExampleFailure:
     """The failure of the one example of a chunk."""
@@ -428,12 +414,6 @@ def _killed(chunk: _Chunk) -> ExampleFailure:
         error=ExampleError(type="KilledWorker", message=reason, kind="program"),
         example_s=time.time() - chunk.sent_at,
         started_at=chunk.sent_at,
-    )
-
-
-def _at_least(one: Spending, other: Spending) -> Spending:
-    return Spending(
-        max(one.cost_usd, other.cost_usd), max(one.tokens, other.tokens), max(one.calls, other.calls)
     )
 
 

@@ -43,8 +43,15 @@ class Misfit:
 
 
 @dataclass(frozen=True, slots=True)
-class _Defect:
-    """A misfit before its line in the file is looked up."""
+class Mismatch:
+    """A misfit before its line in the file is looked up.
+
+    Attributes:
+        address: Keys that lead to its place in the file.
+        problem: What is wrong.
+        remedy: What to do.
+        fails: As of `Misfit`.
+    """
 
     address: Address
     problem: str
@@ -67,7 +74,15 @@ def refuse_misfits(laboratory: Laboratory, specs: Iterable[RunSpec | CompileSpec
     chosen = list(specs)
     if chosen:
         _require_metrics(laboratory)
-    found = misfits(laboratory, chosen)
+    refuse(misfits(laboratory, chosen))
+
+
+def refuse(found: Sequence[Misfit]) -> None:
+    """Raises what makes every example fail; logs the rest.
+
+    Raises:
+        InvalidExperiment: If there is any that does.
+    """
     refused = [misfit.finding for misfit in found if misfit.fails]
     if refused:
         raise InvalidExperiment(refused)
@@ -99,20 +114,44 @@ def misfits(laboratory: Laboratory, specs: Iterable[RunSpec | CompileSpec]) -> l
         ProgramError: If the user's code cannot be used.
         DataError: If the dataset cannot be read.
     """
-    experiment = laboratory.experiment
-    compared = {name: metric for name, metric in experiment.metrics.items() if _is_comparison(metric)}
-    found = list(_labels(compared, laboratory.splits.test))
+    rows = laboratory.splits.test
+    found = [*_labels(_compared(laboratory.experiment), rows), *mismatches(laboratory, specs, rows)]
+    return located(laboratory, found)
+
+
+def located(laboratory: Laboratory, found: Iterable[Mismatch]) -> list[Misfit]:
+    """Looks up where in the file mismatches are; each of them once."""
+    return [
+        Misfit(laboratory.loaded.finding(each.address, each.problem, each.remedy), each.fails)
+        for each in dict.fromkeys(found)
+    ]
+
+
+def mismatches(
+    laboratory: Laboratory, specs: Iterable[RunSpec | CompileSpec], rows: Sequence[DataRow]
+) -> Iterator[Mismatch]:
+    """What does not fit the programs of some runs and compiles.
+
+    Args:
+        laboratory: The experiment.
+        specs: The runs and compiles.
+        rows: The examples whose labels are compared with what answers may be.
+
+    Raises:
+        ProgramError: If the user's code cannot be used.
+    """
     looked_at = []
     for spec in specs:
-        form = (spec.program_args, _has_own_fields(experiment, spec))
+        form = (spec.program_args, _has_own_fields(laboratory.experiment, spec))
         if form not in looked_at:
             looked_at.append(form)
             program = laboratory.code.build(spec.program_args)
-            found += _of_program(program, experiment, compared, laboratory, has_own_fields=form[1])
-    return [
-        Misfit(laboratory.loaded.finding(defect.address, defect.problem, defect.remedy), defect.fails)
-        for defect in dict.fromkeys(found)
-    ]
+            yield from _of_program(program, laboratory, rows, has_own_fields=form[1])
+
+
+def _compared(experiment: Experiment) -> dict[str, Metric]:
+    """The metrics that are dspylab's own."""
+    return {name: metric for name, metric in experiment.metrics.items() if _is_comparison(metric)}
 
 
 def _is_comparison(metric: Metric) -> bool:
@@ -130,28 +169,22 @@ def _has_own_fields(experiment: Experiment, spec: RunSpec | CompileSpec) -> bool
 
 
 def _of_program(
-    program: dspy.Module,
-    experiment: Experiment,
-    metrics: Mapping[str, Metric],
-    laboratory: Laboratory,
-    *,
-    has_own_fields: bool,
-) -> Iterator[_Defect]:
+    program: dspy.Module, laboratory: Laboratory, rows: Sequence[DataRow], *, has_own_fields: bool
+) -> Iterator[Mismatch]:
     """What does not fit a program as the factory builds it."""
-    inputs = experiment.dataset.inputs
+    inputs, metrics = laboratory.experiment.dataset.inputs, _compared(laboratory.experiment)
     refusal = refused_call(program, inputs)
     if refusal is not None:
-        yield _Defect(_INPUTS, refusal, "name the parameters of forward() here, or change forward()")
+        yield Mismatch(_INPUTS, refusal, "name the parameters of forward() here, or change forward()")
     if has_own_fields:
         return
-    rows = laboratory.splits.test
     for name, number, label in impossible_labels(program, metrics, rows):
         field = metrics[name].label or metrics[name].field or ""
         problem = (
             f"{number} of {len(rows)} test examples have a label for {plain(field)!r} that no answer can be, "
             f"such as {plain(label)}"
         )
-        yield _Defect(("metrics", name), problem, "correct the data or the signature", fails=False)
+        yield Mismatch(("metrics", name), problem, "correct the data or the signature", fails=False)
     interface = interface_of(program)
     if interface is None:
         yield from _unheard_of(named_outputs(program), metrics, laboratory)
@@ -160,23 +193,23 @@ def _of_program(
         yield from _answers(interface, metrics)
 
 
-def _prompts(interface: Interface, inputs: Sequence[str]) -> Iterator[_Defect]:
+def _prompts(interface: Interface, inputs: Sequence[str]) -> Iterator[Mismatch]:
     """Whether prompts get their inputs: DSPy leaves out those that are missing or that it does not know."""
     known = f"its inputs are {listed(interface.known)}"
     missing, unused = interface.missing(inputs), interface.unused(inputs)
     if missing and len(unused) == len(inputs):
         problem = f"the program has no such input, so every prompt would be the same: {listed(inputs)}"
-        yield _Defect(_INPUTS, problem, f"{choose(inputs[0], interface.known)}")
+        yield Mismatch(_INPUTS, problem, f"{choose(inputs[0], interface.known)}")
         return
     if missing:
         problem = f"the program's input {plain(missing[0])} is not among these, and no prompt will have it"
-        yield _Defect(_INPUTS, problem, f"add it, or take it out of the signature: {known}", fails=False)
+        yield Mismatch(_INPUTS, problem, f"add it, or take it out of the signature: {known}", fails=False)
     if unused:
         problem = f"the program has no input {plain(unused[0])}, and no prompt will have it"
-        yield _Defect(_INPUTS, problem, f"take it out, or add it to the signature: {known}", fails=False)
+        yield Mismatch(_INPUTS, problem, f"take it out, or add it to the signature: {known}", fails=False)
 
 
-def _answers(interface: Interface, metrics: Mapping[str, Metric]) -> Iterator[_Defect]:
+def _answers(interface: Interface, metrics: Mapping[str, Metric]) -> Iterator[Mismatch]:
     """Whether answers have the fields that metrics score."""
     answer = dspy.Prediction(**dict.fromkeys(interface.outputs))
     for name, metric in metrics.items():
@@ -186,15 +219,15 @@ def _answers(interface: Interface, metrics: Mapping[str, Metric]) -> Iterator[_D
             answer_of(answer, metric.field, metric.label)
         except LookupError as error:
             if metric.field is None:
-                yield _Defect(("metrics", name), str(error), "")
+                yield Mismatch(("metrics", name), str(error), "")
             else:
                 problem = f"answers of the program have no field {plain(metric.field)!r}"
-                yield _Defect(("metrics", name, "field"), problem, choose(metric.field, interface.outputs))
+                yield Mismatch(("metrics", name, "field"), problem, choose(metric.field, interface.outputs))
 
 
 def _unheard_of(
     outputs: Iterable[str], metrics: Mapping[str, Metric], laboratory: Laboratory
-) -> Iterator[_Defect]:
+) -> Iterator[Mismatch]:
     """Fields to score that no signature of the program has and no line of its code spells."""
     fields = {name: metric.field for name, metric in metrics.items() if metric.field is not None}
     unknown = {name: field for name, field in fields.items() if field not in outputs}
@@ -204,38 +237,57 @@ def _unheard_of(
     for name, field in unknown.items():
         if not re.search(rf"\b{re.escape(field)}\b", code):
             problem = f"nothing in the program's code is called {plain(field)!r}"
-            yield _Defect(("metrics", name, "field"), problem, choose(field, outputs), fails=False)
+            yield Mismatch(("metrics", name, "field"), problem, choose(field, outputs), fails=False)
 
 
-def _labels(metrics: Mapping[str, Metric], rows: Sequence[DataRow]) -> Iterator[_Defect]:
+def _labels(metrics: Mapping[str, Metric], rows: Sequence[DataRow]) -> Iterator[Mismatch]:
     """Labels that metrics compare with and no example has."""
     for name, metric in metrics.items():
         is_shown = metric.type == "llm_judge" and metric.label is not None
         if not (NEEDS[metric.type].label or metric.type == "run" or is_shown):
             continue
         label = metric.label or metric.field
-        problem = _missing_label(label, rows)
-        if problem is None:
+        without = [row for row in rows if not _has_label(row, label)]
+        if not without:
             continue
+        if len(without) < len(rows):
+            problem = _partly_labelled(label, without, rows)
+            remedy = "complete these rows, or take them out of the dataset"
+            yield Mismatch(("metrics", name), problem, remedy, fails=False)
+            continue
+        problem = _no_label(label, without[0])
         known = dict.fromkeys(known for row in rows for known in row.labels)
         if metric.label:
-            yield _Defect(("metrics", name, "label"), problem, choose(metric.label, known))
+            yield Mismatch(("metrics", name, "label"), problem, choose(metric.label, known))
         elif metric.field:
             remedy = f"add label: <label>; the labels are {listed(known) or 'none'}"
-            yield _Defect(("metrics", name, "field"), problem, remedy)
+            yield Mismatch(("metrics", name, "field"), problem, remedy)
         else:
-            yield _Defect(("metrics", name), problem, "")
+            yield Mismatch(("metrics", name), problem, "")
 
 
-def _missing_label(label: str | None, rows: Sequence[DataRow]) -> str | None:
-    """Why no example has a label; None if one has."""
-    problem = None
-    for row in rows:
-        example = dspy.Example(**{**row.labels, **row.inputs}).with_inputs(*row.inputs)
-        try:
-            label_of(example, label)
-        except LookupError as error:
-            problem = problem or (str(error) if label is None else f"no test example has {plain(label)!r}")
-        else:
-            return None
-    return problem
+def _has_label(row: DataRow, label: str | None) -> bool:
+    """Whether an example has a label; None stands for its only one."""
+    return len(row.labels) == 1 if label is None else label in row.labels or label in row.inputs
+
+
+def _no_label(label: str | None, row: DataRow) -> str:
+    """Why no example has a label, `row` being one of them."""
+    if label is not None:
+        return f"no test example has {plain(label)!r}"
+    try:
+        label_of(dspy.Example(**{**row.labels, **row.inputs}).with_inputs(*row.inputs), None)
+    except LookupError as error:
+        return str(error)
+    raise AssertionError(row)
+
+
+def _partly_labelled(label: str | None, without: Sequence[DataRow], rows: Sequence[DataRow]) -> str:
+    """That some examples have no label, and which is the first of them."""
+    first = without[0]
+    what = "not just one label" if label is None else f"no {plain(label)!r}"
+    beginning = next((f" ({plain(str(value))})" for value in first.inputs.values()), "")
+    return (
+        f"{len(without)} of {len(rows)} test examples have {what} and will not be scored, such as "
+        f"{plain(first.example_id)}{beginning}"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -115,6 +116,8 @@ class Roster:
         self._parts: dict[str, Part] = {}
         self._refused: dict[str, DspylabError] = {}
         self._preparing: dict[str, Future[Any]] = {}
+        #: Address to the scheduler's time of the last heartbeat, and our monotonic time of hearing of it.
+        self._heard: dict[str, tuple[float, float]] = {}
         self._error: DspylabError | None = None
         self._closed = threading.Event()
         # One thread a worker: a question to one that is dying is answered late, if ever.
@@ -128,8 +131,8 @@ class Roster:
             DspylabError: If one of them can not be used: all of them should be mended before the first call.
         """
         self._refresh()
-        while self._preparing:
-            futures.wait(self._preparing.values(), timeout=_EVERY_S)
+        while waited_for := self._waited_for():
+            futures.wait(waited_for, timeout=_EVERY_S)
             self._refresh()
         if self._refused:
             problems = [f"{address}: {error}" for address, error in sorted(self._refused.items())]
@@ -172,6 +175,18 @@ class Roster:
                 and all(name in part.models for name in models)
             }
 
+    def ask(self, function: Any, *args: Any) -> Any:
+        """Has one of the workers that are ready call a function, and gives what it answers.
+
+        Raises:
+            EnvironmentProblem: If it does not answer.
+        """
+        address = min(self.alive)
+        try:
+            return self._ask(address, function, *args, timeout_s=_PREPARING_S).result()
+        except Exception as error:
+            raise lost(f"has lost the worker {address} ({type(error).__name__}: {error})") from error
+
     def tell(self, function: Any, *args: Any) -> None:
         """Has all workers that are ready call a function, and does not wait for it."""
         for address in self.alive:
@@ -183,6 +198,20 @@ class Roster:
         with self._lock:
             self._ready.pop(address, None)
             self._parts.pop(address, None)
+
+    def _waited_for(self) -> list[Future[Any]]:
+        """Workers that the first chunk waits for: not for one that is silent, as long as there are others.
+
+        It is prepared all the same, and works once it is ready.
+        """
+        silent = {
+            address for address in self._preparing if time.monotonic() - self._heard[address][1] > _SILENCE_S
+        }
+        if silent and (self._ready or self._refused) and silent == set(self._preparing):
+            for address in silent:
+                logger.warning("the worker %s has been silent for %g s: not waited for", address, _SILENCE_S)
+            return []
+        return list(self._preparing.values())
 
     def _watch(self) -> None:
         while not self._closed.wait(_EVERY_S):
@@ -235,6 +264,14 @@ class Roster:
         except OSError as error:
             raise lost("is gone") from error
         workers: Mapping[str, Mapping[str, Any]] = info["workers"]
+        now = time.monotonic()
+        # By our clock: that of the scheduler may be another one.
+        self._heard = {
+            address: self._heard[address]
+            if address in self._heard and self._heard[address][0] == about["last_seen"]
+            else (about["last_seen"], now)
+            for address, about in workers.items()
+        }
         return workers
 
     def _take_in(self, address: str, threads: int, answer: Future[Any]) -> None:

@@ -7,13 +7,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
 from dspylab.config.models import Budget
 from dspylab.errors import EnvironmentProblem
 from dspylab.execute.example import Job, execute_example
+from dspylab.execute.fit import mismatches
 from dspylab.execute.jobs import make_job, models_of_runs
 from dspylab.execute.wire import outcome_to_json, todo_of
 from dspylab.execute.workers import Outcome, Todo
@@ -55,8 +56,8 @@ class Session:
         # Nothing may be spent but what comes with a chunk.
         nothing: dict[str, Any] = {name: 0 for name, bound in experiment.budget if bound is not None}
         metered = experiment.model_copy(update={"budget": Budget.model_construct(**nothing)})
-        specs = [self._laboratory.run(key) for key in settings["runs"]]
-        called = models_of_runs(self._laboratory, specs)
+        self._specs = [self._laboratory.run(key) for key in settings["runs"]]
+        called = models_of_runs(self._laboratory, self._specs)
         self.code.module(self.code.source)
         self._models = Models(metered, called, layout.folder, self._laboratory.environment)
         _refuse_other_endpoints(self._laboratory.endpoints, settings["endpoints"], called)
@@ -71,6 +72,16 @@ class Session:
         self._counting = threading.Lock()
         self._chunks = 0
         self.idle_since: float | None = time.monotonic()
+
+    def mismatches(self) -> list[list[Any]]:
+        """As `dspylab.execute.worker.check`.
+
+        Raises:
+            ProgramError: If the user's code cannot be used.
+        """
+        # The examples are not here: their labels are not compared with what answers may be.
+        found = self._builder.submit(lambda: list(mismatches(self._laboratory, self._specs, [])))
+        return [list(astuple(each)) for each in found.result()]
 
     def share(self, shares: Mapping[str, Sequence[Any]], total: int) -> None:
         """As `dspylab.execute.worker.share`."""

@@ -111,6 +111,23 @@ def _open(settings: Mapping[str, Any], place: Path) -> Session:
     return Session(settings, place, _builder, same[0] if same else None)
 
 
+def check(session: str) -> dict[str, Any]:
+    """Builds the programs of a session's runs, and compares them with what the experiment says of them.
+
+    Args:
+        session: Id of the session.
+
+    Returns:
+        `mismatches`, each as the values of a `dspylab.execute.fit.Mismatch`; or `problem`.
+    """
+    try:
+        opened = _sessions[session]
+        with _turns.of(str(opened.place)):
+            return {"mismatches": opened.mismatches()}
+    except BaseException as error:  # noqa: BLE001 - an exception might not be readable where it arrives
+        return {"problem": problem_to_json(error)}
+
+
 def share(session: str, part: Mapping[str, Any]) -> None:
     """Sets what part of the limits is this worker's.
 

@@ -44,6 +44,8 @@ def normalized(error: Exception, timeout_s: float) -> Exception:
     """
     if isinstance(error.__cause__, ReadTimeout):
         error = lm15.TimeoutError(f"the endpoint was silent for {timeout_s:g} s (timeout_s)")
+    elif (refused := _not_connected(error)) is not None:
+        error = lm15.TransportError(f"failed to connect: {refused}")
     elif isinstance(error, OSError) and not isinstance(error, lm15.LM15Error):
         error = lm15.TransportError(f"the connection broke: {error}")
     elif isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)) or _is_malformed(error):
@@ -73,6 +75,16 @@ def first_words(error: BaseException) -> str:
     said = redact(str(error).partition("\n\n")[0])
     words = " ".join("".join(c if c.isprintable() else " " for c in said).split()) or type(error).__name__
     return words if len(words) <= _LONGEST else words[: _LONGEST - 1] + "…"
+
+
+def _not_connected(error: BaseException) -> str | None:
+    """Why LiteLLM's client got no connection, which LiteLLM calls an error of the server; else None."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if type(cause).__name__ == "ConnectError":  # of httpx
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _is_malformed(error: Exception) -> bool:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import logging
 import random
 import time
 from collections.abc import Iterator
@@ -31,10 +32,13 @@ from dspylab.lm.timing import Timing, Tokens, estimated_tokens, prompt_estimate,
 from dspylab.lm.transcript import transcript
 from dspylab.records import LMCall, Rates
 
+logger = logging.getLogger(__name__)
+
 _REMEDIES: dict[type[Exception], str] = {
     lm15.AuthError: "check the key, and that it may use this model",
     lm15.BillingError: "check the credit and the quota of the account",
     lm15.UnsupportedModelError: "correct the model's name or its api_base",
+    lm15.TransportError: "start the server, correct api_base, or see whether the network is there",
 }
 #: What a reply is expected to take of the budget when the request does not bound it.
 _UNBOUNDED_REPLY_TOKENS = 1024
@@ -139,8 +143,8 @@ class MeteredEngine:
         ledger: The budget that its calls count against.
 
     Attributes:
-        refusal: Why the endpoint refuses every call of this model (wrong key, unknown model); None if
-            it does not. Once set, further calls fail at once.
+        refusal: Why the endpoint refuses every call of this model (wrong key, unknown model, nobody there);
+            None if it does not. Once set, further calls fail at once.
     """
 
     def __init__(self, inner: InnerEngine, endpoint: Endpoint, capabilities: Any, ledger: Ledger) -> None:
@@ -152,6 +156,7 @@ class MeteredEngine:
         self.supported_params: frozenset[str] = capabilities.params
         self.refusal: EndpointError | None = None
         self._has_answered = False
+        self._is_told = False
         self._ledger = ledger
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Self:
@@ -288,8 +293,18 @@ class MeteredEngine:
         limited, retry_after_s = isinstance(error, lm15.RateLimitError), error.retry_after
         if limited:
             self.endpoint.gates[-1].throttle(progress.granted, retry_after_s)
+        never_reached = isinstance(error, lm15.TransportError) and not self._has_answered
         if progress.attempts > self.endpoint.num_retries:
+            if never_reached:
+                # All others would wait as long for the same end.
+                self._refuse(error)
             return False
+        if never_reached and not self._is_told:
+            self._is_told = True
+            logger.warning(
+                "models.%s: %s: trying again (num_retries: %d)",
+                self.endpoint.id, first_words(error), self.endpoint.num_retries,
+            )  # fmt: skip
         if limited:
             return True  # the gate holds everybody back, this call included: it needs no pause of its own
         backoff_s = min(_LONGEST_BACKOFF_S, _BACKOFF_S * 2 ** (progress.attempts - 1))

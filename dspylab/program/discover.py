@@ -74,7 +74,7 @@ class FoundProgram:
         inputs: Fields that the program is called with.
         outputs: Fields that it answers with, and what they hold; a guess for a module of several predictors.
         metrics: Names of metric functions.
-        dataset: Examples in the file or beside it; None if there are none that fit.
+        dataset: Examples in the file, beside it or above it; None if there are none that fit.
         model: The model that the file configures and its settings, as in an experiment; None if it does not.
     """
 
@@ -128,7 +128,7 @@ def discover(path: Path, root: Path) -> FoundProgram:
         inputs=inputs,
         outputs=_outputs(built),
         metrics=tuple(_metrics(module)),
-        dataset=_dataset(module, path.parent, inputs),
+        dataset=_dataset(module, path.parent, root, inputs),
         model=_model(configured) if isinstance(configured, dspy.LM) else None,
     )
 
@@ -260,16 +260,22 @@ def _metrics(module: ModuleType) -> Iterator[str]:
             yield name
 
 
-def _dataset(module: ModuleType, folder: Path, inputs: tuple[str, ...]) -> FoundDataset | None:
-    """Examples in the program itself, or in a file beside it."""
-    rows = {**_lists(module), **_files(folder)}
-    fitting = {
-        place: tuple(name for name in row if name not in inputs)
-        for place, row in rows.items()
-        if all(name in row for name in inputs)
-    }
-    if not fitting:
-        return None
+def _dataset(module: ModuleType, folder: Path, root: Path, inputs: tuple[str, ...]) -> FoundDataset | None:
+    """Examples in the program itself or in files beside it; else in the nearest folder above that has any."""
+    above = [parent for parent in folder.parents if parent.is_relative_to(root)]
+    for rows in ({**_lists(module), **_files(folder)}, *map(_files, above)):
+        fitting = {
+            place: tuple(name for name in row if name not in inputs)
+            for place, row in rows.items()
+            if all(name in row for name in inputs)
+        }
+        if fitting:
+            return _chosen(fitting)
+    return None
+
+
+def _chosen(fitting: Mapping[Path | str, tuple[str, ...]]) -> FoundDataset:
+    """Which of the places with examples is which; given with the labels of their first example."""
     train = _called(fitting, _TRAIN_NAMES)
     rest = [place for place in fitting if place != train]
     test = _called(rest, _TEST_NAMES) or next(iter(rest), None)
@@ -295,7 +301,7 @@ def _lists(module: ModuleType) -> dict[Path | str, Mapping[str, Any]]:
 
 
 def _files(folder: Path) -> dict[Path | str, Mapping[str, Any]]:
-    """Path and first row of every dataset file beside the program that can be read."""
+    """Path and first row of every dataset file in a folder, or in one of its usual ones, that can be read."""
     found: dict[Path | str, Mapping[str, Any]] = {}
     for place in _DATA_FOLDERS:
         for path in sorted((folder / place).glob("*")):

@@ -49,6 +49,22 @@ def mean_of(entry: Entry, name: str) -> str:
     return estimate(value_of(entry, name), None)
 
 
+def most_frequent_error(entry: Entry) -> tuple[str, int, str]:
+    """What failed most of a run's failed examples.
+
+    Returns:
+        The type of the exception, the examples that it failed, and in words the first of these and what the
+        exception said; no words in a summary that an earlier version made.
+    """
+    kind, often = max(entry["errors"].items(), key=lambda error: error[1])
+    return kind, often, first_words(entry.get("first_errors", {}).get(kind))
+
+
+def first_words(sample: Entry | None) -> str:
+    """The first error of a kind in words: the example and the message; empty if there is none."""
+    return "" if sample is None else f"example {sample['example_id']}: {sample['message']}"
+
+
 def _run_metrics(entry: Entry) -> Entry:
     """Metrics over all rows of a run, which several runs taken together do not have."""
     found: Entry = entry.get("run_metrics", {})

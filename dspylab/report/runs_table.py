@@ -9,7 +9,7 @@ from typing import Any
 
 from dspylab.printable import printable
 from dspylab.redact import redact
-from dspylab.report.entries import estimate_of, metric_of, other_metrics, value_of
+from dspylab.report.entries import estimate_of, metric_of, most_frequent_error, other_metrics, value_of
 from dspylab.report.material import Material, RunMaterial
 from dspylab.report.numbers import (
     NOTHING,
@@ -211,7 +211,9 @@ def _failed(run: RunMaterial) -> str:
     if not failed:
         return "0"
     kinds = ", ".join(f"{kind} {often}" for kind, often in run.figures["errors"].items())
-    return f'<span class="alarm" title="{_text(kinds)}">{count(failed)}</span>'
+    _, _, first = most_frequent_error(run.figures)
+    title = f"{kinds}; {first}" if first else kinds
+    return f'<span class="alarm" title="{_text(title)}">{count(failed)}</span>'
 
 
 def _range(material: Material) -> tuple[float, float]:

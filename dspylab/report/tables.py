@@ -16,7 +16,15 @@ from rich.text import Text
 from dspylab.jsonable import to_json
 from dspylab.printable import printable
 from dspylab.records import JSON, Summary
-from dspylab.report.entries import estimate_of, mean_of, metric_of, other_metrics, ranked
+from dspylab.report.entries import (
+    estimate_of,
+    first_words,
+    mean_of,
+    metric_of,
+    most_frequent_error,
+    other_metrics,
+    ranked,
+)
 from dspylab.report.numbers import (
     NOTHING,
     cost,
@@ -323,8 +331,8 @@ def _metric_errors(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             if often > worst.get(name, (0, run))[0]:
                 worst[name] = often, run
     return [
-        f"{run['key']}: {name} has no value for {count(often)} of "
-        f"{count(run['examples']['attempted'])} examples; metric_errors in its rows says why."
+        f"{run['key']}: {name} has no value for {count(often)} of {count(run['examples']['attempted'])} "
+        f"examples{_such_as(first_words(run.get('first_metric_errors', {}).get(name)))}"
         for name, (often, run) in worst.items()
     ]
 
@@ -333,14 +341,18 @@ def _failures(failed: Sequence[Mapping[str, Any]]) -> list[str]:
     """What most often failed the examples of each run, of the first few runs."""
     lines = []
     for run in failed[:_NAMED_FAILURES]:
-        kind, often = max(run["errors"].items(), key=lambda entry: entry[1])
+        kind, often, first = most_frequent_error(run)
         number_failed = run["examples"]["failed"]
         of_them = "" if often == number_failed else f" ({count(often)} of them)"
-        lines.append(f"{run['key']}: {count(number_failed)} failed: {kind}{of_them}")
+        lines.append(f"{run['key']}: {count(number_failed)} failed: {kind}{of_them}{_such_as(first)}")
     more = len(failed) - len(lines)
     if more:
         lines.append(f"{count(more)} more {'run has' if more == 1 else 'runs have'} failed examples.")
     return lines
+
+
+def _such_as(first: str) -> str:
+    return f", such as {first}" if first else ""
 
 
 def scored(run: Mapping[str, Any]) -> str:

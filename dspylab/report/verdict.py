@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dspylab.aggregate.compare import ALPHA, Comparison, needed_examples
-from dspylab.report.entries import estimate_of
+from dspylab.report.entries import estimate_of, most_frequent_error
 from dspylab.report.material import Material, Objective, RunMaterial
-from dspylab.report.numbers import NOTHING, cost, count, difference, duration, number, p_value
+from dspylab.report.numbers import cost, count, difference, duration, number, p_value
 
 #: Names that a sentence lists before it only counts.
 _MOST_NAMES = 6
@@ -161,7 +161,7 @@ def _cautions(material: Material) -> Iterator[str]:
 
 def _failures(run: RunMaterial) -> str:
     failed, attempted = run.figures["examples"]["failed"], run.figures["examples"]["attempted"]
-    kind = max(run.figures["errors"], key=run.figures["errors"].__getitem__, default=NOTHING)
+    kind, _, _ = most_frequent_error(run.figures)
     return (
         f"{names([run.key])} failed on {count(failed)} of {count(attempted)} examples, most often with "
         f"`{kind}`: they are in no mean."
