@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -212,6 +214,37 @@ def test_an_archive_is_unpacked_once_by_however_many(tmp_path: Path, server: Fak
         f"{place}/{name}"
         for name in ("experiment.yaml", "program.py", "helpers.py", "late.py", "corpus/a.txt")
     }
+
+
+def test_training_examples_travel_and_test_examples_do_not(tmp_path: Path, server: FakeServer) -> None:
+    dataset = {"path": ..., "train": "train.jsonl", "validation": "dev.jsonl", "test": "tickets.jsonl"}
+    lab = telling(tmp_path, server, 2, dataset=dataset)
+    for name in ("train.jsonl", "dev.jsonl"):
+        (lab.folder / name).write_text(json.dumps(tickets(1)[0]) + "\n")
+    lab.init_git()
+    with zipfile.ZipFile(
+        io.BytesIO(pack(open_laboratory(lab.config), with_dataset=False).content)
+    ) as archive:
+        names = {Path(name).name for name in archive.namelist()}
+    assert names == {"experiment.yaml", "program.py", "helpers.py", "late.py", "train.jsonl", "dev.jsonl"}
+
+
+def test_a_file_that_is_not_sent_is_told_how_to_be(
+    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository, shared: DaskCluster, server: FakeServer
+) -> None:
+    lab = telling(tmp_path, server, 2)
+    (lab.folder / "words.txt").write_text("bug")
+    reading = (
+        "from pathlib import Path\n\n\ndef build(style):\n    Path(__file__).with_name('words.txt').open()"
+    )
+    lab.program.write_text(f"{TELLING}\n{reading}\n    return Program()\n")
+    init_repository(lab)
+    done = cli_inside("run", "-c", lab.config, "--dask", str(shared.file), cwd=lab.root)
+    assert done.code == 2, done.out + done.err
+    assert "files that the code reads are sent to workers if program.files names them" in done.err
+    lab.change({"program": {"files": ["words.txt"]}})
+    done = cli_inside("run", "-c", lab.config, "--dask", str(shared.file), cwd=lab.root)
+    assert done.code == 0, done.out + done.err
 
 
 def test_threads_processes_and_a_cluster_that_loses_a_worker_give_the_same(

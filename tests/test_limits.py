@@ -533,6 +533,7 @@ def test_an_endpoint_where_nobody_is_is_given_up_after_the_attempts_of_one_call(
     assert [call.attempts for call in calls] == [0] * 8
     (told,) = [line for line in caplog.messages if line.startswith("models.a: ")]
     assert told.startswith("models.a: failed to connect")
+    assert told.count("failed to connect") == 1
     assert told.endswith(": trying again (num_retries: 2)")
 
 

@@ -1,8 +1,9 @@
 """The code of an experiment as one archive, for workers that do not see the repository.
 
-It holds the experiment file, the Python files that the code consists of, and the files that `program.files`
-names: what DVC knows of as dependencies of the runs, but no dataset, whose rows travel by themselves, and no
-`.env`. A program that finds all it needs in it is one whose changes are noticed, too.
+It holds the experiment file, the Python files that the code consists of, the files that `program.files`
+names, and separate files of training and validation examples: what DVC knows of as dependencies of the runs,
+but no test examples, which travel by themselves, and no `.env`. A program that finds all it needs in it is one
+whose changes are noticed, too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from uuid import uuid4
 
 from dspylab.laboratory import Laboratory
-from dspylab.program.footprint import data_files, files_of, program_files
+from dspylab.program.footprint import data_files, files_of, program_files, training_files
 from dspylab.program.modules import own_path
 
 #: No archive of the same content has other times.
@@ -53,8 +54,13 @@ def pack(laboratory: Laboratory, *, with_dataset: bool) -> Parcel:
     Raises:
         ProgramError: If the code cannot be imported.
     """
-    folder, root = laboratory.layout.folder, laboratory.layout.root
-    read = (data_files if with_dataset else program_files)(laboratory.experiment, folder)
+    folder, root, experiment = laboratory.layout.folder, laboratory.layout.root, laboratory.experiment
+    if with_dataset:
+        read = data_files(experiment, folder)
+    else:
+        read = program_files(experiment, folder)
+        if experiment.dataset.path is None:  # a program may read its demonstrations from them
+            read += training_files(experiment, folder)
     files = {
         laboratory.loaded.path,
         *laboratory.code_files,

@@ -197,11 +197,14 @@ def execute_chunk(chunk: str) -> str:
 def problem_to_json(error: BaseException) -> dict[str, Any]:
     """What is wrong, as plain data."""
     if isinstance(error, DspylabError):
+        remedy = error.remedy
+        if isinstance(error.__cause__, FileNotFoundError):
+            remedy = f"{remedy}; files that the code reads are sent to workers if program.files names them"
         return {
             "kind": type(error).__name__,
             "message": error.message,
             "where": error.where,
-            "remedy": error.remedy,
+            "remedy": remedy,
         }
     trace = "".join(traceback.format_exception(error))[-_MAX_TRACE:]
     return {

@@ -44,7 +44,7 @@ def normalized(error: Exception, timeout_s: float) -> Exception:
     """
     if isinstance(error.__cause__, ReadTimeout):
         error = lm15.TimeoutError(f"the endpoint was silent for {timeout_s:g} s (timeout_s)")
-    elif (refused := _not_connected(error)) is not None:
+    elif not isinstance(error, lm15.TransportError) and (refused := _not_connected(error)) is not None:
         error = lm15.TransportError(f"failed to connect: {refused}")
     elif isinstance(error, OSError) and not isinstance(error, lm15.LM15Error):
         error = lm15.TransportError(f"the connection broke: {error}")
