@@ -1,9 +1,9 @@
 """The code of an experiment as one archive, for workers that do not see the repository.
 
 It holds the experiment file, the Python files that the code consists of, the files that `program.files`
-names, and separate files of training and validation examples: what DVC knows of as dependencies of the runs,
-but no test examples, which travel by themselves, and no `.env`. A program that finds all it needs in it is one
-whose changes are noticed, too.
+names, and separate files of training and validation examples: what DVC knows of as dependencies of the
+runs, but no test examples, which travel by themselves, and no `.env`. A program that finds all it needs in it
+is one whose changes are noticed, too.
 """
 
 from __future__ import annotations
