@@ -203,20 +203,20 @@ def cluster(side: str) -> Iterator[tuple[str, list[psutil.Process]]]:
         while not file.exists():
             time.sleep(0.05)
         threads = ["--nthreads", str(THREADS_A_WORKER), "--no-nanny", "--memory-limit", "0"]
-        # One machine for both: each gets a core, as docs/scale.md advises and `local:N` does by itself.
-        cores = sorted(os.sched_getaffinity(0))
-        started += [
-            start(ended, folder, "worker", *threads, *here, core=cores[number % len(cores)])
-            for number in range(WORKERS)
-        ]
+        workers = [start(ended, folder, "worker", *threads, *here) for _ in range(WORKERS)]
+        if sys.platform == "linux":
+            # One machine for both: each gets a core, as docs/scale.md advises and `local:N` does by itself.
+            cores = sorted(os.sched_getaffinity(0))
+            for number, worker in enumerate(workers):
+                worker.cpu_affinity([cores[number % len(cores)]])
+        started += workers
         yield str(file), started
 
 
-def start(ended: contextlib.ExitStack, folder: str, *command: str, core: int | None = None) -> psutil.Process:
+def start(ended: contextlib.ExitStack, folder: str, *command: str) -> psutil.Process:
     """Starts a process of a Dask cluster, with the key in its environment; the stack ends it."""
-    pinned = [] if core is None else ["taskset", "--cpu-list", str(core)]
     process = subprocess.Popen(
-        [*pinned, sys.executable, "-m", "dask", *command],
+        [sys.executable, "-m", "dask", *command],
         cwd=folder,
         env={**psutil.Process().environ(), **ENVIRONMENT},
         stderr=subprocess.DEVNULL,

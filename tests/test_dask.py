@@ -286,12 +286,11 @@ def test_threads_processes_and_a_cluster_that_loses_a_worker_give_the_same(
     assert [row["index"] for row in raws[2]] == [*range(60), *range(60)]
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="needs two cores, and Linux"
-)
 def test_processes_of_one_command_have_cores_of_their_own(
     tmp_path: Path, cli_inside: Cli, init_repository: InitRepository, server: FakeServer
 ) -> None:
+    if sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("needs two cores, and Linux")
     lab = telling(tmp_path, server, 40)
     where = "process=os.getpid(), cores=sorted(os.sched_getaffinity(0))"
     lab.program.write_text(TELLING.replace("process=os.getpid()", where))

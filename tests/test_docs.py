@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,3 +142,12 @@ def test_every_page_is_reachable() -> None:
     assert pages <= listed
     generated = {f"reference/{name}.md" for name in ("config", "cli", "files")}
     assert listed - generated <= pages
+
+
+def test_the_site_is_built_and_no_link_in_it_is_broken(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="the group `docs` is not here")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(build, cwd=ROOT, env=quiet, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "site" / "reference" / "config" / "index.html").is_file()
