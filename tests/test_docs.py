@@ -146,7 +146,8 @@ def test_every_page_is_reachable() -> None:
 
 def test_the_site_is_built_and_no_link_in_it_is_broken(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="the group `docs` is not here")
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    build += ["--site-dir", str(tmp_path / "site")]
     quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(build, cwd=ROOT, env=quiet, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
