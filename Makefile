@@ -86,7 +86,7 @@ lint: setup ## Check style, format and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/mypy --platform darwin # what only Linux has must not be used unasked
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin # what only Linux has is not used unasked
 
 format: setup ## Mend what ruff can mend by itself
 	$(BIN)/ruff check --fix-only
