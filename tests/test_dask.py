@@ -289,7 +289,9 @@ def test_threads_processes_and_a_cluster_that_loses_a_worker_give_the_same(
 def test_processes_of_one_command_have_cores_of_their_own(
     tmp_path: Path, cli_inside: Cli, init_repository: InitRepository, server: FakeServer
 ) -> None:
-    mine = os.sched_getaffinity(0) if sys.platform == "linux" else set()
+    mine: set[int] = set()
+    if sys.platform == "linux":
+        mine = os.sched_getaffinity(0)
     if len(mine) < 2:
         pytest.skip("needs two cores, and Linux")
     lab = telling(tmp_path, server, 40)
