@@ -17,7 +17,7 @@ from typing import Any, Literal
 from dspylab.aggregate.compare import Comparison
 from dspylab.config.checks import FIGURES
 from dspylab.config.models import Check
-from dspylab.config.values import canonical
+from dspylab.config.values import canonical, meant
 from dspylab.records import JSON, RunSummary, Summary
 
 Verdict = Literal["passed", "failed", "undecided"]
@@ -286,9 +286,6 @@ def _plain(run: RunSummary, figure: str) -> float | None:
 
 
 def _matches(coordinates: Mapping[str, JSON], rule: Mapping[str, Any]) -> bool:
-    """Whether a run has these coordinates; a list means any of its items, or itself."""
-    for axis, wanted in rule.items():
-        items = wanted if isinstance(wanted, list) else []
-        if axis not in coordinates or canonical(coordinates[axis]) not in map(canonical, [wanted, *items]):
-            return False
-    return True
+    return all(
+        axis in coordinates and canonical(coordinates[axis]) in meant(wanted) for axis, wanted in rule.items()
+    )

@@ -11,7 +11,7 @@ from typing import Any
 
 from dspylab.config.axes import NO_OPTIMIZER
 from dspylab.config.models import Experiment
-from dspylab.config.values import as_text, canonical
+from dspylab.config.values import as_text, canonical, meant
 from dspylab.config.wording import Address, listed, plain
 from dspylab.plan.identity import digest
 from dspylab.records import JSON, RunSpec
@@ -154,7 +154,7 @@ def _describe(cell: Mapping[str, JSON]) -> str:
 def _kept(experiment: Experiment, axes: Mapping[str, Sequence[JSON]]) -> Iterator[tuple[Address, Cell]]:
     """The product of the axes without what `exclude` matches."""
     rules = [
-        {axis: _wanted(value) for axis, value in rule.items()} for rule in experiment.matrix.exclude if rule
+        {axis: meant(value) for axis, value in rule.items()} for rule in experiment.matrix.exclude if rule
     ]
     # Each value is made comparable once, not once a run.
     choices = [[(value, canonical(value)) for value in values] for values in axes.values()]
@@ -162,12 +162,6 @@ def _kept(experiment: Experiment, axes: Mapping[str, Sequence[JSON]]) -> Iterato
         texts = {axis: text for axis, (_, text) in zip(axes, chosen, strict=True)}
         if not any(all(texts.get(axis) in wanted for axis, wanted in rule.items()) for rule in rules):
             yield ("matrix",), {axis: value for axis, (value, _) in zip(axes, chosen, strict=True)}
-
-
-def _wanted(value: Any) -> frozenset[str]:
-    """The values that an entry of `exclude` means: a list means any of its items, or itself."""
-    items = value if isinstance(value, list) else []
-    return frozenset(map(canonical, [value, *items]))
 
 
 def _included(experiment: Experiment, axes: Mapping[str, Sequence[JSON]]) -> Iterator[tuple[Address, Cell]]:
