@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from dspylab.aggregate.gate import Side, quantity, sides
+from dspylab.aggregate.gate import Side, is_complete, quantity, sides
 from dspylab.aggregate.pareto import Figure, Point, pareto
 from dspylab.records import Summary
 
@@ -110,9 +110,7 @@ def _front(summary: Summary) -> set[str]:
 
     These are the figures of `aggregate/decision.py`, without their intervals, which the front does not need.
     """
-    judged = [
-        side for side in sides(summary, summary.runs) if all(summary.runs[run].complete for run in side.runs)
-    ]
+    judged = [side for side in sides(summary, summary.runs) if is_complete(summary, side)]
     points = [
         Point(
             name=side.name,
