@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from dspylab.aggregate.compare import Standing, against_best
-from dspylab.aggregate.pairs import mean
 from dspylab.aggregate.pareto import Figure, Place, pareto
 from dspylab.aggregate.sides import RunNumbers, point, run_numbers, side_runs, side_values
 from dspylab.aggregate.stats import metric_summary
@@ -100,12 +99,7 @@ def decide(
 
 
 def _quality(runs: list[RunNumbers]) -> Figure | None:
-    """Mean over all rows of a side, with the interval that `summary.json` has for it."""
-    rows = [(example, value) for run in runs for example, found in run.values.items() for value in found]
-    if not rows:
-        return None
-    ids = {
-        example: position for position, example in enumerate(dict.fromkeys(example for example, _ in rows))
-    }
-    values = [value for _, value in rows]
-    return Figure(value=mean(values), ci95=metric_summary(values, [ids[example] for example, _ in rows]).ci95)
+    """Mean over all rows of a side, with its interval: as in `summary.json`, but not cut at 0 and 1."""
+    rows = [(example, value) for run in runs for example, values in run.values.items() for value in values]
+    found = metric_summary([value for _, value in rows], [example for example, _ in rows])
+    return None if found.mean is None else Figure(value=found.mean, ci95=found.ci95)
