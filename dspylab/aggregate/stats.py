@@ -140,6 +140,12 @@ def t_quantile(df: int) -> float:
     return float(stdtrit(df, 0.975))
 
 
+def sum_if_known(values: Sequence[float | None]) -> float | None:
+    """The sum, rounded once; None as soon as one of the values is not known."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) if len(known) == len(values) else None
+
+
 def percentile(ordered: Sequence[float], share: float) -> float:
     """A percentile with linear interpolation between order statistics (numpy's default; type 7).
 

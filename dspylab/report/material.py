@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from dspylab.aggregate.compare import Standing
 from dspylab.aggregate.decision import Decision, decide
+from dspylab.aggregate.stats import sum_if_known
 from dspylab.record.results import StoredResults
 from dspylab.report.entries import ranked
 
@@ -162,10 +163,10 @@ class _Reader:
 
 def _objectives(summary: Mapping[str, Any], keys: Sequence[str]) -> dict[Objective, float | None]:
     runs = [summary["runs"][key] for key in keys]
-    costs = [run["cost_usd"]["total"] for run in runs]
-    medians = [run["example_s"]["p50"] for run in runs]
+    spent_usd = sum_if_known([run["cost_usd"]["total"] for run in runs])
+    medians_s = sum_if_known([run["example_s"]["p50"] for run in runs])
     attempted = sum(run["examples"]["attempted"] for run in runs)
     return {
-        "cost": None if None in costs or not attempted else math.fsum(costs) / attempted,
-        "time": None if None in medians else math.fsum(medians) / len(medians),
+        "cost": spent_usd / attempted if spent_usd is not None and attempted else None,
+        "time": None if medians_s is None else medians_s / len(runs),
     }
