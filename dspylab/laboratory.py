@@ -195,7 +195,7 @@ class Laboratory:
             spec: The compile.
             made_with: Package versions that it was compiled with; default: those installed.
         """
-        read = {path: digest for path, digest in self.data_files.items() if path in self._files_of_program}
+        read = {path: self.data_files[path] for path in program_files(self.experiment, self.layout.folder)}
         files = self._relative({**self.code_files, **read})
         return compile_hash(self.resolved, spec, files, self._training_digest, _decisive(made_with))
 
@@ -222,10 +222,6 @@ class Laboratory:
             return EarlierRows(())
         kept = KeptAnswers(self.layout, run.key, self.answers_hash(run), self.config_hash(run))
         return EarlierRows(kept.sources())
-
-    @property
-    def _files_of_program(self) -> set[Path]:
-        return set(program_files(self.experiment, self.layout.folder))
 
     @functools.cached_property
     def _training_digest(self) -> str:
