@@ -696,7 +696,7 @@ def test_documents_are_for_people_and_for_git(tmp_path: Path) -> None:
 def test_a_row_has_no_number_that_is_none(path: Path) -> None:
     for value in (math.nan, "\ud800", [math.inf, "\ud800"]):
         if value == "\ud800":
-            assert encode({"a": value, "b": "ä"}) == b'{"a":"\\ud800","b":"\\u00e4"}'
+            assert encode({"a": value, "b": "ä"}) == '{"a":"\\ud800","b":"ä"}'.encode()
         else:
             with pytest.raises(ValueError, match="not JSON compliant"):
                 encode({"a": value})
