@@ -797,7 +797,12 @@ def test_what_cannot_be_read_back_is_told(tmp_path: Path) -> None:
         read_json(path)
     with pytest.raises(DataError, match=r"x.json: no such file: run the experiment"):
         list(read_rows(path))
-    for content, said in ((b"{", "is not JSON"), (b"\xff", "is not JSON"), (b"[]", "is not a JSON object")):
+    for content, said in (
+        (b"{", "is not JSON"),
+        (b"\xff", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b"[]", "is not a JSON object"),
+    ):
         path.write_bytes(content)
         with pytest.raises(DataError, match=f"x.json: {said}.*restore it"):
             read_json(path)
