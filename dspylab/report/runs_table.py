@@ -201,13 +201,8 @@ def _against(material: Material, run: RunMaterial) -> str:
     return f'{words} <span class="difference" title="{_text(title)}">{shown}</span>'
 
 
-def _failures(run: RunMaterial) -> int:
-    failures: int = run.figures["examples"]["failed"]
-    return failures
-
-
 def _failed(run: RunMaterial) -> str:
-    failed = _failures(run)
+    failed: int = run.figures["examples"]["failed"]
     if not failed:
         return "0"
     kinds = ", ".join(f"{kind} {often}" for kind, often in run.figures["errors"].items())
