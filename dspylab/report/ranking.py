@@ -10,7 +10,7 @@ from typing import Any
 from dspylab.config.wording import choose
 from dspylab.errors import UsageError
 from dspylab.report.entries import estimate_of, metric_of, other_metrics, ranked
-from dspylab.report.numbers import NOTHING, cost, count, duration, number
+from dspylab.report.numbers import NOTHING, cost, count, in_unit, number
 from dspylab.report.tables import (
     OTHER_METRICS,
     Column,
@@ -163,12 +163,7 @@ class Figures:
             return NOTHING
         if isinstance(value, bool) or not isinstance(value, int | float):
             return str(value)
-        unit = name.split(".", maxsplit=1)[0]
-        if unit.endswith("_usd"):
-            return cost(value)
-        if unit.endswith("_s") and not unit.endswith("per_s"):
-            return duration(value)
-        return count(value) if isinstance(value, int) else number(value)
+        return in_unit(name, value, count if isinstance(value, int) else number)
 
     def _at(self, row: Mapping[str, Any], name: str) -> Any:
         """What stands at an address of an entry of the summary; None if it is not one figure."""
