@@ -164,7 +164,7 @@ def _value(figure: str, value: float | None) -> str:
     """A figure in the unit that its name says."""
     if value is None:
         return NOTHING
-    is_count = figure.startswith(("examples.", "tokens.", "calls.")) and value.is_integer()
+    is_count = figure.startswith(("examples.", "tokens.", "calls.")) and float(value).is_integer()
     return in_unit(figure, value, count if is_count else _short)
 
 
