@@ -350,11 +350,9 @@ def _resolved(event: Any) -> Any:
             return kind
     if _DATE.fullmatch(text):
         return f"{shown(text)} is a date", "put it in quotes"
-    return (
-        (f"{shown(text)} has a meaning of its own in YAML", "put it in quotes")
-        if text in ("=", _MERGE)
-        else str
-    )
+    if text in ("=", _MERGE):
+        return f"{shown(text)} has a meaning of its own in YAML", "put it in quotes"
+    return str
 
 
 def _unknown_tag(tag: str) -> tuple[str, str]:

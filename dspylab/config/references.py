@@ -181,8 +181,8 @@ def _check_primary(primary: str | None, metrics: Mapping[str, Metric | None]) ->
             yield Defect(("metrics", name), "runs are ranked by it, but it scores no single example", remedy)
         return
     metric = metrics.get(name)
-    has_part = bool(part) and metric is not None and metric.type not in WITH_PARTS
-    if name not in metrics or has_part:
+    has_no_parts = metric is not None and metric.type not in WITH_PARTS
+    if name not in metrics or (part and has_no_parts):
         yield Defect(("primary_metric",), f"there is no metric {shown(primary)}", choose(primary, metrics))
     elif _is_run(metric):
         yield Defect(("primary_metric",), "is a metric over all rows", "name one that scores an example")

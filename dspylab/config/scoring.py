@@ -170,6 +170,6 @@ def _check_schema(schema: Any, address: Address) -> Iterator[Defect]:
     try:
         kind.check_schema(schema)
     except SchemaError as error:
-        place = (*address, *(part for part in error.absolute_path))
+        place = (*address, *error.absolute_path)
         keyword = listed([str(error.absolute_path[-1])]) if error.absolute_path else "it"
         yield Defect(place, f"is no JSON Schema: {keyword} can not be {shown(error.instance)}", "correct it")

@@ -82,9 +82,9 @@ def expand(experiment: Experiment) -> tuple[RunSpec, ...]:
 
 
 def axis_values(experiment: Experiment) -> dict[str, list[JSON]]:
-    """The axes in canonical order with their values; axes that the file leaves out have their default.
+    """The axes that the matrix names, and `model`, in canonical order with their values.
 
-    Only `model` has a default with a say in the key: an axis that is not named is not a coordinate.
+    An axis that is not named is no coordinate; only of `model` the default, which is all, stands in the key.
     """
     matrix = experiment.matrix
     named: dict[str, list[JSON]] = {"model": list(matrix.model or experiment.models)}
