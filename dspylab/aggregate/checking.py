@@ -56,6 +56,9 @@ def judge(
 
     Returns:
         An outcome for each condition and side, in the order of the file.
+
+    Raises:
+        DataError: If a file of rows was damaged.
     """
     outcomes = list(_completeness(experiment, unfit))
     judged: dict[str, Side] = {}

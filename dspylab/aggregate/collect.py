@@ -53,7 +53,9 @@ def collect(laboratory: Laboratory, git: GitState | None) -> Collected:
         `plots`.
 
     Raises:
-        DataError: If a file of results was damaged.
+        DataError: If a file of results was damaged, or one of the dataset cannot be read.
+        ProgramError: If the user's code cannot be imported.
+        EnvironmentProblem: If the summary cannot be written.
     """
     experiment, layout = laboratory.experiment, laboratory.layout
     over_rows = build_run_metrics(experiment.metrics, laboratory.code.attribute)

@@ -112,6 +112,9 @@ def contrast(metric: str, a: SideOf, b: SideOf) -> tuple[Comparison, Pairing, Co
 
     Returns:
         The comparison, its pairing, and the comparison with failures as 0, see `Contrast`.
+
+    Raises:
+        DataError: If a file of rows was damaged.
     """
     numbers_a, numbers_b = read_side(a, metric), read_side(b, metric)
     names = (a.name, b.name)
