@@ -33,7 +33,7 @@ class Decision:
     left_out: tuple[str, ...]
 
     def verdicts(self) -> dict[str, str]:
-        """Run key to ``best``, ``cannot tell`` or ``worse``: its side against the best one."""
+        """Run key to ``best``, ``better``, ``cannot tell`` or ``worse``: its side against the best one."""
         said = {name: found.verdict for name, found in self.standing.comparisons.items()}
         return {
             run: "best" if name == self.standing.best else said[name]
@@ -84,10 +84,13 @@ def decide(
         point(side, found, [summary["runs"][run] for run in sides[side]], _quality(found))
         for side, found in judged.items()
     ]
+    best = standing.best
     told = [
-        (standing.best, other) for other, found in standing.comparisons.items() if found.verdict == "worse"
+        (best, other)
+        for other, found in standing.comparisons.items()
+        if best is not None and found.verdict == "worse"
     ]
-    places = pareto(points, [(best, other) for best, other in told if best is not None])
+    places = pareto(points, told)
     return Decision(
         metric=name,
         sides=sides,

@@ -121,14 +121,14 @@ def run_keys(cells: Sequence[Mapping[str, JSON]]) -> list[str]:
 
 def _keys(cells: Sequence[Mapping[str, JSON]], digits: int) -> list[str]:
     """Names with digests of so many digits, where they need one."""
-    plain = [_readable(cell) for cell in cells]
-    taken = Counter(name.casefold() for name, _ in plain)
+    readable = [_readable(cell) for cell in cells]
+    taken = Counter(name.casefold() for name, _ in readable)
     stem = MAX_KEY_LENGTH - digits - 1
     return [
         name
         if exact and taken[name.casefold()] == 1
         else f"{name[:stem].rstrip('-.')}-{digest(cell)[:digits]}"
-        for cell, (name, exact) in zip(cells, plain, strict=True)
+        for cell, (name, exact) in zip(cells, readable, strict=True)
     ]
 
 
@@ -169,9 +169,9 @@ def _included(experiment: Experiment, axes: Mapping[str, Sequence[JSON]]) -> Ite
         yield ("matrix", "include", position), _complete(entry, axes, position)
 
 
-def _complete(entry: Mapping[str, Any], axes: Mapping[str, Sequence[JSON]], position: int) -> dict[str, JSON]:
+def _complete(entry: Mapping[str, Any], axes: Mapping[str, Sequence[JSON]], position: int) -> Cell:
     """The cell of an `include` entry: what it does not say comes from axes that have one value."""
-    cell: dict[str, JSON] = {}
+    cell: Cell = {}
     for axis in canonical_order({*axes, *entry}):
         if axis in entry:
             cell[axis] = entry[axis]

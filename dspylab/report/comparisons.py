@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,7 +35,7 @@ def comparisons_table(title: str, contrasts: Sequence[Contrast], against: str | 
         against: Name of the baseline, if all have the same.
     """
 
-    def cell(text: Any) -> Any:
+    def cell(text: Callable[[Comparison], str]) -> Callable[[Contrast], str]:
         return lambda found: text(found.comparison)
 
     columns = [
