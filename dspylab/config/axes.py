@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from dspylab.config.defect import Defect
 from dspylab.config.models import REF_PATTERN, Model
 from dspylab.config.sections import MatrixPart, Sections
-from dspylab.config.syntax import Defect
 from dspylab.config.values import as_text, by_text, canonical
 from dspylab.config.wording import Address, choose, listed, plain, shown
 

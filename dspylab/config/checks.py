@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Literal
 
 from dspylab.config.axes import check_coordinates
+from dspylab.config.defect import Defect
 from dspylab.config.models import Check, Metric
 from dspylab.config.scoring import WITH_PARTS
 from dspylab.config.sections import MatrixPart, Sections
-from dspylab.config.syntax import Defect
 from dspylab.config.values import by_text
 from dspylab.config.wording import Address, choose, listed
 

@@ -18,7 +18,8 @@ from typing import Any, Final
 
 import yaml
 
-from dspylab.config.syntax import Defect, SyntaxProblem, explain_syntax, find_control_character
+from dspylab.config.defect import Defect
+from dspylab.config.syntax import SyntaxProblem, explain_syntax, find_control_character
 from dspylab.config.wording import Address, plain, shown
 
 MAX_NODES: Final = 100_000

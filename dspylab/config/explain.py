@@ -10,9 +10,9 @@ from typing import Any, Final
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
+from dspylab.config.defect import Defect
 from dspylab.config.models import DASK_PATTERN, ID_PATTERN, MODEL_PATTERN, REF_PATTERN
 from dspylab.config.schema import experiment_schema
-from dspylab.config.syntax import Defect
 from dspylab.config.wording import Address, choose, listed, plain, shown
 
 #: A `jsonschema.ValidationError`. Its attributes are typed as if each could be unset, which none is.

@@ -9,10 +9,10 @@ from itertools import islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Final
 
+from dspylab.config.defect import Defect
 from dspylab.config.optimizers import references_in
 from dspylab.config.references import is_loader, names_file
 from dspylab.config.sections import Sections
-from dspylab.config.syntax import Defect
 from dspylab.config.wording import Address, choose, listed, plain
 from dspylab.printable import printable
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from dspylab.config.defect import Defect
 from dspylab.config.document import Document, parse
 from dspylab.config.explain import MOST_DEFECTS, model_defects, schema_defects
 from dspylab.config.files import check_files, other_file
@@ -18,7 +19,6 @@ from dspylab.config.models import Experiment
 from dspylab.config.references import check_references
 from dspylab.config.secrets import find_secrets
 from dspylab.config.sections import sound_sections
-from dspylab.config.syntax import Defect
 from dspylab.config.wording import Address, dotted
 from dspylab.errors import Finding, InvalidExperiment
 from dspylab.printable import printable

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from dspylab.config.defect import Defect
 from dspylab.config.models import REF_PATTERN, Optimizer
-from dspylab.config.syntax import Defect
 from dspylab.config.wording import Address, choose, listed, shown
 
 #: DSPy's optimizers that can be used, and the file of `dspy/teleprompt` that each is in.

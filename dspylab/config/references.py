@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 from dspylab.config.axes import NO_OPTIMIZER, check_adapter, check_matrix, check_settings, optimizers_used
 from dspylab.config.checks import check_checks
+from dspylab.config.defect import Defect
 from dspylab.config.models import Dataset, Metric, Model, Optimizer, Program
 from dspylab.config.optimizers import check_nested, check_type
 from dspylab.config.scoring import WITH_PARTS, check_metric
 from dspylab.config.sections import Sections
-from dspylab.config.syntax import Defect
 from dspylab.config.wording import Address, choose, listed, shown
 
 _MODULE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")

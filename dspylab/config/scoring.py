@@ -12,8 +12,8 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 from jsonschema.validators import validator_for
 
+from dspylab.config.defect import Defect
 from dspylab.config.models import Metric
-from dspylab.config.syntax import Defect
 from dspylab.config.wording import Address, choose, listed, shown
 
 #: Types of metrics that may score one example under further names, `helpful.clarity`.
