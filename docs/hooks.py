@@ -22,6 +22,10 @@ SCHEMAS = Path(__file__).parent.parent / "schema"
 FILES = {
     "raw": ("raw.jsonl", "One row an example of one run: `experiments/<name>/results/<run>/raw.jsonl`."),
     "run": ("run.json", "What made the rows of a run: `experiments/<name>/results/<run>/run.json`."),
+    "compile": (
+        "record.json",
+        "What made a compiled program: `experiments/<name>/programs/<key>.record.json`.",
+    ),
     "summary": ("summary.json", "The whole experiment in figures: `experiments/<name>/summary.json`."),
 }
 

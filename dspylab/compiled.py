@@ -51,6 +51,11 @@ def want_anew(laboratory: Laboratory, spec: CompileSpec) -> None:
 
     What an earlier compile kept is dropped. The note goes with the folder that it lies in, once the program
     is done.
+
+    Raises:
+        ProgramError: If the user's code cannot be imported.
+        DataError: If the dataset cannot be read.
+        EnvironmentProblem: If it cannot be noted.
     """
     folder = laboratory.layout.compiling(laboratory.compile_hash(spec))
     shutil.rmtree(folder, ignore_errors=True)
@@ -73,6 +78,9 @@ def set_aside(layout: Layout, key: str) -> bool:
 
     Returns:
         Whether there is one that lies there as it was compiled; what somebody changed is nobody's to move.
+
+    Raises:
+        EnvironmentProblem: If the copy cannot be written.
     """
     record = recorded(layout, key)
     if record is None or record.program != key or not is_untouched(layout, record):
@@ -98,6 +106,11 @@ def restore(laboratory: Laboratory, spec: CompileSpec) -> bool:
 
     Returns:
         Whether there was one. It stands now.
+
+    Raises:
+        ProgramError: If the user's code cannot be imported.
+        DataError: If the dataset cannot be read.
+        EnvironmentProblem: If it cannot be written.
     """
     layout, compile_hash = laboratory.layout, laboratory.compile_hash(spec)
     folder = layout.set_aside(compile_hash)

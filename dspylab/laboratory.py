@@ -107,7 +107,11 @@ class Laboratory:
 
     @functools.cached_property
     def data_files(self) -> dict[Path, str]:
-        """Files of the dataset, and files and folders that the program reads, with their digests."""
+        """Files of the dataset, and files and folders that the program reads, with their digests.
+
+        Raises:
+            DataError: If one cannot be read.
+        """
         return {path: content_digest(path) for path in data_files(self.experiment, self.layout.folder)}
 
     @property
@@ -155,6 +159,10 @@ class Laboratory:
         Args:
             run: The run.
             made_with: Package versions that its results were made with; default: those installed.
+
+        Raises:
+            ProgramError: If the code cannot be imported.
+            DataError: If a file of the dataset cannot be read.
         """
         return self._hash(run, self.code_files, made_with)
 
@@ -194,8 +202,12 @@ class Laboratory:
         Args:
             spec: The compile.
             made_with: Package versions that it was compiled with; default: those installed.
+
+        Raises:
+            ProgramError: If the code cannot be imported.
+            DataError: If the dataset cannot be read.
         """
-        read = {path: digest for path, digest in self.data_files.items() if path in self._files_of_program}
+        read = {path: self.data_files[path] for path in program_files(self.experiment, self.layout.folder)}
         files = self._relative({**self.code_files, **read})
         return compile_hash(self.resolved, spec, files, self._training_digest, _decisive(made_with))
 
@@ -210,6 +222,10 @@ class Laboratory:
 
         Some optimizers put something around the program that calls their metric when it runs. Then it is the
         digest of everything.
+
+        Raises:
+            ProgramError: If the code cannot be imported.
+            DataError: If a file of the dataset cannot be read.
         """
         if run.optimizer != NO_OPTIMIZER and self.experiment.optimizers[run.optimizer].type in WITH_FRAME:
             return self.config_hash(run)
@@ -217,15 +233,16 @@ class Laboratory:
         return answers_hash(self.resolved, run, files, _decisive(None), self.program_digest(run))
 
     def earlier_rows(self, run: RunSpec) -> EarlierRows:
-        """Rows of earlier sessions whose answers are those of the run, for what its journal has not."""
+        """Rows of earlier sessions whose answers are those of the run, for what its journal has not.
+
+        Raises:
+            ProgramError: As `answers_hash`.
+            DataError: As `answers_hash`.
+        """
         if begins_anew(self.layout.journal(self.config_hash(run))):
             return EarlierRows(())
         kept = KeptAnswers(self.layout, run.key, self.answers_hash(run), self.config_hash(run))
         return EarlierRows(kept.sources())
-
-    @property
-    def _files_of_program(self) -> set[Path]:
-        return set(program_files(self.experiment, self.layout.folder))
 
     @functools.cached_property
     def _training_digest(self) -> str:

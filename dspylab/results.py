@@ -13,13 +13,14 @@ Nothing is executed and nothing is written. ``docs/python.md`` shows more.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from dspylab.aggregate.stats import sum_if_known
 from dspylab.errors import DataError, EnvironmentProblem, UsageError
 from dspylab.jsonable import to_json
 from dspylab.places import shown_path
@@ -114,6 +115,7 @@ class Results:
 
         Raises:
             EnvironmentProblem: If pandas is not installed.
+            UsageError: If there is no such table.
             DataError: As `rows`.
         """
         try:
@@ -131,6 +133,7 @@ class Results:
 
         Raises:
             EnvironmentProblem: If polars is not installed.
+            UsageError: If there is no such table.
             DataError: As `rows`.
         """
         try:
@@ -176,7 +179,7 @@ class Results:
                     "error_kind": None if row.error is None else row.error.kind,
                     "example_s": row.example_s,
                     "metric_s": row.metric_s,
-                    "cost_usd": _sum([call.cost_usd for call in row.calls]),
+                    "cost_usd": sum_if_known([call.cost_usd for call in row.calls]),
                     "calls": len(row.calls),
                 }
 
@@ -324,12 +327,6 @@ def _is_number(column: str) -> bool:
 
 def _prefixed(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{prefix}.{name}": value for name, value in values.items()}
-
-
-def _sum(costs: Sequence[float | None]) -> float | None:
-    """The sum; None as soon as one is not known."""
-    known = [cost for cost in costs if cost is not None]
-    return sum(known) if len(known) == len(costs) else None
 
 
 def _not_installed(package: str, other: str) -> EnvironmentProblem:

@@ -541,6 +541,17 @@ WIDE = Quantity(0.85, (0.75, 0.93), sampled=True, n=64)
             "cost_usd at most $1.00",
             "$0.25",
         ),
+        (
+            {"figure": "tokens.completion", "condition": "max", "bound": 500.0, "quantity": Quantity(1234),
+             "verdict": "failed", "passed": False},
+            "tokens.completion at most 500",
+            "1,234: above 500",
+        ),
+        (
+            {"figure": "calls.fallback_rate", "condition": "max", "bound": 1.0, "quantity": Quantity(0.25)},
+            "calls.fallback_rate at most 1",
+            "0.25",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_said_of_a_check(fields: dict[str, Any], check: str, why: str) -> None:

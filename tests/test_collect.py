@@ -177,9 +177,13 @@ def test_a_damaged_row_is_named(lab: Laboratory) -> None:
         with pytest.raises(DataError, match=rf"raw\.jsonl:2: is not a row of this version \({said}\)"):
             collected(lab)
     row = json.loads(second)
-    del row["started_at"], row["metrics"]
+    for name in ("started_at", "metrics", "metric_errors", "metric_s", "parse_failures"):
+        del row[name]
     path.write_text(first + json.dumps(row) + "\n" + "".join(others))
-    said = r"\(no metrics, started_at\): bring it back with `dvc checkout`, or execute the run anew: --fresh$"
+    said = (
+        r"\(no metric_errors, metric_s, metrics, parse_failures, started_at\): "
+        r"bring it back with `dvc checkout`, or execute the run anew: --fresh$"
+    )
     with pytest.raises(DataError, match=said) as caught:
         collected(lab)
     assert caught.value.where == f"{path}:2"

@@ -228,6 +228,7 @@ TAB_AND_OTHERS = [
     ("a: {", "1: is no YAML: a value is missing: "),
     ("a: - b", "1: is no YAML: a '- item' stands where none can be: "),
     ("a: !x!y b", "1: is no YAML: the tag is not defined: "),
+    ("a: =", "1: a: '=' has a meaning of its own in YAML: put it in quotes"),
     ("%YAML 9.9\n---\na: 1", "1: is no YAML: the %YAML line asks for an unknown version: take it out"),
     ("%YAML 1.1\n---\na: yes", "1: the line %YAML changes how values are read: take it out"),
     ("a: *b", "1: the alias *b repeats &b, which is not above it: "),

@@ -17,6 +17,7 @@ from dspylab.aggregate.gate import (
     counterpart,
     difference_of,
     impossible,
+    is_complete,
     quantity,
 )
 from dspylab.aggregate.sides import run_numbers, side_values
@@ -55,6 +56,9 @@ def judge(
 
     Returns:
         An outcome for each condition and side, in the order of the file.
+
+    Raises:
+        DataError: If a file of rows was damaged.
     """
     outcomes = list(_completeness(experiment, unfit))
     judged: dict[str, Side] = {}
@@ -114,7 +118,7 @@ def _compared(figure: str, check: Check, side: Side, now: State, then: State | s
         other = best[0] if best else None
     else:
         other = counterpart(now.summary, side, then.summary)
-    if other is None or not all(then.summary.runs[run].complete for run in other.runs):
+    if other is None or not is_complete(then.summary, other):
         problem = f"{check.no_worse_than} has no complete run to compare with"
         return _no_comparison(figure, check, side.name, problem)
     difference = _difference(figure, side, now, other, then)

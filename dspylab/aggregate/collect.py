@@ -53,7 +53,9 @@ def collect(laboratory: Laboratory, git: GitState | None) -> Collected:
         `plots`.
 
     Raises:
-        DataError: If a file of results was damaged.
+        DataError: If a file of results was damaged, or one of the dataset cannot be read.
+        ProgramError: If the user's code cannot be imported.
+        EnvironmentProblem: If the summary cannot be written.
     """
     experiment, layout = laboratory.experiment, laboratory.layout
     over_rows = build_run_metrics(experiment.metrics, laboratory.code.attribute)
@@ -64,7 +66,7 @@ def collect(laboratory: Laboratory, git: GitState | None) -> Collected:
         if not layout.info(spec.key).is_file() or not layout.raw(spec.key).is_file():
             missing.append(spec.key)
             continue
-        info = read_info(read_json(layout.info(spec.key)), str(layout.info(spec.key)))
+        info = read_info(read_json(layout.info(spec.key)), shown_path(layout.info(spec.key)))
         needed = laboratory.needed_compiles.get(spec.key)
         compiled = valid_record(laboratory, needed) if needed is not None else None
         has_lost_program = needed is not None and compiled is None
@@ -117,7 +119,10 @@ def read_info(value: Mapping[str, Any], where: str) -> RunInfo:
 
 
 #: What a row must have to be summed up; the schema says the rest.
-_KEYS = frozenset({"index", "example_id", "metrics", "error", "calls", "example_s", "started_at"})
+_KEYS = frozenset({
+    "index", "example_id", "metrics", "metric_errors", "metric_s", "error", "calls", "parse_failures",
+    "example_s", "started_at",
+})  # fmt: skip
 
 
 def _checked(rows: Iterable[Mapping[str, Any]], path: Path) -> Iterator[Mapping[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from dspylab.aggregate.compare import Comparison, compare, needed_examples
 from dspylab.aggregate.pairs import pair
 from dspylab.aggregate.sides import Pairing, RunNumbers, pairing, run_numbers, side_values, with_failures_as_0
+from dspylab.aggregate.stats import sum_if_known
 from dspylab.record.results import StoredResults
 from dspylab.records import JSON
 
@@ -112,6 +112,9 @@ def contrast(metric: str, a: SideOf, b: SideOf) -> tuple[Comparison, Pairing, Co
 
     Returns:
         The comparison, its pairing, and the comparison with failures as 0, see `Contrast`.
+
+    Raises:
+        DataError: If a file of rows was damaged.
     """
     numbers_a, numbers_b = read_side(a, metric), read_side(b, metric)
     names = (a.name, b.name)
@@ -208,9 +211,8 @@ def _rows(side: SideOf, chosen: set[str]) -> dict[str, list[dict[str, Any]]]:
 def _figures(runs: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     figures: dict[str, float | None] = {}
     for name, address in _FIGURES.items():
-        values = [_at(run, address) for run in runs]
-        known = [value for value in values if value is not None]
-        figures[name] = math.fsum(known) / len(known) if known and len(known) == len(values) else None
+        total = sum_if_known([_at(run, address) for run in runs])
+        figures[name] = None if total is None else total / len(runs)
     return figures
 
 

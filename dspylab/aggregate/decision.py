@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from dspylab.aggregate.compare import Standing, against_best
-from dspylab.aggregate.pairs import mean
 from dspylab.aggregate.pareto import Figure, Place, pareto
 from dspylab.aggregate.sides import RunNumbers, point, run_numbers, side_runs, side_values
 from dspylab.aggregate.stats import metric_summary
@@ -34,7 +33,7 @@ class Decision:
     left_out: tuple[str, ...]
 
     def verdicts(self) -> dict[str, str]:
-        """Run key to ``best``, ``cannot tell`` or ``worse``: its side against the best one."""
+        """Run key to ``best``, ``better``, ``cannot tell`` or ``worse``: its side against the best one."""
         said = {name: found.verdict for name, found in self.standing.comparisons.items()}
         return {
             run: "best" if name == self.standing.best else said[name]
@@ -85,10 +84,13 @@ def decide(
         point(side, found, [summary["runs"][run] for run in sides[side]], _quality(found))
         for side, found in judged.items()
     ]
+    best = standing.best
     told = [
-        (standing.best, other) for other, found in standing.comparisons.items() if found.verdict == "worse"
+        (best, other)
+        for other, found in standing.comparisons.items()
+        if best is not None and found.verdict == "worse"
     ]
-    places = pareto(points, [(best, other) for best, other in told if best is not None])
+    places = pareto(points, told)
     return Decision(
         metric=name,
         sides=sides,
@@ -100,12 +102,7 @@ def decide(
 
 
 def _quality(runs: list[RunNumbers]) -> Figure | None:
-    """Mean over all rows of a side, with the interval that `summary.json` has for it."""
-    rows = [(example, value) for run in runs for example, found in run.values.items() for value in found]
-    if not rows:
-        return None
-    ids = {
-        example: position for position, example in enumerate(dict.fromkeys(example for example, _ in rows))
-    }
-    values = [value for _, value in rows]
-    return Figure(value=mean(values), ci95=metric_summary(values, [ids[example] for example, _ in rows]).ci95)
+    """Mean over all rows of a side, with its interval: as in `summary.json`, but not cut at 0 and 1."""
+    rows = [(example, value) for run in runs for example, values in run.values.items() for value in values]
+    found = metric_summary([value for _, value in rows], [example for example, _ in rows])
+    return None if found.mean is None else Figure(value=found.mean, ci95=found.ci95)

@@ -63,7 +63,9 @@ def gain(baseline: str, of_run: Scores, of_baseline: Scores, metric: str) -> Gai
 
 def _compile(record: CompileRecord, won: Gain | None) -> RunCompile:
     cost_usd, score = record.cost_usd, record.validation_score
-    is_gain = won is not None and won.difference > 0
+    per_point_usd = None
+    if won is not None and won.difference > 0 and cost_usd is not None:
+        per_point_usd = cost_usd / (_POINTS * won.difference)
     return RunCompile(
         program=record.program,
         cost_usd=cost_usd,
@@ -71,11 +73,7 @@ def _compile(record: CompileRecord, won: Gain | None) -> RunCompile:
         compile_s=record.compile_s,
         validation_score=None if score is None else score.score.mean,
         gain=won,
-        cost_per_point_usd=(
-            cost_usd / (_POINTS * won.difference)
-            if won is not None and is_gain and cost_usd is not None
-            else None
-        ),
+        cost_per_point_usd=per_point_usd,
     )
 
 

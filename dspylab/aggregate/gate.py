@@ -17,7 +17,7 @@ from typing import Any, Literal
 from dspylab.aggregate.compare import Comparison
 from dspylab.config.checks import FIGURES
 from dspylab.config.models import Check
-from dspylab.config.values import canonical
+from dspylab.config.values import canonical, meant
 from dspylab.records import JSON, RunSummary, Summary
 
 Verdict = Literal["passed", "failed", "undecided"]
@@ -115,14 +115,18 @@ def chosen(summary: Summary, rule: str | Mapping[str, Any]) -> list[Side]:
         For ``best`` the complete side with the highest mean of the primary metric, or nothing.
     """
     if rule == "best":
-        found = sides(summary, summary.runs)
-        ranked = [(side, quantity(summary, side, summary.primary_metric).value) for side in found if all(
-            summary.runs[run].complete for run in side.runs)]  # fmt: skip
-        known = [(mean, side) for side, mean in ranked if mean is not None]
+        found = [side for side in sides(summary, summary.runs) if is_complete(summary, side)]
+        means = [(quantity(summary, side, summary.primary_metric).value, side) for side in found]
+        known = [(mean, side) for mean, side in means if mean is not None]
         return [max(known, key=lambda entry: entry[0])[1]] if known else []
     wanted = {} if isinstance(rule, str) else rule
     matching = {key: run for key, run in summary.runs.items() if _matches(run.coordinates, wanted)}
     return sides(summary, matching)
+
+
+def is_complete(summary: Summary, side: Side) -> bool:
+    """Whether every run of a side is complete."""
+    return all(summary.runs[run].complete for run in side.runs)
 
 
 def counterpart(summary: Summary, side: Side, baseline: Summary) -> Side | None:
@@ -171,8 +175,10 @@ def bounds(figure: str, check: Check, side: Side, found: Quantity) -> Iterator[O
             verdict="failed",
             passed=False,
         )
-        yield _judged(judged, _flipped(found) if condition == "max" else found,
-                      -bound if condition == "max" else bound, check)  # fmt: skip
+        if condition == "min":
+            yield _judged(judged, found, bound, check)
+        else:
+            yield _judged(judged, _flipped(found), -bound, check)
 
 
 def against(figure: str, check: Check, side: Side, baseline: str, difference: Quantity) -> Outcome:
@@ -286,9 +292,6 @@ def _plain(run: RunSummary, figure: str) -> float | None:
 
 
 def _matches(coordinates: Mapping[str, JSON], rule: Mapping[str, Any]) -> bool:
-    """Whether a run has these coordinates; a list means any of its items, or itself."""
-    for axis, wanted in rule.items():
-        items = wanted if isinstance(wanted, list) else []
-        if axis not in coordinates or canonical(coordinates[axis]) not in map(canonical, [wanted, *items]):
-            return False
-    return True
+    return all(
+        axis in coordinates and canonical(coordinates[axis]) in meant(wanted) for axis, wanted in rule.items()
+    )

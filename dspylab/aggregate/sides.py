@@ -12,7 +12,7 @@ from typing import Any
 from dspylab.aggregate.compare import Comparison
 from dspylab.aggregate.pairs import SideValues
 from dspylab.aggregate.pareto import Figure, Point, median_interval
-from dspylab.aggregate.stats import metric_summary, percentile
+from dspylab.aggregate.stats import metric_summary, percentile, sum_if_known
 from dspylab.config.axes import ADAPTERS, NO_OPTIMIZER
 from dspylab.config.values import canonical
 
@@ -76,8 +76,7 @@ def run_numbers(rows: Iterable[Mapping[str, Any]], metric: str) -> RunNumbers:
     for row in rows:
         example = row["example_id"]
         numbers.attempted.add(example)
-        costs = [call["cost_usd"] for call in row["calls"]]
-        numbers.cost_usd.append(None if None in costs else math.fsum(costs))
+        numbers.cost_usd.append(sum_if_known([call["cost_usd"] for call in row["calls"]]))
         if row["error"] is not None:
             numbers.failed.add(example)
             continue

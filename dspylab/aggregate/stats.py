@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from dspylab.records import Distribution, IntervalMethod, MetricSummary
 
@@ -28,7 +28,7 @@ _NO_SKEW = 1e-6
 
 def metric_summary(
     values: Sequence[float],
-    examples: Sequence[int] | None = None,
+    examples: Sequence[Hashable] | None = None,
     bounds: tuple[float, float] | None = None,
 ) -> MetricSummary:
     """Mean, standard error and 95% interval of a metric.
@@ -41,7 +41,7 @@ def metric_summary(
 
     Args:
         values: One value a row, finite; any length.
-        examples: For each value, a number that stands for its example; None when all differ.
+        examples: For each value, what stands for its example; None when all differ.
         bounds: Least and greatest value that the metric can have; the interval is cut there.
 
     Returns:
@@ -140,6 +140,12 @@ def t_quantile(df: int) -> float:
     return float(stdtrit(df, 0.975))
 
 
+def sum_if_known(values: Sequence[float | None]) -> float | None:
+    """The sum, rounded once; None as soon as one of the values is not known."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) if len(known) == len(values) else None
+
+
 def percentile(ordered: Sequence[float], share: float) -> float:
     """A percentile with linear interpolation between order statistics (numpy's default; type 7).
 
@@ -173,14 +179,14 @@ def distribution(values: Sequence[float]) -> Distribution:
     )
 
 
-def _unit_scores(values: Sequence[float], examples: Sequence[int], mean: float) -> list[float]:
+def _unit_scores(values: Sequence[float], examples: Sequence[Hashable], mean: float) -> list[float]:
     """One score an example, such that their mean is the mean over all values.
 
     The score is mean + G/N · Σ(value - mean) over the example's values, for G examples and N values:
     the example's own mean when all have the same number of values, the linearised ratio estimator
     otherwise.
     """
-    deviations: dict[int, float] = {}
+    deviations: dict[Hashable, float] = {}
     for example, value in zip(examples, values, strict=True):
         deviations[example] = deviations.get(example, 0.0) + (value - mean)
     weight = len(deviations) / len(values)

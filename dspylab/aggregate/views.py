@@ -6,12 +6,12 @@ of them however many runs there are; what is said of every run stands in the plo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from dspylab.aggregate.gate import Side, quantity, sides
+from dspylab.aggregate.gate import Side, is_complete, quantity, sides
 from dspylab.aggregate.pareto import Figure, Point, pareto
+from dspylab.aggregate.stats import sum_if_known
 from dspylab.records import Summary
 
 #: Columns of `best` that a metric of the same name must not overwrite.
@@ -48,9 +48,9 @@ def plain_metrics(summary: Summary) -> dict[str, Any]:
     plain["failed_examples"] = sum(run.examples.failed for run in summary.runs.values())
     compiled = {run.compile.program: run.compile.cost_usd for run in summary.runs.values() if run.compile}
     costs = [*(run.cost_usd.total for run in summary.runs.values()), *compiled.values()]
-    priced = [cost for cost in costs if cost is not None]
-    if len(priced) == len(costs):
-        plain["cost_usd"] = _rounded(math.fsum(priced))
+    spent = sum_if_known(costs)
+    if spent is not None:
+        plain["cost_usd"] = _rounded(spent)
     return plain
 
 
@@ -110,9 +110,7 @@ def _front(summary: Summary) -> set[str]:
 
     These are the figures of `aggregate/decision.py`, without their intervals, which the front does not need.
     """
-    judged = [
-        side for side in sides(summary, summary.runs) if all(summary.runs[run].complete for run in side.runs)
-    ]
+    judged = [side for side in sides(summary, summary.runs) if is_complete(summary, side)]
     points = [
         Point(
             name=side.name,
@@ -136,10 +134,9 @@ def _median_s(summary: Summary, side: Side) -> float | None:
 def _cost_usd(summary: Summary, side: Side) -> float | None:
     """Cost of an example, all roles."""
     runs = [summary.runs[run] for run in side.runs]
-    costs = [run.cost_usd.total for run in runs]
-    known = [cost for cost in costs if cost is not None]
+    spent = sum_if_known([run.cost_usd.total for run in runs])
     attempted = sum(run.examples.attempted for run in runs)
-    return math.fsum(known) / attempted if len(known) == len(costs) and attempted else None
+    return spent / attempted if spent is not None and attempted else None
 
 
 def _figure(value: float | None) -> Figure | None:

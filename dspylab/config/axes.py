@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from dspylab.config.defect import Defect
 from dspylab.config.models import REF_PATTERN, Model
 from dspylab.config.sections import MatrixPart, Sections
-from dspylab.config.syntax import Defect
 from dspylab.config.values import as_text, by_text, canonical
-from dspylab.config.wording import Address, choose, listed, near_miss, plain, shown
+from dspylab.config.wording import Address, choose, listed, plain, shown
 
 ADAPTERS: Final = ("chat", "json", "xml", "compact")
 NO_OPTIMIZER: Final = "none"
@@ -60,13 +60,8 @@ def check_adapter(adapter: Any, address: Address) -> Iterator[Defect]:
             address, f"must be the name of an adapter, not {shown(adapter)}", f"use {listed(ADAPTERS)}"
         )
     elif adapter not in ADAPTERS and re.search(REF_PATTERN, adapter) is None:
-        near = near_miss(adapter, ADAPTERS)
-        remedy = (
-            f"did you mean {near}?"
-            if near
-            else f"use {listed(ADAPTERS)}, or path:name such as program.py:Adapter"
-        )
-        yield Defect(address, f"there is no adapter {shown(adapter)}", remedy)
+        otherwise = f"use {listed(ADAPTERS)}, or path:name such as program.py:Adapter"
+        yield Defect(address, f"there is no adapter {shown(adapter)}", choose(adapter, ADAPTERS, otherwise))
 
 
 def check_matrix(matrix: MatrixPart, sections: Sections) -> Iterator[Defect]:
@@ -200,9 +195,9 @@ def _check_include(
         yield Defect(address, "is empty", "name the coordinates of a run, or take it out")
     for axis, value in entry.items():
         if axis not in _NAMED_AXES and not _FREE_AXIS.fullmatch(axis):
-            near = near_miss(axis, {*_NAMED_AXES, *matrix.named})
-            remedy = f"the axes are: {listed(_NAMED_AXES)}, program.<argument>, lm.<setting>"
-            yield Defect((*address, axis), "unknown axis", f"did you mean {near}?" if near else remedy)
+            otherwise = f"the axes are: {listed(_NAMED_AXES)}, program.<argument>, lm.<setting>"
+            remedy = choose(axis, [*_NAMED_AXES, *sorted(matrix.named)], otherwise)
+            yield Defect((*address, axis), "unknown axis", remedy)
             continue
         yield from _check_value(axis, value, (*address, axis), sections)
         if axis.startswith("lm."):

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Literal
 
 from dspylab.config.axes import check_coordinates
+from dspylab.config.defect import Defect
 from dspylab.config.models import Check, Metric
 from dspylab.config.scoring import WITH_PARTS
 from dspylab.config.sections import MatrixPart, Sections
-from dspylab.config.syntax import Defect
 from dspylab.config.values import by_text
 from dspylab.config.wording import Address, choose, listed
 
@@ -56,8 +56,7 @@ def check_checks(sections: Sections) -> Iterator[Defect]:
     for name, check in (sections.checks or {}).items():
         address: Address = ("checks", name)
         if sections.metrics is not None and not _is_figure(name, sections.metrics):
-            known = [*sections.metrics, *FIGURES]
-            yield Defect(address, "there is no such figure", _proposal(name, known, sections.metrics))
+            yield Defect(address, "there is no such figure", _proposal(name, sections.metrics))
         if check is not None:
             yield from _check_conditions(check, address)
             if isinstance(check.runs, dict) and sections.matrix is not None:
@@ -72,14 +71,14 @@ def _is_figure(name: str, metrics: Mapping[str, Metric | None]) -> bool:
     return "." in name and metric is not None and metric.type in WITH_PARTS
 
 
-def _proposal(name: str, known: Iterable[str], metrics: Iterable[str]) -> str:
-    # Who thinks of examples that failed wants those to count that a metric could not score, too.
-    found = "did you mean examples.unscored?" if name.startswith("examples") else choose(name, known)
-    if found.startswith("did you mean"):
-        return found
-    return (
+def _proposal(name: str, metrics: Iterable[str]) -> str:
+    if name.startswith("examples"):
+        # Who thinks of examples that failed wants those to count that a metric could not score, too.
+        return "did you mean examples.unscored?"
+    otherwise = (
         f"name a metric ({listed(metrics)}), or a figure such as latency_s.p95, cost_usd or examples.unscored"
     )
+    return choose(name, [*metrics, *FIGURES], otherwise)
 
 
 def _check_conditions(check: Check, address: Address) -> Iterator[Defect]:

@@ -18,7 +18,8 @@ from typing import Any, Final
 
 import yaml
 
-from dspylab.config.syntax import Defect, SyntaxProblem, explain_syntax, find_control_character
+from dspylab.config.defect import Defect
+from dspylab.config.syntax import SyntaxProblem, explain_syntax, find_control_character
 from dspylab.config.wording import Address, plain, shown
 
 MAX_NODES: Final = 100_000
@@ -350,11 +351,9 @@ def _resolved(event: Any) -> Any:
             return kind
     if _DATE.fullmatch(text):
         return f"{shown(text)} is a date", "put it in quotes"
-    return (
-        (f"{shown(text)} has a meaning of its own in YAML", "put it in quotes")
-        if text in ("=", _MERGE)
-        else str
-    )
+    if text in ("=", _MERGE):
+        return f"{shown(text)} has a meaning of its own in YAML", "put it in quotes"
+    return str
 
 
 def _unknown_tag(tag: str) -> tuple[str, str]:

@@ -10,10 +10,10 @@ from typing import Any, Final
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
+from dspylab.config.defect import Defect
 from dspylab.config.models import DASK_PATTERN, ID_PATTERN, MODEL_PATTERN, REF_PATTERN
 from dspylab.config.schema import experiment_schema
-from dspylab.config.syntax import Defect
-from dspylab.config.wording import Address, choose, listed, near_miss, plain, shown
+from dspylab.config.wording import Address, choose, listed, plain, shown
 
 #: A `jsonschema.ValidationError`. Its attributes are typed as if each could be unset, which none is.
 Refusal = Any
@@ -127,19 +127,15 @@ def _unknown_keys(error: Refusal, address: Address, data: Any) -> Iterator[Defec
     patterns = error.schema.get("patternProperties", {})
     title = str(error.schema.get("title"))
     candidates = known + (_free_axes(data) if title == "Matrix" else [])
+    if title == "Model":
+        otherwise = f"put request settings under params; the other keys are: {listed(known)}"
+    elif title == "Matrix":
+        otherwise = f"the axes are: {listed(known)}, program.<argument>, lm.<setting>"
+    else:
+        otherwise = f"the keys here are: {listed(known)}"
     for key in error.instance:
-        if key in known or any(re.search(pattern, key) for pattern in patterns):
-            continue
-        near = near_miss(key, candidates)
-        if near is not None:
-            remedy = f"did you mean {near}?"
-        elif title == "Model":
-            remedy = f"put request settings under params; the other keys are: {listed(known)}"
-        elif title == "Matrix":
-            remedy = f"the axes are: {listed(known)}, program.<argument>, lm.<setting>"
-        else:
-            remedy = f"the keys here are: {listed(known)}"
-        yield Defect((*address, key), "unknown key", remedy)
+        if key not in known and not any(re.search(pattern, key) for pattern in patterns):
+            yield Defect((*address, key), "unknown key", choose(key, candidates, otherwise))
 
 
 def _free_axes(data: Any) -> list[str]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Final
 
+from dspylab.config.defect import Defect
 from dspylab.config.optimizers import references_in
 from dspylab.config.references import is_loader, names_file
 from dspylab.config.sections import Sections
-from dspylab.config.syntax import Defect
-from dspylab.config.wording import Address, listed, near_miss, plain
+from dspylab.config.wording import Address, choose, listed, plain
 from dspylab.printable import printable
 
 logger = logging.getLogger(__name__)
@@ -125,10 +125,22 @@ def _check_file(path: str, address: Address, folder: Path) -> Iterator[Defect]:
 def _remedy(target: Path) -> str:
     if target.with_name(target.name + ".dvc").is_file():
         return "get it with: dvc pull"
+    return other_file(target, (target.suffix,), "correct the path: it is relative to the experiment file")
+
+
+def other_file(target: Path, endings: Collection[str], otherwise: str) -> str:
+    """What to name instead of a file that is not there.
+
+    Args:
+        target: The file.
+        endings: Those that the other file may have.
+        otherwise: What to say when none beside it has a name that is near.
+
+    Raises:
+        OSError: If the folder cannot be read.
+    """
     if not target.parent.is_dir():
         return "correct the path: its folder is not there either"
-    files = (file for file in islice(target.parent.iterdir(), _MOST_SIBLINGS) if file.suffix == target.suffix)
-    near = near_miss(target.name, [file.name for file in files if file.is_file()])
-    return (
-        f"did you mean {plain(near)}?" if near else "correct the path: it is relative to the experiment file"
-    )
+    beside = islice(target.parent.iterdir(), _MOST_SIBLINGS)
+    names = [file.name for file in beside if file.suffix in endings and file.is_file()]
+    return choose(target.name, names, otherwise)

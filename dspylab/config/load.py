@@ -11,15 +11,15 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from dspylab.config.defect import Defect
 from dspylab.config.document import Document, parse
 from dspylab.config.explain import MOST_DEFECTS, model_defects, schema_defects
-from dspylab.config.files import check_files
+from dspylab.config.files import check_files, other_file
 from dspylab.config.models import Experiment
 from dspylab.config.references import check_references
 from dspylab.config.secrets import find_secrets
 from dspylab.config.sections import sound_sections
-from dspylab.config.syntax import Defect
-from dspylab.config.wording import Address, dotted, near_miss, plain
+from dspylab.config.wording import Address, dotted
 from dspylab.errors import Finding, InvalidExperiment
 from dspylab.printable import printable
 
@@ -112,7 +112,7 @@ def _read(path: Path, given: str) -> str:
         if path.is_dir():
             raise refuse("is a folder", "name the experiment file in it")
         if not path.exists():
-            raise refuse("is not there", _other_path(path))
+            raise refuse("is not there", other_file(path, (".yaml", ".yml"), "correct the path"))
         if not path.is_file():
             raise refuse("is no regular file", "name an experiment file")
         with path.open("rb") as file:
@@ -128,14 +128,6 @@ def _read(path: Path, given: str) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise refuse("is not UTF-8", "save the file as UTF-8", line) from None
-
-
-def _other_path(path: Path) -> str:
-    if not path.parent.is_dir():
-        return "correct the path: its folder is not there either"
-    files = (file for file in path.parent.iterdir() if file.suffix in (".yaml", ".yml") and file.is_file())
-    near = near_miss(path.name, [file.name for file in files])
-    return f"did you mean {plain(near)}?" if near else "correct the path"
 
 
 def _is_below(address: Address, hidden: Iterable[Address]) -> bool:

@@ -27,9 +27,12 @@ PositiveInt = Annotated[int, Field(gt=0)]
 
 
 class Section(BaseModel):
-    """Base of every part of the file: unknown keys are errors, values are frozen, types are exact."""
+    """Base of every part of the file: unknown keys are errors, values are frozen.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, protected_namespaces=())
+    That types are exact is for the JSON Schema to say: it takes 1.0 for a whole number, as DVC may write it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
 class Program(Section):

@@ -16,9 +16,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from dspylab.config.defect import Defect
 from dspylab.config.models import REF_PATTERN, Optimizer
-from dspylab.config.syntax import Defect
-from dspylab.config.wording import Address, choose, listed, near_miss, shown
+from dspylab.config.wording import Address, choose, listed, shown
 
 #: DSPy's optimizers that can be used, and the file of `dspy/teleprompt` that each is in.
 TYPES: Final[Mapping[str, str]] = MappingProxyType(
@@ -114,8 +114,7 @@ def check_type(optimizer: Optimizer, address: Address) -> Iterator[Defect]:
     if name in _UNUSABLE:
         yield Defect((*address, "type"), f"{name} can not be used", _UNUSABLE[name])
     elif name not in TYPES:
-        near = near_miss(name, TYPES)
-        remedy = f"did you mean {near}?" if near else f"use {listed(TYPES)}, or path: <file.py>:<name>"
+        remedy = choose(name, TYPES, f"use {listed(TYPES)}, or path: <file.py>:<name>")
         yield Defect((*address, "type"), f"DSPy has no optimizer {shown(name)}", remedy)
     else:
         signature = dspy_signature(name)

@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 from dspylab.config.axes import NO_OPTIMIZER, check_adapter, check_matrix, check_settings, optimizers_used
 from dspylab.config.checks import check_checks
+from dspylab.config.defect import Defect
 from dspylab.config.models import Dataset, Metric, Model, Optimizer, Program
 from dspylab.config.optimizers import check_nested, check_type
 from dspylab.config.scoring import WITH_PARTS, check_metric
 from dspylab.config.sections import Sections
-from dspylab.config.syntax import Defect
 from dspylab.config.wording import Address, choose, listed, shown
 
 _MODULE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
@@ -181,8 +181,8 @@ def _check_primary(primary: str | None, metrics: Mapping[str, Metric | None]) ->
             yield Defect(("metrics", name), "runs are ranked by it, but it scores no single example", remedy)
         return
     metric = metrics.get(name)
-    has_part = bool(part) and metric is not None and metric.type not in WITH_PARTS
-    if name not in metrics or has_part:
+    has_no_parts = metric is not None and metric.type not in WITH_PARTS
+    if name not in metrics or (part and has_no_parts):
         yield Defect(("primary_metric",), f"there is no metric {shown(primary)}", choose(primary, metrics))
     elif _is_run(metric):
         yield Defect(("primary_metric",), "is a metric over all rows", "name one that scores an example")

@@ -12,8 +12,8 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 from jsonschema.validators import validator_for
 
+from dspylab.config.defect import Defect
 from dspylab.config.models import Metric
-from dspylab.config.syntax import Defect
 from dspylab.config.wording import Address, choose, listed, shown
 
 #: Types of metrics that may score one example under further names, `helpful.clarity`.
@@ -170,6 +170,6 @@ def _check_schema(schema: Any, address: Address) -> Iterator[Defect]:
     try:
         kind.check_schema(schema)
     except SchemaError as error:
-        place = (*address, *(part for part in error.absolute_path))
+        place = (*address, *error.absolute_path)
         keyword = listed([str(error.absolute_path[-1])]) if error.absolute_path else "it"
         yield Defect(place, f"is no JSON Schema: {keyword} can not be {shown(error.instance)}", "correct it")

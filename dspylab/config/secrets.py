@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final
 
+from dspylab.config.defect import Defect
 from dspylab.config.document import Document, Node
-from dspylab.config.syntax import Defect
 from dspylab.config.wording import Address
 from dspylab.redact import UNMISTAKABLE
 

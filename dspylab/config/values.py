@@ -31,6 +31,12 @@ def by_text(values: Mapping[str, Iterable[Any] | None]) -> dict[str, dict[str, A
     }
 
 
+def meant(value: Any) -> frozenset[str]:
+    """What a coordinate of a rule means, as canonical text: of a list any of its items, or itself."""
+    items = value if isinstance(value, list) else []
+    return frozenset(map(canonical, [value, *items]))
+
+
 def _normal(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
         return int(value)

@@ -71,10 +71,18 @@ def near_miss(word: str, known: Iterable[str]) -> str | None:
     return names[near[0]] if near else None
 
 
-def choose(word: str, known: Iterable[str]) -> str:
-    """What to write instead of an unknown name: the near miss, or else all there are."""
+def choose(word: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """What to write instead of an unknown name.
+
+    Args:
+        word: The unknown name.
+        known: All there are.
+        otherwise: What to say when none of them is near; default: all of them.
+    """
     names = list(known)
     near = near_miss(word, names)
     if near is not None:
         return f"did you mean {plain(near)}?"
+    if otherwise is not None:
+        return otherwise
     return f"there is: {listed(names)}" if names else "there is none"

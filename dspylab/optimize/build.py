@@ -13,6 +13,7 @@ from typing import Any
 import dspy
 from dspy import teleprompt
 
+from dspylab.config.defect import Defect
 from dspylab.config.models import Experiment, Optimizer
 from dspylab.config.optimizers import (
     CALLABLES,
@@ -24,7 +25,6 @@ from dspylab.config.optimizers import (
     nested_ids,
     references_in,
 )
-from dspylab.config.syntax import Defect
 from dspylab.errors import EnvironmentProblem
 from dspylab.optimize.mute import muted
 

@@ -56,11 +56,10 @@ def config_hash(
     Returns:
         64 hexadecimal digits.
     """
-    judges = {metric.model for metric in experiment.metrics.values() if metric.model}
     decisive = {
         **_answering(experiment, run, files, versions, program),
         "coordinates": dict(run.coordinates),
-        "judges": {judge: resolved_model(experiment, judge, {}) for judge in sorted(judges)},
+        "judges": {judge: resolved_model(experiment, judge, {}) for judge in _judges(experiment)},
         "metrics": {name: metric.model_dump(mode="json") for name, metric in experiment.metrics.items()},
     }
     return digest(decisive)
@@ -198,7 +197,7 @@ def param_addresses(experiment: Experiment, run: RunSpec, document: Mapping[str,
     Returns:
         Dotted addresses, without duplicates, in a stable order.
     """
-    models = [run.model, *sorted({m.model for m in experiment.metrics.values() if m.model})]
+    models = [run.model, *_judges(experiment)]
     return ["program", "dataset", "metrics", *_model_addresses(models, document)]
 
 
@@ -213,6 +212,11 @@ def compile_addresses(experiment: Experiment, spec: CompileSpec, document: Mappi
     if falls_back and "primary_metric" in document:
         addresses.append("primary_metric")
     return [*addresses, *_model_addresses(compile_models(experiment, spec).values(), document)]
+
+
+def _judges(experiment: Experiment) -> list[str]:
+    """Ids of the models that judge, sorted."""
+    return sorted({metric.model for metric in experiment.metrics.values() if metric.model})
 
 
 def _model_addresses(models: Iterable[str], document: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from dspylab.config.axes import NO_OPTIMIZER
 from dspylab.config.models import Experiment
-from dspylab.config.values import as_text, canonical
+from dspylab.config.values import as_text, canonical, meant
 from dspylab.config.wording import Address, listed, plain
 from dspylab.plan.identity import digest
 from dspylab.records import JSON, RunSpec
@@ -82,9 +82,9 @@ def expand(experiment: Experiment) -> tuple[RunSpec, ...]:
 
 
 def axis_values(experiment: Experiment) -> dict[str, list[JSON]]:
-    """The axes in canonical order with their values; axes that the file leaves out have their default.
+    """The axes that the matrix names, and `model`, in canonical order with their values.
 
-    Only `model` has a default with a say in the key: an axis that is not named is not a coordinate.
+    An axis that is not named is no coordinate; only of `model` the default, which is all, stands in the key.
     """
     matrix = experiment.matrix
     named: dict[str, list[JSON]] = {"model": list(matrix.model or experiment.models)}
@@ -121,14 +121,14 @@ def run_keys(cells: Sequence[Mapping[str, JSON]]) -> list[str]:
 
 def _keys(cells: Sequence[Mapping[str, JSON]], digits: int) -> list[str]:
     """Names with digests of so many digits, where they need one."""
-    plain = [_readable(cell) for cell in cells]
-    taken = Counter(name.casefold() for name, _ in plain)
+    readable = [_readable(cell) for cell in cells]
+    taken = Counter(name.casefold() for name, _ in readable)
     stem = MAX_KEY_LENGTH - digits - 1
     return [
         name
         if exact and taken[name.casefold()] == 1
         else f"{name[:stem].rstrip('-.')}-{digest(cell)[:digits]}"
-        for cell, (name, exact) in zip(cells, plain, strict=True)
+        for cell, (name, exact) in zip(cells, readable, strict=True)
     ]
 
 
@@ -154,7 +154,7 @@ def _describe(cell: Mapping[str, JSON]) -> str:
 def _kept(experiment: Experiment, axes: Mapping[str, Sequence[JSON]]) -> Iterator[tuple[Address, Cell]]:
     """The product of the axes without what `exclude` matches."""
     rules = [
-        {axis: _wanted(value) for axis, value in rule.items()} for rule in experiment.matrix.exclude if rule
+        {axis: meant(value) for axis, value in rule.items()} for rule in experiment.matrix.exclude if rule
     ]
     # Each value is made comparable once, not once a run.
     choices = [[(value, canonical(value)) for value in values] for values in axes.values()]
@@ -164,20 +164,14 @@ def _kept(experiment: Experiment, axes: Mapping[str, Sequence[JSON]]) -> Iterato
             yield ("matrix",), {axis: value for axis, (value, _) in zip(axes, chosen, strict=True)}
 
 
-def _wanted(value: Any) -> frozenset[str]:
-    """The values that an entry of `exclude` means: a list means any of its items, or itself."""
-    items = value if isinstance(value, list) else []
-    return frozenset(map(canonical, [value, *items]))
-
-
 def _included(experiment: Experiment, axes: Mapping[str, Sequence[JSON]]) -> Iterator[tuple[Address, Cell]]:
     for position, entry in enumerate(experiment.matrix.include):
         yield ("matrix", "include", position), _complete(entry, axes, position)
 
 
-def _complete(entry: Mapping[str, Any], axes: Mapping[str, Sequence[JSON]], position: int) -> dict[str, JSON]:
+def _complete(entry: Mapping[str, Any], axes: Mapping[str, Sequence[JSON]], position: int) -> Cell:
     """The cell of an `include` entry: what it does not say comes from axes that have one value."""
-    cell: dict[str, JSON] = {}
+    cell: Cell = {}
     for axis in canonical_order({*axes, *entry}):
         if axis in entry:
             cell[axis] = entry[axis]

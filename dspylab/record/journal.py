@@ -256,10 +256,8 @@ def encode(row: Mapping[str, Any]) -> bytes:
 
     Lone surrogates, which UTF-8 cannot hold, are written as JSON escapes.
     """
-    try:
-        return json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError:
-        return json.dumps(row, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace")
 
 
 def peek(path: Path) -> tuple[int, int]:
@@ -268,18 +266,21 @@ def peek(path: Path) -> tuple[int, int]:
     Returns:
         (finished, retryable); (0, 0) when there is no journal.
     """
-    index = _Index()
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        index.read(file)
+    index = _read_index(path)
     return len(index.places), len(index.retryable)
 
 
 def is_published(path: Path) -> bool:
     """Whether a journal holds nothing that `raw.jsonl` has not, without locking it."""
+    return _read_index(path).published is not None
+
+
+def _read_index(path: Path) -> _Index:
+    """What a journal holds, without locking it; empty when there is none."""
     index = _Index()
     with contextlib.suppress(OSError), path.open("rb") as file:
         index.read(file)
-    return index.published is not None
+    return index
 
 
 def begin_anew(path: Path) -> None:

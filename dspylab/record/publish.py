@@ -131,7 +131,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise DataError("no such file", where=shown_path(path), remedy=_NO_FILE) from error
     except OSError as error:
         raise _unreadable(path, error) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"is not JSON: {error}", where=shown_path(path), remedy=_RESTORE) from error
     if not isinstance(value, dict):
         raise DataError("is not a JSON object", where=shown_path(path), remedy=_RESTORE)
@@ -158,7 +158,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 def _row(line: bytes, place: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"is not JSON: {error}", where=place, remedy=_RESTORE) from error
     if not isinstance(row, dict):
         raise DataError("is not a JSON object", where=place, remedy=_RESTORE)

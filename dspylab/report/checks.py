@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
-from dspylab.aggregate.gate import Outcome, Quantity
+from dspylab.aggregate.gate import Outcome
 from dspylab.printable import printable
 from dspylab.report.formats import markdown_row, markdown_text
-from dspylab.report.numbers import NOTHING, cost, count, duration, estimate, number
+from dspylab.report.numbers import NOTHING, count, estimate, in_unit, number
 
 _FAILED = "FAILED"
 
@@ -152,7 +152,7 @@ def _plainly(outcome: Outcome) -> str:
 
 
 def _quantity(outcome: Outcome) -> str:
-    found: Quantity = outcome.quantity
+    found = outcome.quantity
     if found.sampled:
         return estimate(found.value, found.ci95)
     if found.value is not None and found.value < 0:
@@ -164,14 +164,8 @@ def _value(figure: str, value: float | None) -> str:
     """A figure in the unit that its name says."""
     if value is None:
         return NOTHING
-    base = figure.partition(".")[0]
-    if base == "cost_usd":
-        return cost(value)
-    if base.endswith("_s") and not base.endswith("_per_s"):
-        return duration(value)
-    return (
-        f"{value:,.0f}" if base in ("examples", "tokens", "calls") and value.is_integer() else _short(value)
-    )
+    is_count = figure.startswith(("examples.", "tokens.", "calls.")) and float(value).is_integer()
+    return in_unit(figure, value, count if is_count else _short)
 
 
 def _short(value: float) -> str:

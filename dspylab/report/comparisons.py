@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,11 +12,10 @@ from dspylab.aggregate.contrast import Contrast, Flip, Flips
 from dspylab.report.numbers import (
     NOTHING,
     chance,
-    cost,
     count,
     difference,
-    duration,
     estimate,
+    in_unit,
     number,
     p_value,
 )
@@ -36,7 +35,7 @@ def comparisons_table(title: str, contrasts: Sequence[Contrast], against: str | 
         against: Name of the baseline, if all have the same.
     """
 
-    def cell(text: Any) -> Any:
+    def cell(text: Callable[[Comparison], str]) -> Callable[[Contrast], str]:
         return lambda found: text(found.comparison)
 
     columns = [
@@ -202,10 +201,9 @@ def _field(flip: Flip, name: str, short: int | None) -> str:
 def _text(value: Any, short: int | None) -> str:
     """Fields as text: the only one's value alone, else each with its name."""
     if isinstance(value, Mapping):
-        parts = [str(part) if isinstance(part, str) else _json(part) for part in value.values()]
-        text = parts[0] if len(parts) == 1 else "; ".join(
-            f"{name}: {part}" for name, part in zip(value, parts, strict=True)
-        )  # fmt: skip
+        parts = [part if isinstance(part, str) else _json(part) for part in value.values()]
+        named = [f"{name}: {part}" for name, part in zip(value, parts, strict=True)]
+        text = parts[0] if len(parts) == 1 else "; ".join(named)
     else:
         text = NOTHING if value is None else _json(value)
     text = " ".join(text.split()) if short else text
@@ -226,11 +224,7 @@ def _json(value: Any) -> str:
 def _figure(name: str, value: float | None) -> str:
     if value is None:
         return NOTHING
-    if name.endswith("per_s"):
-        return number(value)
-    if name.endswith("_usd"):
-        return cost(value)
-    return duration(value) if name.endswith("_s") else f"{value:g}"
+    return in_unit(name, value, number if name.endswith("per_s") else "{:g}".format)
 
 
 def _share(before: float | None, after: float | None) -> str:

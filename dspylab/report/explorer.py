@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dspylab.aggregate.stats import sum_if_known
 from dspylab.records import JSON
 from dspylab.redact import redact
 from dspylab.report.material import ExampleFigures, Material, RunMaterial
@@ -170,10 +171,10 @@ def _answer(row: Mapping[str, Any]) -> dict[str, JSON]:
     """What a run made of an example; what is empty is left out."""
     error = row["error"]
     calls = row["calls"]
-    spent = [call["cost_usd"] for call in calls]
+    spent = sum_if_known([call["cost_usd"] for call in calls])
     figures = [duration(row["example_s"]), f"{count(len(calls))} {'call' if len(calls) == 1 else 'calls'}"]
-    if any(spent) and None not in spent:
-        figures.append(cost(sum(spent)))
+    if spent:
+        figures.append(cost(spent))
     if row["parse_failures"]:
         figures.append(f"{count(row['parse_failures'])} unparsable")
     answer = {

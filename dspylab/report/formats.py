@@ -1,13 +1,15 @@
-"""The tables of the terminal in other formats: Markdown and CSV. Pure."""
+"""The tables of the terminal as Markdown and CSV, and text that Markdown and HTML show as it is. Pure."""
 
 from __future__ import annotations
 
 import csv
+import html
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dspylab.printable import printable
+from dspylab.redact import redact
 from dspylab.report.tables import FittingTable
 
 #: What Markdown, or HTML in it, would take for more than text. @ and # would call people and issues.
@@ -56,6 +58,11 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
 def markdown_text(text: str) -> str:
     """Text on one line that Markdown shows as it is."""
     return printable(text).translate(_ACTIVE)
+
+
+def html_text(value: object) -> str:
+    """Text on one line that HTML shows as it is, without secrets."""
+    return html.escape(printable(redact(str(value))))
 
 
 def markdown_row(cells: Sequence[str]) -> str:

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import importlib.resources
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dspylab.printable import printable
-from dspylab.redact import redact
 from dspylab.report.compiled import CompiledProgram, Demonstration
 from dspylab.report.explorer import Explorer, explorer, packed
+from dspylab.report.formats import html_text
 from dspylab.report.material import Material
 from dspylab.report.numbers import count
 from dspylab.report.plots import Plot
@@ -58,13 +56,13 @@ def render_html(page: Page) -> str:
     style, script = _file("report.css"), _file("report.js")
     data = explorer(page.material, page.most_examples)
     places = {
-        "version": _escaped(summary["versions"].get("dspylab", "")),
-        "title": _escaped(summary["experiment"]),
-        "description": _escaped(summary["description"]),
+        "version": html_text(summary["versions"].get("dspylab", "")),
+        "title": html_text(summary["experiment"]),
+        "description": html_text(summary["description"]),
         "verdict": _verdict(page.verdict),
         "runs": runs_table(page.material),
         "plots": "\n".join(map(_plot, page.plots)),
-        "examples_note": _escaped(_examples_note(data)),
+        "examples_note": html_text(_examples_note(data)),
         "programs": _programs(page.programs),
         "made": _made(summary),
         "data": "\n".join(_blocks(data)),
@@ -86,14 +84,9 @@ def _hash(content: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
-def _escaped(value: object) -> str:
-    """Text for HTML, without secrets, with control and direction characters spelled out."""
-    return html.escape(printable(redact(str(value))))
-
-
 def _sentence(text: str) -> str:
     """A sentence with names in backticks."""
-    return _CODE.sub(r"<code>\1</code>", _escaped(text))
+    return _CODE.sub(r"<code>\1</code>", html_text(text))
 
 
 def _verdict(verdict: Verdict) -> str:
@@ -103,7 +96,7 @@ def _verdict(verdict: Verdict) -> str:
 
 def _plot(plot: Plot) -> str:
     return (
-        f"<figure><figcaption><h3>{_escaped(plot.title)}</h3><p>{_escaped(plot.note)}</p></figcaption>"
+        f"<figure><figcaption><h3>{html_text(plot.title)}</h3><p>{html_text(plot.note)}</p></figcaption>"
         f"{plot.svg}</figure>"
     )
 
@@ -143,22 +136,22 @@ def _programs(programs: Mapping[str, CompiledProgram]) -> str:
 
 
 def _program(key: str, program: CompiledProgram) -> str:
-    facts = "".join(f"<dt>{_escaped(name)}</dt><dd>{_escaped(text)}</dd>" for name, text in program.facts)
-    parts = [f"<p>{_escaped(damage)}</p>" for damage in program.damage]
+    facts = "".join(f"<dt>{html_text(name)}</dt><dd>{html_text(text)}</dd>" for name, text in program.facts)
+    parts = [f"<p>{html_text(damage)}</p>" for damage in program.damage]
     for predictor in program.predictors:
         fields = "".join(
-            f"<li><b>{_escaped(name)}</b> {_escaped(description)}</li>"
+            f"<li><b>{html_text(name)}</b> {html_text(description)}</li>"
             for name, description in predictor.fields
         )
         demos = "".join(f"<pre>{_demonstration(demo)}</pre>" for demo in predictor.demos)
         noun = "demonstration" if len(predictor.demos) == 1 else "demonstrations"
         parts.append(
-            f"<h4>{_escaped(predictor.name)}</h4><pre>{_lines(predictor.instructions)}</pre>"
+            f"<h4>{html_text(predictor.name)}</h4><pre>{_lines(predictor.instructions)}</pre>"
             f'<ul class="fields">{fields}</ul>'
             + (f"<details><summary>{len(predictor.demos)} {noun}</summary>{demos}</details>" if demos else "")
         )
     return (
-        f'<details class="program"><summary><code>{_escaped(key)}</code></summary>'
+        f'<details class="program"><summary><code>{html_text(key)}</code></summary>'
         f'<dl class="facts">{facts}</dl>{"".join(parts)}</details>'
     )
 
@@ -169,7 +162,7 @@ def _demonstration(demo: Demonstration) -> str:
 
 def _lines(text: str) -> str:
     """Text of several lines for HTML."""
-    return "\n".join(_escaped(line) for line in text.split("\n"))
+    return "\n".join(html_text(line) for line in text.split("\n"))
 
 
 def _made(summary: Mapping[str, Any]) -> str:
@@ -181,7 +174,7 @@ def _made(summary: Mapping[str, Any]) -> str:
         ("versions", versions),
         *((f"prices of {model}", _rates(rates)) for model, rates in summary["rates"].items()),
     ]
-    rows = "".join(f"<dt>{_escaped(name)}</dt><dd>{_escaped(text)}</dd>" for name, text in facts)
+    rows = "".join(f"<dt>{html_text(name)}</dt><dd>{html_text(text)}</dd>" for name, text in facts)
     return f'<dl class="facts">{rows}</dl>'
 
 

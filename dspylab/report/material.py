@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from dspylab.aggregate.compare import Standing
 from dspylab.aggregate.decision import Decision, decide
+from dspylab.aggregate.stats import sum_if_known
 from dspylab.record.results import StoredResults
 from dspylab.report.entries import ranked
 
@@ -91,9 +92,20 @@ class Material:
         """Name of the metric that ranks the runs."""
         return str(self.summary["primary_metric"])
 
-    def figure(self, side: str, objective: Objective) -> float | None:
-        """What an example costs a side, in US dollars, or how long it takes, in seconds (median)."""
-        return _objectives(self.summary, self.decision.sides[side])[objective]
+    def figure(self, runs: Sequence[str], objective: Objective) -> float | None:
+        """What an example of some runs costs, in US dollars, or how long it takes, in seconds.
+
+        Args:
+            runs: Their keys; all of them are taken together.
+            objective: ``cost``, all roles included, or ``time``: the mean of the runs' medians.
+        """
+        entries = [self.summary["runs"][run] for run in runs]
+        if objective == "time":
+            medians_s = sum_if_known([entry["example_s"]["p50"] for entry in entries])
+            return None if medians_s is None else medians_s / len(entries)
+        spent_usd = sum_if_known([entry["cost_usd"]["total"] for entry in entries])
+        attempted = sum(entry["examples"]["attempted"] for entry in entries)
+        return spent_usd / attempted if spent_usd is not None and attempted else None
 
 
 def gather(results: StoredResults) -> Material:
@@ -158,14 +170,3 @@ class _Reader:
             self.latency_s.append(call["latency_s"])
         if call["ttft_s"] is not None:
             self.ttft_s.append(call["ttft_s"])
-
-
-def _objectives(summary: Mapping[str, Any], keys: Sequence[str]) -> dict[Objective, float | None]:
-    runs = [summary["runs"][key] for key in keys]
-    costs = [run["cost_usd"]["total"] for run in runs]
-    medians = [run["example_s"]["p50"] for run in runs]
-    attempted = sum(run["examples"]["attempted"] for run in runs)
-    return {
-        "cost": None if None in costs or not attempted else math.fsum(costs) / attempted,
-        "time": None if None in medians else math.fsum(medians) / len(medians),
-    }

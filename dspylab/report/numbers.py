@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 #: What stands for a figure that does not exist.
 NOTHING = "–"  # noqa: RUF001 - a dash is meant
@@ -75,6 +75,22 @@ def cost(usd: float | None) -> str:
     if usd < 0.1:
         return f"${usd:.{2 - math.floor(math.log10(usd))}f}"
     return f"${usd:,.2f}" if usd < 1000 else f"${usd:,.0f}"
+
+
+def in_unit(name: str, value: float, otherwise: Callable[[float], str] = number) -> str:
+    """A figure in the unit that its name says: ``cost_usd.task`` as a price, ``ttft_s.p95`` as a duration.
+
+    Args:
+        name: Of a figure of `summary.json`.
+        value: The figure.
+        otherwise: How a figure of neither unit is written.
+    """
+    unit = name.partition(".")[0]
+    if unit.endswith("_usd"):
+        return cost(value)
+    if unit.endswith("_s") and not unit.endswith("per_s"):
+        return duration(value)
+    return otherwise(value)
 
 
 def difference(value: float | None, ends: Sequence[float] | None) -> str:

@@ -123,40 +123,12 @@ def _tradeoff(material: Material, objective: Objective) -> Plot | None:
     """Quality against what is paid for it. The front joins what nothing beats in both."""
     import altair as alt
 
-    per_example = objective == "cost"
-    values: list[dict[str, Any]] = []
-    for run in material.runs:
-        quality = metric_of(run.figures, material.primary).get("mean")
-        total, attempted = run.figures["cost_usd"]["total"], run.figures["examples"]["attempted"]
-        paid = (
-            total / attempted * 1000
-            if per_example and total is not None and attempted
-            else None
-            if per_example
-            else run.figures["example_s"]["p50"]
-        )
-        if quality is None or paid is None or not run.figures["complete"]:
-            continue
-        text = cost(paid) if per_example else duration(paid)
-        values.append({
-            "run": run.key, "paid": paid, "quality": quality, "standing": WORDS[standing_of(material, run)],
-            "shown": f"{run.key}: {material.primary} {estimate(quality, None)}, {text}",
-        })  # fmt: skip
+    values = _tradeoffs(material, objective)
     if len(values) < 2 or not any(value["paid"] for value in values):
         return None
-    points = [
-        Point(
-            name=value["run"],
-            quality=Figure(value=value["quality"]),
-            costs={"paid": Figure(value=value["paid"])},
-        )
-        for value in values
-    ]
-    for value, place in zip(values, pareto(points), strict=True):
-        value["front"] = place.on_front
+    is_cost = objective == "cost"
     front = sorted((value for value in values if value["front"]), key=lambda value: float(value["paid"]))
-    title = "cost of 1,000 examples (USD)" if per_example else "median time of an example (s)"
-    # Room on the right for names.
+    title = "cost of 1,000 examples (USD)" if is_cost else "median time of an example (s)"
     x = alt.X("paid:Q", title=title, scale=_scale([value["paid"] for value in values]))
     y = alt.Y("quality:Q", title=_tame(material.primary), scale=alt.Scale(zero=False, nice=True, padding=14))
     line = _chart(front).mark_line(
@@ -175,13 +147,40 @@ def _tradeoff(material: Material, objective: Objective) -> Plot | None:
             dy=-11, dx=shift, align=leaning, fontSize=10.5, color="currentColor"
         )
         chart += text.encode(x=x, y=y, text="name:N")
-    what = "Cost" if per_example else "Time"
+    what = "Cost" if is_cost else "Time"
     note = "Up and to the left is better. The dashed front joins the runs that none beats in both."
     return Plot(
         f"{what} against {material.primary}",
         note,
         _svg(chart, height=max(_LEAST_HEIGHT, _height(len(values)) - _TITLES)),
     )
+
+
+def _tradeoffs(material: Material, objective: Objective) -> list[dict[str, Any]]:
+    """The complete runs with their quality, what is paid for it, and whether they are on the front."""
+    shown, examples = (cost, 1000) if objective == "cost" else (duration, 1)
+    values: list[dict[str, Any]] = []
+    for run in material.runs:
+        quality = metric_of(run.figures, material.primary).get("mean")
+        of_example = material.figure([run.key], objective)
+        if quality is None or of_example is None or not run.figures["complete"]:
+            continue
+        paid = of_example * examples
+        values.append({
+            "run": run.key, "paid": paid, "quality": quality, "standing": WORDS[standing_of(material, run)],
+            "shown": f"{run.key}: {material.primary} {estimate(quality, None)}, {shown(paid)}",
+        })  # fmt: skip
+    points = [
+        Point(
+            name=value["run"],
+            quality=Figure(value=value["quality"]),
+            costs={"paid": Figure(value=value["paid"])},
+        )
+        for value in values
+    ]
+    for value, place in zip(values, pareto(points), strict=True):
+        value["front"] = place.on_front
+    return values
 
 
 def _placed(points: Sequence[Mapping[str, Any]], *, logarithmic: bool) -> list[dict[str, Any]]:

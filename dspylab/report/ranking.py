@@ -10,7 +10,7 @@ from typing import Any
 from dspylab.config.wording import choose
 from dspylab.errors import UsageError
 from dspylab.report.entries import estimate_of, metric_of, other_metrics, ranked
-from dspylab.report.numbers import NOTHING, cost, count, duration, number
+from dspylab.report.numbers import NOTHING, cost, count, in_unit, number
 from dspylab.report.tables import (
     OTHER_METRICS,
     Column,
@@ -116,7 +116,8 @@ class Figures:
         self.check(column)
         known = [row for row in self.rows if self.value(row, column) is not None]
         best_first = sorted(known, key=lambda row: _order(self.value(row, column)))
-        if any(isinstance(self.value(row, column), int | float) for row in known) and not _less(column):
+        is_less_better = _less(column) and not self._is_metric(column)
+        if any(isinstance(self.value(row, column), int | float) for row in known) and not is_less_better:
             best_first.reverse()
         if name.startswith("-"):
             best_first.reverse()
@@ -127,10 +128,12 @@ class Figures:
         known = self._known(name)
         if known is not None:
             return known
-        is_metric = any(name in row["metrics"] or name in row["run_metrics"] for row in self.rows)
-        cell: Callable[[Any], str] = partial(estimate_of if is_metric else self._cell, name=name)
+        cell: Callable[[Any], str] = partial(estimate_of if self._is_metric(name) else self._cell, name=name)
         values = [self.value(row, name) for row in self.rows]
         return Column(name, cell, rank=rank, text=any(isinstance(value, str) for value in values))
+
+    def _is_metric(self, name: str) -> bool:
+        return any(name in row["metrics"] or name in row["run_metrics"] for row in self.rows)
 
     def _known(self, name: str) -> Column | None:
         """The columns with headings of their own; less important ones have a higher rank."""
@@ -160,12 +163,7 @@ class Figures:
             return NOTHING
         if isinstance(value, bool) or not isinstance(value, int | float):
             return str(value)
-        unit = name.split(".", maxsplit=1)[0]
-        if unit.endswith("_usd"):
-            return cost(value)
-        if unit.endswith("_s") and not unit.endswith("per_s"):
-            return duration(value)
-        return count(value) if isinstance(value, int) else number(value)
+        return in_unit(name, value, count if isinstance(value, int) else number)
 
     def _at(self, row: Mapping[str, Any], name: str) -> Any:
         """What stands at an address of an entry of the summary; None if it is not one figure."""
@@ -209,7 +207,7 @@ def _emphasis(row: Mapping[str, Any]) -> str:
 
 def _less(name: str) -> bool:
     parts = SHORT_NAMES.get(name, name).split(".")
-    if parts[0].endswith("per_s"):
+    if parts[0].endswith("per_s") or parts[0] in ("metrics", "run_metrics"):
         return False
     return parts[0].endswith(("_s", "_usd")) or any(
         word in part for word in _LESS_IS_BETTER for part in parts

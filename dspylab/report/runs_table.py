@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dspylab.printable import printable
-from dspylab.redact import redact
 from dspylab.report.entries import estimate_of, metric_of, most_frequent_error, other_metrics, value_of
+from dspylab.report.formats import html_text
 from dspylab.report.material import Material, RunMaterial
 from dspylab.report.numbers import (
     NOTHING,
@@ -80,7 +78,7 @@ def _columns(material: Material) -> list[_Column]:
             material.primary,
             lambda run: (
                 _bar(metric_of(run.figures, material.primary), low, high, standing_of(material, run))
-                + _text(estimate_of(run.figures, material.primary))
+                + html_text(estimate_of(run.figures, material.primary))
             ),
             lambda run: value_of(run.figures, material.primary),
             "mean and 95% interval",
@@ -104,7 +102,7 @@ def _columns(material: Material) -> list[_Column]:
         _figure("cost", lambda run: run.figures["cost_usd"]["total"], cost),
         _Column(
             "Pareto",
-            lambda run: _text(dominance.get(run.key, NOTHING)),
+            lambda run: html_text(dominance.get(run.key, NOTHING)),
             lambda run: dominance.get(run.key),
             "front: no other run is at least as good in quality, time and cost; dominated?: by the figures "
             "alone, which may be chance",
@@ -125,13 +123,13 @@ def _figure(
     shown: Callable[[float | None], str],
     better: str = "less",
 ) -> _Column:
-    return _Column(title, lambda run: _text(shown(value(run))), value, less_is_better=better == "less")
+    return _Column(title, lambda run: html_text(shown(value(run))), value, less_is_better=better == "less")
 
 
 def _other_metric(name: str) -> _Column:
     return _Column(
         name,
-        lambda run: _text(estimate_of(run.figures, name)),
+        lambda run: html_text(estimate_of(run.figures, name)),
         lambda run: value_of(run.figures, name),
         less_is_better=False,
     )
@@ -153,21 +151,21 @@ def _axis(axis: str) -> _Column:
         found = run.figures["coordinates"].get(axis)
         return NOTHING if found is None else str(found)
 
-    return _Column(axis.rpartition(".")[2], lambda run: _text(value(run)), value, axis, numeric=False)
+    return _Column(axis.rpartition(".")[2], lambda run: html_text(value(run)), value, axis, numeric=False)
 
 
 def _heading(column: _Column) -> str:
     first = "ascending" if column.less_is_better else "descending"
     kind = "number" if column.numeric else "text"
-    hint = f' title="{_text(column.hint)}"' if column.hint else ""
+    hint = f' title="{html_text(column.hint)}"' if column.hint else ""
     return (
         f'<th scope="col" class="{kind}" data-first="{first}"{hint}>'
-        f'<button type="button">{_text(column.title)}</button></th>'
+        f'<button type="button">{html_text(column.title)}</button></th>'
     )
 
 
 def _row(run: RunMaterial, columns: Sequence[_Column], material: Material) -> str:
-    key = _text(run.key)
+    key = html_text(run.key)
     able = "checked" if run.rows is not None else "disabled"
     box = (
         f'<td><input type="checkbox" {able} data-run="{key}" aria-label="Show {key} among the examples"></td>'
@@ -177,19 +175,19 @@ def _row(run: RunMaterial, columns: Sequence[_Column], material: Material) -> st
         value = column.value(run)
         kind = "number" if column.numeric else "text"
         content = column.cell(run)
-        shown = "" if value is None else _text(value)
+        shown = "" if value is None else html_text(value)
         cells.append(f'<td class="{kind}" data-value="{shown}">{content}</td>')
     return f'<tr class="{standing_of(material, run)}">{box}{"".join(cells)}</tr>'
 
 
 def _name(run: RunMaterial) -> str:
     mark = "" if run.figures["complete"] else ' <span class="mark" title="not complete">incomplete</span>'
-    return f"<code>{_text(run.key)}</code>{mark}"
+    return f"<code>{html_text(run.key)}</code>{mark}"
 
 
 def _against(material: Material, run: RunMaterial) -> str:
     standing = standing_of(material, run)
-    words = f'<span class="chip {standing}">{_text(WORDS[standing])}</span>'
+    words = f'<span class="chip {standing}">{html_text(WORDS[standing])}</span>'
     found = material.standing.comparisons.get(run.side)
     if found is None or found.difference is None:
         return words
@@ -197,23 +195,18 @@ def _against(material: Material, run: RunMaterial) -> str:
         f"better on {found.wins}, worse on {found.losses} of {found.n} examples; "
         f"{p_value(found.p_adjusted)} after correction"
     )
-    shown = _text(difference(found.difference, found.ci95))
-    return f'{words} <span class="difference" title="{_text(title)}">{shown}</span>'
-
-
-def _failures(run: RunMaterial) -> int:
-    failures: int = run.figures["examples"]["failed"]
-    return failures
+    shown = html_text(difference(found.difference, found.ci95))
+    return f'{words} <span class="difference" title="{html_text(title)}">{shown}</span>'
 
 
 def _failed(run: RunMaterial) -> str:
-    failed = _failures(run)
+    failed: int = run.figures["examples"]["failed"]
     if not failed:
         return "0"
     kinds = ", ".join(f"{kind} {often}" for kind, often in run.figures["errors"].items())
     _, _, first = most_frequent_error(run.figures)
     title = f"{kinds}; {first}" if first else kinds
-    return f'<span class="alarm" title="{_text(title)}">{count(failed)}</span>'
+    return f'<span class="alarm" title="{html_text(title)}">{count(failed)}</span>'
 
 
 def _range(material: Material) -> tuple[float, float]:
@@ -251,16 +244,13 @@ def _over_seeds(material: Material) -> str:
     if not groups:
         return ""
     rows = "".join(
-        f'<tr><td class="text"><code>{_text(name)}</code></td><td class="number">{len(group["runs"])}</td>'
-        f'<td class="number">{_text(estimate_of(group, material.primary))}</td></tr>'
+        f'<tr><td class="text"><code>{html_text(name)}</code></td>'
+        f'<td class="number">{len(group["runs"])}</td>'
+        f'<td class="number">{html_text(estimate_of(group, material.primary))}</td></tr>'
         for name, group in groups.items()
     )
     return (
         '<h3>Over seeds</h3><div class="scroll"><table class="runs"><thead><tr><th class="text">runs</th>'
-        f'<th class="number">seeds</th><th class="number">{_text(material.primary)}</th></tr></thead>'
+        f'<th class="number">seeds</th><th class="number">{html_text(material.primary)}</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
-
-
-def _text(value: object) -> str:
-    return html.escape(printable(redact(str(value))))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from dspylab.aggregate import compare
+from dspylab.aggregate.compare import Standing
 from dspylab.report.material import Material, RunMaterial
 
-Standing = Literal["best", "better", "level", "worse", "none"]
+RunStanding = Literal["best", "better", "level", "worse", "none"]
 
-#: Standing to what people read.
-WORDS: dict[Standing, str] = {
+#: How a run stands, to what people read.
+WORDS: dict[RunStanding, str] = {
     "best": "best",
     "better": "better on shared examples",
     "level": "cannot tell",
@@ -19,7 +19,7 @@ WORDS: dict[Standing, str] = {
 }
 
 
-def standing_of(material: Material, run: RunMaterial) -> Standing:
+def standing_of(material: Material, run: RunMaterial) -> RunStanding:
     """How a run, with those that differ from it in their seed alone, stands to the best."""
     standing = material.standing
     if run.side == standing.best:
@@ -30,7 +30,7 @@ def standing_of(material: Material, run: RunMaterial) -> Standing:
     return "level" if found.verdict == "cannot tell" else found.verdict
 
 
-def contradiction(standing: compare.Standing) -> str | None:
+def contradiction(standing: Standing) -> str | None:
     """Says so when the highest mean is not the mark of the best; None when it is."""
     if not standing.better:
         return None

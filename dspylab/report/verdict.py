@@ -119,7 +119,7 @@ def _choice(material: Material) -> Iterator[str]:
     if len(level) < 2:
         return
     for objective, shown, least in _OBJECTIVES:
-        figures = {side: material.figure(side, objective) for side in level}
+        figures = {side: material.figure(material.decision.sides[side], objective) for side in level}
         known = {side: figure for side, figure in figures.items() if figure is not None}
         if len(known) < len(level) or len(set(known.values())) == 1:
             continue
