@@ -73,6 +73,7 @@ def test_rows_are_typed_and_say_what_the_file_says(made: Laboratory) -> None:
     rows = list(results.rows("fake-predict-seed0"))
     assert [type(row) for row in rows] == [ExampleResult] * 3 + [ExampleFailure] + [ExampleResult] * 4
     assert isinstance(rows[0].calls[0], LMCall)
+    assert [message.role for message in rows[0].calls[0].prompt or ()] == ["system", "user"]
     assert rows[3].error is not None
     assert rows[3].error.kind == "program"
     lines = made.raw("fake-predict-seed0").read_text().splitlines()
@@ -97,9 +98,10 @@ def test_what_can_not_be_read_is_explained(lab: Laboratory) -> None:
     with pytest.raises(UsageError, match="no table 'rows': one of: examples, runs, calls"):
         results.records("rows")  # type: ignore[arg-type]
     raw = lab.raw("fake-cot-seed0")
-    raw.write_text('{"run": "fake-cot-seed0"}\n')
-    with pytest.raises(DataError, match=r"raw\.jsonl:1: is not a row of this version"):
-        list(results.rows("fake-cot-seed0"))
+    for row in ({"run": "fake-cot-seed0"}, {"error": None, "calls": ["no call"]}):
+        raw.write_text(json.dumps(row) + "\n")
+        with pytest.raises(DataError, match=r"raw\.jsonl:1: is not a row of this version"):
+            list(results.rows("fake-cot-seed0"))
     info = raw.with_name("run.json")
     changed = json.loads(info.read_text()) | {"config_hash": "other"}
     info.write_text(json.dumps(changed))
