@@ -55,7 +55,7 @@ def test_a_cost_that_nobody_knows_cannot_be_bounded(
     done = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
     assert done.code == 2
-    assert "pricing" in done.err
+    assert "no price is known for fake: give the model `pricing:`" in done.err
     assert not server.requests
 
 

@@ -121,7 +121,7 @@ def execute_runs(
     dask = dask or experiment.execution.dask
     if dask is None:
         here = [*on_workers, *here]
-    refuse_unpriced(experiment, [*on_workers, *here])
+    refuse_unpriced(experiment, dict.fromkeys([*on_workers, *here]))
     # It builds the programs: where a cluster executes them, this machine may not be able to.
     refuse_misfits(laboratory, [*(specs if dask is None else ()), *compiles])
     spent = spent_before(laboratory, {*keys, *plan.keys} if fresh else ())
