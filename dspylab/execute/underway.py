@@ -14,6 +14,7 @@ from dspylab.execute.workers import Workers
 from dspylab.laboratory import REPORTED_PACKAGES, Laboratory, versions
 from dspylab.lm.pricing import rates_for
 from dspylab.lm.routing import engine_for
+from dspylab.pipeline.stages import COMPILE_COMMAND, arguments, quote
 from dspylab.plan.identity import resolved_model
 from dspylab.record.answers import inherit, recorded_in, retired
 from dspylab.record.journal import begin_anew, peek
@@ -150,11 +151,10 @@ def _compile_of(laboratory: Laboratory, run: RunSpec, compiling: Collection[str]
         return spec.key
     if valid_record(laboratory, spec) is None:
         place = laboratory.layout.program(spec.key).relative_to(laboratory.layout.root)
-        coordinates = " ".join(f"{axis}={value}" for axis, value in spec.coordinates.items())
         raise UsageError(
             f"its program {place} is not compiled, or not from what there is now",
             where=run.key,
-            remedy=f"compile it first: dspylab compile-one --config {laboratory.config} {coordinates}",
+            remedy=f"compile it first: {COMPILE_COMMAND} {quote(str(laboratory.config))} {arguments(spec)}",
         )
     return None
 
