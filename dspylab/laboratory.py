@@ -205,6 +205,10 @@ class Laboratory:
         path = None if spec is None else self.layout.program(spec.key)
         return file_digest(path) if path is not None and path.is_file() else None
 
+    def journal(self, run: RunSpec) -> Path:
+        """Where the journal of a run lies, as long as it has one."""
+        return self.layout.journal(self.config_hash(run))
+
     def answers_hash(self, run: RunSpec) -> str:
         """Digest of what decides the answers of a run's program: all but the metrics and what they need.
 
@@ -218,7 +222,7 @@ class Laboratory:
 
     def earlier_rows(self, run: RunSpec) -> EarlierRows:
         """Rows of earlier sessions whose answers are those of the run, for what its journal has not."""
-        if begins_anew(self.layout.journal(self.config_hash(run))):
+        if begins_anew(self.journal(run)):
             return EarlierRows(())
         kept = KeptAnswers(self.layout, run.key, self.answers_hash(run), self.config_hash(run))
         return EarlierRows(kept.sources())

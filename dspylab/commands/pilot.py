@@ -51,8 +51,7 @@ def run_pilot(laboratory: Laboratory, keys: Sequence[str], size: int) -> None:
 
 def _pilot(laboratory: Laboratory, report: RunReport) -> PilotRun:
     spec = laboratory.run(report.run)
-    journal = laboratory.layout.journal(laboratory.config_hash(spec))
-    rows = [row for row in stored_rows(journal) if "index" in row and row["error"] is None]
+    rows = [row for row in stored_rows(laboratory.journal(spec)) if "index" in row and row["error"] is None]
     costs = [_cost(_new_calls(row)) for row in rows]
     known = [value for value in costs if value is not None]
     return PilotRun(
