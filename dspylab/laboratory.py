@@ -69,7 +69,11 @@ class Laboratory:
 
     def run(self, key: str) -> RunSpec:
         """The run of a key that is known to exist."""
-        return next(run for run in self.runs if run.key == key)
+        return self._by_key[key]
+
+    @functools.cached_property
+    def _by_key(self) -> dict[str, RunSpec]:
+        return {run.key: run for run in self.runs}
 
     @functools.cached_property
     def needed_compiles(self) -> dict[str, CompileSpec]:
@@ -175,7 +179,7 @@ class Laboratory:
         )
         if answering is None or all_code is None:
             return []
-        specs = {run.key: run for run in self.runs}
+        specs = self._by_key
         return [
             key
             for key, run in summary["runs"].items()
