@@ -111,7 +111,11 @@ class Laboratory:
 
     @functools.cached_property
     def data_files(self) -> dict[Path, str]:
-        """Files of the dataset, and files and folders that the program reads, with their digests."""
+        """Files of the dataset, and files and folders that the program reads, with their digests.
+
+        Raises:
+            DataError: If one cannot be read.
+        """
         return {path: content_digest(path) for path in data_files(self.experiment, self.layout.folder)}
 
     @property
@@ -131,7 +135,11 @@ class Laboratory:
 
     @functools.cached_property
     def environment(self) -> dict[str, str]:
-        """The environment over the `.env` files."""
+        """The environment over the `.env` files.
+
+        Raises:
+            EnvironmentProblem: If one of them cannot be read.
+        """
         return read_environment(self.layout.folder, self.layout.root)
 
     @functools.cached_property
@@ -159,6 +167,11 @@ class Laboratory:
         Args:
             run: The run.
             made_with: Package versions that its results were made with; default: those installed.
+
+        Raises:
+            ProgramError: If the code cannot be imported.
+            DataError: If a file of the dataset, or one that the program reads, cannot be read.
+            EnvironmentProblem: If a `.env` file cannot be read.
         """
         return self._hash(run, self.code_files, made_with)
 
@@ -198,6 +211,9 @@ class Laboratory:
         Args:
             spec: The compile.
             made_with: Package versions that it was compiled with; default: those installed.
+
+        Raises:
+            DspylabError: As `config_hash`; a `DataError` also if the dataset cannot be split.
         """
         read = {path: digest for path, digest in self.data_files.items() if path in self._files_of_program}
         files = self._relative({**self.code_files, **read})
@@ -210,7 +226,11 @@ class Laboratory:
         return file_digest(path) if path is not None and path.is_file() else None
 
     def journal(self, run: RunSpec) -> Path:
-        """Where the journal of a run lies, as long as it has one."""
+        """Where the journal of a run lies, as long as it has one.
+
+        Raises:
+            DspylabError: As `config_hash`.
+        """
         return self.layout.journal(self.config_hash(run))
 
     def answers_hash(self, run: RunSpec) -> str:
@@ -218,6 +238,9 @@ class Laboratory:
 
         Some optimizers put something around the program that calls their metric when it runs. Then it is the
         digest of everything.
+
+        Raises:
+            DspylabError: As `config_hash`.
         """
         if run.optimizer != NO_OPTIMIZER and self.experiment.optimizers[run.optimizer].type in WITH_FRAME:
             return self.config_hash(run)
@@ -225,7 +248,11 @@ class Laboratory:
         return answers_hash(self.resolved, run, files, _decisive(None), self.program_digest(run))
 
     def earlier_rows(self, run: RunSpec) -> EarlierRows:
-        """Rows of earlier sessions whose answers are those of the run, for what its journal has not."""
+        """Rows of earlier sessions whose answers are those of the run, for what its journal has not.
+
+        Raises:
+            DspylabError: As `config_hash`.
+        """
         if begins_anew(self.journal(run)):
             return EarlierRows(())
         kept = KeptAnswers(self.layout, run.key, self.answers_hash(run), self.config_hash(run))
