@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
-from conftest import Cli, InitRepository
+from conftest import Cli, MakeLab
 
-from dspylab.testing import FakeServer, experiment, tickets
+from dspylab.testing import FakeServer, tickets
 
 PRICED = {"models": {"fake": {"pricing": {"input": 10.0, "output": 10.0}, "max_tokens": 16}}}
 
 
 @pytest.mark.parametrize("bound", [{"max_calls": 6}, {"max_tokens": 1500}, {"max_cost_usd": 0.015}])
 def test_the_budget_stops_and_raising_it_goes_on(
-    tmp_path: Path,
     server: FakeServer,
     cli_inside: Cli,
-    init_repository: InitRepository,
+    make_lab: MakeLab,
     bound: dict[str, float],
 ) -> None:
     config = {**PRICED, "budget": bound, "execution": {"max_concurrency": 2}}
-    lab = experiment(tmp_path, server_url=server.url, config=config, examples=tickets(20))
-    init_repository(lab)
+    lab = make_lab(server.url, config=config, examples=tickets(20))
 
     stopped = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
@@ -47,10 +44,9 @@ def test_the_budget_stops_and_raising_it_goes_on(
 
 
 def test_a_cost_that_nobody_knows_cannot_be_bounded(
-    tmp_path: Path, server: FakeServer, cli_inside: Cli, init_repository: InitRepository
+    server: FakeServer, cli_inside: Cli, make_lab: MakeLab
 ) -> None:
-    lab = experiment(tmp_path, server_url=server.url, config={"budget": {"max_cost_usd": 1.0}})
-    init_repository(lab)
+    lab = make_lab(server.url, config={"budget": {"max_cost_usd": 1.0}})
 
     done = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
@@ -60,15 +56,13 @@ def test_a_cost_that_nobody_knows_cannot_be_bounded(
 
 
 def test_a_pilot_is_kept_and_says_what_the_rest_will_take(
-    tmp_path: Path, server: FakeServer, cli_inside: Cli, init_repository: InitRepository
+    server: FakeServer, cli_inside: Cli, make_lab: MakeLab
 ) -> None:
-    lab = experiment(
-        tmp_path,
-        server_url=server.url,
+    lab = make_lab(
+        server.url,
         config={**PRICED, "matrix": {"model": ["fake"], "program.style": ["predict", "cot"]}},
         examples=tickets(20),
     )
-    init_repository(lab)
 
     pilot = cli_inside("plan", "--pilot", "4", "-c", lab.config, cwd=lab.root)
 

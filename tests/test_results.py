@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import API_KEY
+from conftest import execute
 
 import dspylab
-from dspylab.cli import execute_command_line
 from dspylab.errors import DataError, EnvironmentProblem, UsageError
 from dspylab.jsonable import to_json
 from dspylab.records import ExampleFailure, ExampleResult, LMCall, Summary
@@ -33,19 +32,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Laboratory:
     def answer(request: ChatRequest) -> str:
         return "no field in this reply" if "Ticket 3" in request.question else right(request)
 
-    with FakeServer(answer=answer) as server, pytest.MonkeyPatch.context() as patch:
+    with FakeServer(answer=answer) as server:
         config = {
             "matrix": {"model": ["fake"], "program.style": list(STYLES), "seed": [0]},
             "models": {"fake": {"pricing": {"input": 1.0, "output": 2.0}}},
         }
         lab = experiment(tmp_path_factory.mktemp("results"), server_url=server.url, config=config)
-        patch.setenv("FAKE_API_KEY", API_KEY)
         for style in STYLES:
-            arguments = ["run-one", "-c", str(lab.config), "model=fake", f"program.style={style}", "seed=0"]
-            patch.setattr(sys, "argv", ["dspylab", *arguments])
-            assert execute_command_line() == 0
-        patch.setattr(sys, "argv", ["dspylab", "aggregate", "-c", str(lab.config)])
-        assert execute_command_line() == 0
+            execute(lab, "run-one", "model=fake", f"program.style={style}", "seed=0")
+        execute(lab, "aggregate")
     return lab
 
 
