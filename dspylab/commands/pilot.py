@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dspylab.aggregate.forecast import Estimate, PilotRun, forecast
@@ -72,8 +72,8 @@ def _cost(calls: Iterable[Mapping[str, Any]]) -> float | None:
     return None if None in prices else sum(prices)
 
 
-def _words(estimate: Estimate, unit: Any) -> str:
+def _words(estimate: Estimate, shown: Callable[[float], str]) -> str:
     if estimate.ends is None:
-        return str(unit(estimate.total))
+        return shown(estimate.total)
     low, high = estimate.ends
-    return f"{unit(estimate.total)} [{unit(low)}, {unit(high)}]"
+    return f"{shown(estimate.total)} [{shown(low)}, {shown(high)}]"
