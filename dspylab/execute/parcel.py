@@ -90,6 +90,9 @@ def unpack(content: bytes, place: Path) -> None:
     Args:
         content: From `pack`.
         place: The folder to make, named after the content.
+
+    Raises:
+        OSError: If it cannot be written.
     """
     if place.is_dir():
         return
