@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -117,6 +118,18 @@ def execute(lab: Laboratory, *arguments: str) -> None:
         monkeypatch.chdir(lab.root)
         monkeypatch.setattr(sys, "argv", ["dspylab", *arguments])
         assert execute_command_line() == 0
+
+
+def rows(lab: Laboratory, run: str = "fake") -> list[dict[str, Any]]:
+    """The rows of a run."""
+    # Not splitlines(): U+2028 and others end no line of a JSON-lines file.
+    return [json.loads(line) for line in lab.raw(run).read_text().split("\n")[:-1]]
+
+
+def summary(lab: Laboratory) -> dict[str, Any]:
+    """The content of `summary.json`."""
+    loaded: dict[str, Any] = json.loads(lab.summary.read_text())
+    return loaded
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
-from conftest import Cli, MakeLab
+from conftest import Cli, MakeLab, summary
 
 from dspylab.testing import FakeServer, tickets
 
@@ -40,7 +38,7 @@ def test_the_budget_stops_and_raising_it_goes_on(
 
     assert done.code == 0, done.err
     assert len(server.requests) == 20
-    assert json.loads(lab.summary.read_text())["runs"]["fake"]["complete"]
+    assert summary(lab)["runs"]["fake"]["complete"]
 
 
 def test_a_cost_that_nobody_knows_cannot_be_bounded(

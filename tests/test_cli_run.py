@@ -16,22 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import API_KEY, Cli, MakeLab
+from conftest import API_KEY, Cli, MakeLab, rows, summary
 from jsonschema import Draft202012Validator
 
 from dspylab.record.schema import raw_schema, run_schema, summary_schema
 from dspylab.testing import FakeServer, Fault, Laboratory, answer_key, experiment, tickets
 
 MATRIX = {"matrix": {"model": ["fake"], "program.style": ["predict", "cot"]}}
-
-
-def rows(lab: Laboratory, run: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in lab.raw(run).read_text().splitlines()]
-
-
-def summary(lab: Laboratory) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(lab.summary.read_text())
-    return loaded
 
 
 def assert_valid(schema: Mapping[str, Any], document: Any) -> None:

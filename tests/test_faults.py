@@ -11,19 +11,13 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import API_KEY, Cli, InitRepository, MakeLab
+from conftest import API_KEY, Cli, InitRepository, MakeLab, rows
 
-from dspylab.testing import ChatRequest, FakeServer, Fault, Laboratory, Reply, experiment, tickets
+from dspylab.testing import ChatRequest, FakeServer, Fault, Reply, experiment, tickets
 
 BINARIES = Path(sys.executable).parent
-
-
-def rows(lab: Laboratory, run: str = "fake") -> list[dict[str, Any]]:
-    # Not splitlines(): U+2028 and others end no line of a JSON-lines file.
-    return [json.loads(line) for line in lab.raw(run).read_text().split("\n")[:-1]]
 
 
 def test_an_unknown_model_stops_all_its_runs_with_one_message(cli_inside: Cli, make_lab: MakeLab) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import dspy
 import pytest
-from conftest import API_KEY, Cli, InitRepository
+from conftest import API_KEY, Cli, InitRepository, summary
 from jsonschema import Draft202012Validator
 
 from dspylab.config.models import Experiment
@@ -116,11 +116,6 @@ def record(lab: Laboratory, key: str) -> dict[str, Any]:
 
 def program(lab: Laboratory, key: str) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads((lab.folder / "programs" / f"{key}.json").read_text())
-    return loaded
-
-
-def summary(lab: Laboratory) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(lab.summary.read_text())
     return loaded
 
 
