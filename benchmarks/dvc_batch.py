@@ -182,7 +182,8 @@ def main() -> None:
         return
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print(
-        f"{'runs':>6} {'loop s':>8} {'batch s':>8} {'ratio':>6} {'check s':>8} {'commit s':>9} {'ms/run':>7}"
+        f"{'runs':>6} {'loop s':>8} {'batch s':>8} {'ratio':>6} "
+        f"{'check s':>8} {'commit s':>9} {'ms/run':>7} {'cpu s':>6}"
     )
     idle = {}
     for runs in (20, 50, 100, 300, 1000):

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import yaml
+from commands import taken
 
 DEMO = Path(__file__).parent.parent / "experiments" / "triage"
 STYLES = ("balanced_demos", "labels")
@@ -53,10 +51,8 @@ def measure(width: int, style: str) -> tuple[float, float]:
         config = yaml.safe_load((lab / "experiment.yaml").read_text())
         config["models"]["smollm2"]["max_concurrency"] = width
         (lab / "experiment.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-        command = [sys.executable, "-m", "dspylab", "run-one", "-q", "-c", str(lab / "experiment.yaml")]
-        subprocess.run(
-            [*command, "model=smollm2", f"program.style={style}"], env=os.environ, check=True, cwd=lab
-        )
+        command = ["dspylab", "run-one", "-q", "-c", str(lab / "experiment.yaml")]
+        taken([*command, "model=smollm2", f"program.style={style}"], lab)
         rows = [json.loads(line) for line in next(lab.glob("results/*/raw.jsonl")).open()]
         began = min(row["started_at"] for row in rows)
         ended = max(row["started_at"] + row["example_s"] for row in rows)

@@ -9,11 +9,10 @@ import argparse
 import statistics
 import sys
 import tempfile
-from pathlib import Path
 
-from commands import taken
+from commands import laboratory, taken
 
-from dspylab.testing import experiment, server_process
+from dspylab.testing import server_process
 
 RUNS = 20
 
@@ -24,12 +23,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as folder, server_process() as server:
-        lab = experiment(
-            Path(folder),
-            server_url=server.url,
-            config={"matrix": {"model": ["fake"], "seed": list(range(RUNS))}},
-        )
-        lab.init_repository()
+        lab = laboratory(folder, server.url, runs=RUNS, examples=8, at_once=16)
         dspylab = [sys.executable, "-m", "dspylab"]
         taken([*dspylab, "run", "-q"], lab.root)
         commands = {

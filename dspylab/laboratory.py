@@ -69,7 +69,11 @@ class Laboratory:
 
     def run(self, key: str) -> RunSpec:
         """The run of a key that is known to exist."""
-        return next(run for run in self.runs if run.key == key)
+        return self._by_key[key]
+
+    @functools.cached_property
+    def _by_key(self) -> dict[str, RunSpec]:
+        return {run.key: run for run in self.runs}
 
     @functools.cached_property
     def needed_compiles(self) -> dict[str, CompileSpec]:
@@ -131,7 +135,11 @@ class Laboratory:
 
     @functools.cached_property
     def environment(self) -> dict[str, str]:
-        """The environment over the `.env` files."""
+        """The environment over the `.env` files.
+
+        Raises:
+            EnvironmentProblem: If one of them cannot be read.
+        """
         return read_environment(self.layout.folder, self.layout.root)
 
     @functools.cached_property
@@ -162,7 +170,8 @@ class Laboratory:
 
         Raises:
             ProgramError: If the code cannot be imported.
-            DataError: If a file of the dataset cannot be read.
+            DataError: If a file of the dataset, or one that the program reads, cannot be read.
+            EnvironmentProblem: If a `.env` file cannot be read.
         """
         return self._hash(run, self.code_files, made_with)
 
@@ -183,7 +192,7 @@ class Laboratory:
         )
         if answering is None or all_code is None:
             return []
-        specs = {run.key: run for run in self.runs}
+        specs = self._by_key
         return [
             key
             for key, run in summary["runs"].items()
@@ -204,8 +213,7 @@ class Laboratory:
             made_with: Package versions that it was compiled with; default: those installed.
 
         Raises:
-            ProgramError: If the code cannot be imported.
-            DataError: If the dataset cannot be read.
+            DspylabError: As `config_hash`; a `DataError` also if the dataset cannot be split.
         """
         read = {path: self.data_files[path] for path in program_files(self.experiment, self.layout.folder)}
         files = self._relative({**self.code_files, **read})
@@ -217,6 +225,14 @@ class Laboratory:
         path = None if spec is None else self.layout.program(spec.key)
         return file_digest(path) if path is not None and path.is_file() else None
 
+    def journal(self, run: RunSpec) -> Path:
+        """Where the journal of a run lies, as long as it has one.
+
+        Raises:
+            DspylabError: As `config_hash`.
+        """
+        return self.layout.journal(self.config_hash(run))
+
     def answers_hash(self, run: RunSpec) -> str:
         """Digest of what decides the answers of a run's program: all but the metrics and what they need.
 
@@ -224,8 +240,7 @@ class Laboratory:
         digest of everything.
 
         Raises:
-            ProgramError: If the code cannot be imported.
-            DataError: If a file of the dataset cannot be read.
+            DspylabError: As `config_hash`.
         """
         if run.optimizer != NO_OPTIMIZER and self.experiment.optimizers[run.optimizer].type in WITH_FRAME:
             return self.config_hash(run)
@@ -236,10 +251,9 @@ class Laboratory:
         """Rows of earlier sessions whose answers are those of the run, for what its journal has not.
 
         Raises:
-            ProgramError: As `answers_hash`.
-            DataError: As `answers_hash`.
+            DspylabError: As `config_hash`.
         """
-        if begins_anew(self.layout.journal(self.config_hash(run))):
+        if begins_anew(self.journal(run)):
             return EarlierRows(())
         kept = KeptAnswers(self.layout, run.key, self.answers_hash(run), self.config_hash(run))
         return EarlierRows(kept.sources())

@@ -12,3 +12,8 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def shortened(text: str, most: int) -> str:
+    """The text up to so many characters, with a mark where the rest of it was left out."""
+    return text if len(text) <= most else f"{text[:most]} […]"

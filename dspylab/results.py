@@ -26,15 +26,12 @@ from dspylab.jsonable import to_json
 from dspylab.places import shown_path
 from dspylab.record.layout import Layout, find_root
 from dspylab.record.publish import read_json, read_rows
+from dspylab.record.rows import outcome_of_row
 from dspylab.records import (
     JSON,
     RAW_SCHEMA_VERSION,
     SUMMARY_SCHEMA_VERSION,
-    ExampleError,
-    ExampleFailure,
     ExampleOutcome,
-    ExampleResult,
-    LMCall,
     RunSummary,
     Summary,
 )
@@ -263,20 +260,13 @@ def _check_version(document: Mapping[str, Any], expected: int, where: str) -> No
 def _read_rows(path: Path) -> Iterator[ExampleOutcome]:
     for number, row in enumerate(read_rows(path), start=1):
         try:
-            yield _outcome(row)
+            yield outcome_of_row(row)
         except (KeyError, TypeError) as error:
             raise DataError(
                 f"is not a row of this version ({error})",
                 where=f"{shown_path(path)}:{number}",
                 remedy="restore it with `dvc checkout`, or execute the run anew: --fresh",
             ) from error
-
-
-def _outcome(row: Mapping[str, Any]) -> ExampleOutcome:
-    calls = tuple(LMCall(**call) for call in row["calls"])
-    if row["error"] is None:
-        return ExampleResult(**{**row, "calls": calls})
-    return ExampleFailure(**{**row, "calls": calls, "error": ExampleError(**row["error"])})
 
 
 def _run_figures(run: RunSummary) -> dict[str, float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import hypothesis
@@ -22,7 +24,7 @@ os.environ["DVC_NO_ANALYTICS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from dspylab.cli import execute_command_line
-from dspylab.testing import FakeServer, Laboratory
+from dspylab.testing import FakeServer, Laboratory, experiment
 
 # A machine that is busy makes no example wrong.
 hypothesis.settings.register_profile("without deadline", deadline=None)
@@ -110,6 +112,26 @@ def cli_inside(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str
     return call
 
 
+def execute(lab: Laboratory, *arguments: str) -> None:
+    """As `cli_inside`, of a command that succeeds, for results that are made once for many tests."""
+    with pytest.MonkeyPatch.context() as monkeypatch, patch.dict(os.environ, {"FAKE_API_KEY": API_KEY}):
+        monkeypatch.chdir(lab.root)
+        monkeypatch.setattr(sys, "argv", ["dspylab", *arguments])
+        assert execute_command_line() == 0
+
+
+def rows(lab: Laboratory, run: str = "fake") -> list[dict[str, Any]]:
+    """The rows of a run."""
+    # Not splitlines(): U+2028 and others end no line of a JSON-lines file.
+    return [json.loads(line) for line in lab.raw(run).read_text().split("\n")[:-1]]
+
+
+def summary(lab: Laboratory) -> dict[str, Any]:
+    """The content of `summary.json`."""
+    loaded: dict[str, Any] = json.loads(lab.summary.read_text())
+    return loaded
+
+
 @pytest.fixture(scope="session")
 def blank_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A git and DVC repository with nothing in it, made once: `dvc init` takes a second."""
@@ -131,3 +153,18 @@ def init_repository(blank_repository: Path) -> InitRepository:
         lab.commit("A laboratory")
 
     return init
+
+
+MakeLab = Callable[..., Laboratory]
+
+
+@pytest.fixture
+def make_lab(tmp_path: Path, init_repository: InitRepository) -> MakeLab:
+    """As `dspylab.testing.experiment`, in the folder of the test, committed to a git and DVC repository."""
+
+    def make(server_url: str, **options: Any) -> Laboratory:
+        lab = experiment(tmp_path, server_url=server_url, **options)
+        init_repository(lab)
+        return lab
+
+    return make

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
-from conftest import Cli, InitRepository
+from conftest import Cli, MakeLab, summary
 
-from dspylab.testing import FakeServer, experiment, tickets
+from dspylab.testing import FakeServer, tickets
 
 PRICED = {"models": {"fake": {"pricing": {"input": 10.0, "output": 10.0}, "max_tokens": 16}}}
 
 
 @pytest.mark.parametrize("bound", [{"max_calls": 6}, {"max_tokens": 1500}, {"max_cost_usd": 0.015}])
 def test_the_budget_stops_and_raising_it_goes_on(
-    tmp_path: Path,
     server: FakeServer,
     cli_inside: Cli,
-    init_repository: InitRepository,
+    make_lab: MakeLab,
     bound: dict[str, float],
 ) -> None:
     config = {**PRICED, "budget": bound, "execution": {"max_concurrency": 2}}
-    lab = experiment(tmp_path, server_url=server.url, config=config, examples=tickets(20))
-    init_repository(lab)
+    lab = make_lab(server.url, config=config, examples=tickets(20))
 
     stopped = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
@@ -43,32 +38,29 @@ def test_the_budget_stops_and_raising_it_goes_on(
 
     assert done.code == 0, done.err
     assert len(server.requests) == 20
-    assert json.loads(lab.summary.read_text())["runs"]["fake"]["complete"]
+    assert summary(lab)["runs"]["fake"]["complete"]
 
 
 def test_a_cost_that_nobody_knows_cannot_be_bounded(
-    tmp_path: Path, server: FakeServer, cli_inside: Cli, init_repository: InitRepository
+    server: FakeServer, cli_inside: Cli, make_lab: MakeLab
 ) -> None:
-    lab = experiment(tmp_path, server_url=server.url, config={"budget": {"max_cost_usd": 1.0}})
-    init_repository(lab)
+    lab = make_lab(server.url, config={"budget": {"max_cost_usd": 1.0}})
 
     done = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
     assert done.code == 2
-    assert "pricing" in done.err
+    assert "no price is known for fake: give the model `pricing:`" in done.err
     assert not server.requests
 
 
 def test_a_pilot_is_kept_and_says_what_the_rest_will_take(
-    tmp_path: Path, server: FakeServer, cli_inside: Cli, init_repository: InitRepository
+    server: FakeServer, cli_inside: Cli, make_lab: MakeLab
 ) -> None:
-    lab = experiment(
-        tmp_path,
-        server_url=server.url,
+    lab = make_lab(
+        server.url,
         config={**PRICED, "matrix": {"model": ["fake"], "program.style": ["predict", "cot"]}},
         examples=tickets(20),
     )
-    init_repository(lab)
 
     pilot = cli_inside("plan", "--pilot", "4", "-c", lab.config, cwd=lab.root)
 

@@ -10,13 +10,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 from xml.etree import ElementTree as ET
 
 import pytest
-from conftest import API_KEY, Cli
+from conftest import Cli, execute
 
-from dspylab.cli import execute_command_line
 from dspylab.testing import ChatRequest, FakeServer, Laboratory, answer_key, experiment, tickets
 
 #: How many of the tickets the endpoint can answer, by the setting that says which version this is.
@@ -51,11 +49,7 @@ def made(server: FakeServer, blank_repository: Path, tmp_path_factory: pytest.Te
         examples=tickets(40),
     )
     lab.commit("A laboratory")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.chdir(root)
-        monkeypatch.setattr("sys.argv", ["dspylab", "run", "-q"])
-        with patch.dict("os.environ", {"FAKE_API_KEY": API_KEY}):
-            assert execute_command_line() == 0
+    execute(lab, "run", "-q")
     lab.commit("Results")
     return lab
 

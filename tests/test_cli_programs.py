@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli, InitRepository
+from conftest import Cli, InitRepository, MakeLab
 
 from dspylab.testing import FakeServer, Laboratory, experiment, tickets
 
@@ -15,11 +15,10 @@ FEW = {"type": "LabeledFewShot", "params": {"k": 2}}
 
 
 @pytest.fixture
-def lab(tmp_path: Path, server: FakeServer, init_repository: InitRepository, cli_inside: Cli) -> Laboratory:
+def lab(server: FakeServer, make_lab: MakeLab, cli_inside: Cli) -> Laboratory:
     """Runs with and without an optimizer, all done."""
-    made = experiment(
-        tmp_path,
-        server_url=server.url,
+    made = make_lab(
+        server.url,
         config={
             "dataset": {"split": {"train": 0.5}},
             "optimizers": {"few": FEW, "more": {"type": "LabeledFewShot", "params": {"k": 3}}},
@@ -27,7 +26,6 @@ def lab(tmp_path: Path, server: FakeServer, init_repository: InitRepository, cli
         },
         examples=tickets(8),
     )
-    init_repository(made)
     assert cli_inside("run", "-q", cwd=made.root).code == 0
     return made
 

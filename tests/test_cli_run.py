@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import API_KEY, Cli, InitRepository
+from conftest import API_KEY, Cli, MakeLab, rows, summary
 from jsonschema import Draft202012Validator
 
 from dspylab.record.schema import raw_schema, run_schema, summary_schema
@@ -25,41 +25,28 @@ from dspylab.testing import FakeServer, Fault, Laboratory, answer_key, experimen
 MATRIX = {"matrix": {"model": ["fake"], "program.style": ["predict", "cot"]}}
 
 
-def rows(lab: Laboratory, run: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in lab.raw(run).read_text().splitlines()]
-
-
-def summary(lab: Laboratory) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(lab.summary.read_text())
-    return loaded
-
-
 def assert_valid(schema: Mapping[str, Any], document: Any) -> None:
     problems = [error.message for error in Draft202012Validator(schema).iter_errors(document)]
     assert not problems, problems[:5]
 
 
 @pytest.fixture
-def lab(tmp_path: Path, server: FakeServer, init_repository: InitRepository) -> Laboratory:
-    made = experiment(tmp_path, server_url=server.url, config=MATRIX)
-    init_repository(made)
-    return made
+def lab(server: FakeServer, make_lab: MakeLab) -> Laboratory:
+    return make_lab(server.url, config=MATRIX)
 
 
 def test_a_changed_file_of_the_program_makes_its_runs_stale(
-    tmp_path: Path, server: FakeServer, init_repository: InitRepository, cli_inside: Cli
+    server: FakeServer, make_lab: MakeLab, cli_inside: Cli
 ) -> None:
     program = {"path": "program.py", "files": ["corpus.txt", "passages"]}
-    lab = experiment(
-        tmp_path,
-        server_url=server.url,
+    lab = make_lab(
+        server.url,
         config={"program": program, "matrix": {"model": ["fake"]}},
         files={
             "experiments/triage/corpus.txt": "one passage",
             "experiments/triage/passages/deep/one.txt": "one passage",
         },
     )
-    init_repository(lab)
     assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
     assert "nothing to do" in cli_inside("run", "-c", lab.config, cwd=lab.root).out
     (lab.folder / "corpus.txt").write_text("another passage")
@@ -77,7 +64,7 @@ def test_a_changed_file_of_the_program_makes_its_runs_stale(
 
 
 def test_a_library_that_sets_its_own_log_level_stays_quiet(
-    tmp_path: Path, server: FakeServer, init_repository: InitRepository, cli_inside: Cli
+    server: FakeServer, make_lab: MakeLab, cli_inside: Cli
 ) -> None:
     program = (
         "import logging\n"
@@ -88,13 +75,11 @@ def test_a_library_that_sets_its_own_log_level_stays_quiet(
         "import dspy\n"
         "def build(style): return dspy.Predict('text -> label')\n"
     )
-    lab = experiment(
-        tmp_path,
-        server_url=server.url,
+    lab = make_lab(
+        server.url,
         config={"matrix": {"model": ["fake"]}},
         files={"experiments/triage/program.py": program},
     )
-    init_repository(lab)
 
     assert cli_inside("plan", "-c", lab.config, cwd=lab.root).err == "chatty: broken\n"
 
@@ -172,7 +157,7 @@ def test_repro_force_and_fresh_really_execute_again(
 
 
 def test_exp_run_of_one_model_runs_only_its_runs(
-    tmp_path: Path, server: FakeServer, cli: Cli, cli_inside: Cli, init_repository: InitRepository
+    server: FakeServer, cli: Cli, cli_inside: Cli, make_lab: MakeLab
 ) -> None:
     other = {
         "model": "openai/other",
@@ -180,12 +165,10 @@ def test_exp_run_of_one_model_runs_only_its_runs(
         "api_key_env": "FAKE_API_KEY",
         "temperature": 0.0,
     }
-    lab = experiment(
-        tmp_path,
-        server_url=server.url,
+    lab = make_lab(
+        server.url,
         config={"models": {"other": other}, "matrix": {"model": ["fake", "other"]}},
     )
-    init_repository(lab)
     assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
     lab.commit("Results")
     before = len(server.requests)
@@ -237,17 +220,14 @@ def test_what_dvc_has_cached_is_restored_not_called(
     assert "up to date" in lab.dvc("status")
 
 
-def test_an_example_that_fails_is_a_failure_and_no_score(
-    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository
-) -> None:
+def test_an_example_that_fails_is_a_failure_and_no_score(cli_inside: Cli, make_lab: MakeLab) -> None:
     examples = tickets(6)
 
     def answer(request: Any) -> str:
         return "no structure at all" if "Ticket 3" in request.text else answer_key(examples)(request)
 
     with FakeServer(answer=answer) as server:
-        lab = experiment(tmp_path, server_url=server.url, examples=examples)
-        init_repository(lab)
+        lab = make_lab(server.url, examples=examples)
         done = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
     assert done.code == 0, done.err
@@ -263,9 +243,7 @@ def test_an_example_that_fails_is_a_failure_and_no_score(
     assert result["metrics"]["accuracy"]["n"] == 5
 
 
-def test_endpoint_failures_are_tried_again_alone(
-    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository
-) -> None:
+def test_endpoint_failures_are_tried_again_alone(cli_inside: Cli, make_lab: MakeLab) -> None:
     broken = {"now": True}
 
     def fail(request: Any) -> Fault | None:
@@ -273,8 +251,7 @@ def test_endpoint_failures_are_tried_again_alone(
 
     with FakeServer(fail=fail) as server:
         config = {"models": {"fake": {"num_retries": 1}}}
-        lab = experiment(tmp_path, server_url=server.url, config=config)
-        init_repository(lab)
+        lab = make_lab(server.url, config=config)
         first = cli_inside("run", "-c", lab.config, cwd=lab.root)
         assert first.code == 1, first.out + first.err
         assert "7/8" in first.err or "1 failed" in first.err
@@ -290,13 +267,10 @@ def test_endpoint_failures_are_tried_again_alone(
     assert summary(lab)["runs"]["fake"]["complete"]
 
 
-def test_a_killed_run_goes_on_where_it_was(
-    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository
-) -> None:
+def test_a_killed_run_goes_on_where_it_was(cli_inside: Cli, make_lab: MakeLab) -> None:
     with FakeServer(ttft_s=0.25) as server:
         config = {"execution": {"max_concurrency": 2}}
-        lab = experiment(tmp_path, server_url=server.url, config=config, examples=tickets(24))
-        init_repository(lab)
+        lab = make_lab(server.url, config=config, examples=tickets(24))
         environment = {**os.environ, "FAKE_API_KEY": API_KEY}
         process = subprocess.Popen(
             [sys.executable, "-m", "dspylab", "run", "-c", str(lab.config)],
@@ -320,13 +294,10 @@ def test_a_killed_run_goes_on_where_it_was(
     assert [row["index"] for row in rows(lab, "fake")] == list(range(24))
 
 
-def test_ctrl_c_keeps_everything_and_says_how_to_go_on(
-    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository
-) -> None:
+def test_ctrl_c_keeps_everything_and_says_how_to_go_on(cli_inside: Cli, make_lab: MakeLab) -> None:
     with FakeServer(ttft_s=0.25) as server:
         config = {"execution": {"max_concurrency": 2}}
-        lab = experiment(tmp_path, server_url=server.url, config=config, examples=tickets(24))
-        init_repository(lab)
+        lab = make_lab(server.url, config=config, examples=tickets(24))
         process = subprocess.Popen(
             [sys.executable, "-m", "dspylab", "run", "-c", str(lab.config)],
             cwd=lab.root, env={**os.environ, "FAKE_API_KEY": API_KEY},
@@ -348,15 +319,14 @@ def test_ctrl_c_keeps_everything_and_says_how_to_go_on(
 
 
 def test_missing_keys_are_told_at_once_before_any_call(
-    tmp_path: Path, server: FakeServer, cli_inside: Cli, init_repository: InitRepository
+    server: FakeServer, cli_inside: Cli, make_lab: MakeLab
 ) -> None:
     other = {"model": "openai/other", "api_base": server.url, "api_key_env": "OTHER_KEY"}
     config = {
         "models": {"fake": {"api_key_env": "FIRST_KEY"}, "other": other},
         "matrix": {"model": ["fake", "other"]},
     }
-    lab = experiment(tmp_path, server_url=server.url, config=config)
-    init_repository(lab)
+    lab = make_lab(server.url, config=config)
 
     done = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
@@ -369,7 +339,7 @@ def test_missing_keys_are_told_at_once_before_any_call(
 
 
 def test_a_wrong_key_stops_its_model_with_one_message(
-    tmp_path: Path, server: FakeServer, cli_inside: Cli, init_repository: InitRepository
+    server: FakeServer, cli_inside: Cli, make_lab: MakeLab
 ) -> None:
     with FakeServer(api_key="right-key") as strict:
         other = {
@@ -379,8 +349,7 @@ def test_a_wrong_key_stops_its_model_with_one_message(
             "max_concurrency": 2,
         }
         config = {"models": {"other": other}, "matrix": {"model": ["fake", "other"]}}
-        lab = experiment(tmp_path, server_url=server.url, config=config, examples=tickets(20))
-        init_repository(lab)
+        lab = make_lab(server.url, config=config, examples=tickets(20))
         done = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
         assert done.code == 1
@@ -400,7 +369,7 @@ def test_no_key_is_written_anywhere(lab: Laboratory, cli_inside: Cli) -> None:
 
 
 def test_threads_that_a_program_starts_are_metered(
-    tmp_path: Path, server: FakeServer, cli_inside: Cli, init_repository: InitRepository
+    server: FakeServer, cli_inside: Cli, make_lab: MakeLab
 ) -> None:
     program = """
 import asyncio
@@ -421,14 +390,12 @@ class Both(dspy.Module):
 def build():
     return Both()
 """
-    lab = experiment(
-        tmp_path,
-        server_url=server.url,
+    lab = make_lab(
+        server.url,
         config={"program": {"args": ...}},
         files={"experiments/triage/program.py": program},
         examples=tickets(3),
     )
-    init_repository(lab)
 
     done = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
@@ -439,7 +406,7 @@ def build():
 
 
 def test_bad_programs_name_file_line_and_remedy(
-    tmp_path: Path, server: FakeServer, cli_inside: Cli, init_repository: InitRepository
+    server: FakeServer, cli_inside: Cli, make_lab: MakeLab
 ) -> None:
     bad = {
         "import nothing_there\n": "nothing_there",
@@ -448,8 +415,7 @@ def test_bad_programs_name_file_line_and_remedy(
         "def build():\n    return 3\n": "not a dspy.Module",
         "def build(:\n": "not valid Python",
     }
-    lab = experiment(tmp_path, server_url=server.url, config={"program": {"args": ...}})
-    init_repository(lab)
+    lab = make_lab(server.url, config={"program": {"args": ...}})
     for text, expected in bad.items():
         lab.program.write_text(text)
         done = cli_inside("run-one", "-c", lab.config, "model=fake", cwd=lab.root)

@@ -6,15 +6,13 @@ import dataclasses
 import json
 import logging
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import API_KEY
+from conftest import execute
 
 from dspylab.aggregate.collect import Collected, collect, read_info
-from dspylab.cli import execute_command_line
 from dspylab.errors import DataError
 from dspylab.jsonable import to_json
 from dspylab.laboratory import open_laboratory
@@ -30,7 +28,7 @@ PLAIN, FEWSHOT, OTHER = "fake-none", "fake-fewshot", "other-none"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Laboratory:
     """Results of a run as it is and of one with a compiled program; a third has none yet."""
-    with FakeServer() as server, pytest.MonkeyPatch.context() as patch:
+    with FakeServer() as server:
         other = {"model": "openai/other", "api_base": server.url, "api_key_env": "FAKE_API_KEY"}
         config = {
             "matrix": {
@@ -49,14 +47,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Laboratory:
         lab = experiment(tmp_path_factory.mktemp("collected"), server_url=server.url, config=config)
         share = "\n\ndef share(rows):\n    return sum(row['error'] is None for row in rows) / len(rows)\n"
         lab.program.write_text(lab.program.read_text() + share)
-        patch.setenv("FAKE_API_KEY", API_KEY)
-        for command in (
-            ["compile-one", "optimizer=fewshot"],
-            ["run-one", "model=fake", "optimizer=none"],
-            ["run-one", "model=fake", "optimizer=fewshot"],
-        ):
-            patch.setattr(sys, "argv", ["dspylab", command[0], "-c", str(lab.config), *command[1:]])
-            assert execute_command_line() == 0
+        execute(lab, "compile-one", "optimizer=fewshot")
+        for optimizer in ("none", "fewshot"):
+            execute(lab, "run-one", "model=fake", f"optimizer={optimizer}")
     return lab
 
 

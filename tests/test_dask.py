@@ -197,6 +197,16 @@ def test_what_travels_comes_back_as_it_was() -> None:
     assert todo_of(json.loads(json.dumps(todo_to_json(todo)))) == todo
 
 
+def test_an_archive_that_can_not_be_unpacked_leaves_nothing(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("file", "")
+        archive.writestr("file/below", "")
+    with pytest.raises(OSError, match="file"):
+        unpack(content.getvalue(), tmp_path / "place")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_archive_is_unpacked_once_by_however_many(tmp_path: Path, server: FakeServer) -> None:
     lab = telling(tmp_path / "lab", server, 2, program={"files": ["corpus"]})
     (lab.folder / "corpus").mkdir()

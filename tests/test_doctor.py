@@ -12,17 +12,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import API_KEY, Cli, InitRepository
+from conftest import API_KEY, Cli, MakeLab
 
 from dspylab.commands import doctor
-from dspylab.testing import Laboratory, experiment
+from dspylab.testing import Laboratory
 
 
 @pytest.fixture
-def lab(tmp_path: Path, init_repository: InitRepository) -> Laboratory:
-    made = experiment(tmp_path, server_url="http://127.0.0.1:9")
-    init_repository(made)
-    return made
+def lab(make_lab: MakeLab) -> Laboratory:
+    return make_lab("http://127.0.0.1:9")
 
 
 def problems(cli: Cli, root: Path, *arguments: str, **variables: str) -> list[str]:

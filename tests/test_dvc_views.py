@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
-from conftest import Cli, InitRepository
+from conftest import Cli, MakeLab
 from dvc.cli import main as dvc_command_line
 from made_summaries import metric, run_summary, summary_of, timing
 
@@ -22,7 +22,7 @@ from dspylab.pipeline.dvcfile import upsert
 from dspylab.pipeline.plots import template_files
 from dspylab.pipeline.stages import PipelineEntry
 from dspylab.records import ExampleCounts, RunSummary, SeedsSummary
-from dspylab.testing import ChatRequest, FakeServer, Laboratory, answer_key, experiment, tickets
+from dspylab.testing import ChatRequest, FakeServer, Laboratory, answer_key, tickets
 
 # --- what is shown ------------------------------------------------------------------------------------------
 
@@ -223,11 +223,10 @@ def server() -> Any:
 
 
 @pytest.fixture
-def lab(tmp_path: Path, server: FakeServer, init_repository: InitRepository, cli_inside: Cli) -> Laboratory:
+def lab(server: FakeServer, make_lab: MakeLab, cli_inside: Cli) -> Laboratory:
     """Twenty runs and three metrics, committed; then an experiment with another setting."""
-    made = experiment(
-        tmp_path,
-        server_url=server.url,
+    made = make_lab(
+        server.url,
         config={
             "models": {"fake": {"pricing": {"input": 1.0, "output": 1.0}}},
             "matrix": {
@@ -242,7 +241,6 @@ def lab(tmp_path: Path, server: FakeServer, init_repository: InitRepository, cli
         },
         examples=tickets(4),
     )
-    init_repository(made)
     assert cli_inside("run", "-q", "-c", made.config, cwd=made.root).code == 0
     made.commit("Results")
     made.change({"models": {"fake": {"max_tokens": 80}}, "dataset": {"limit": 3}})

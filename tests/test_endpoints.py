@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
-from conftest import Cli, InitRepository
+from conftest import Cli, MakeLab
 
 from dspylab.lm.keys import without_login
-from dspylab.testing import FakeServer, experiment
+from dspylab.testing import FakeServer
 
 UNNAMED = {"models": {"fake": {"api_base": ...}}}
 
 
-def test_two_endpoints_share_no_results(
-    tmp_path: Path, server: FakeServer, cli_inside: Cli, init_repository: InitRepository
-) -> None:
-    lab = experiment(tmp_path, server_url=server.url, config=UNNAMED)
-    init_repository(lab)
+def test_two_endpoints_share_no_results(server: FakeServer, cli_inside: Cli, make_lab: MakeLab) -> None:
+    lab = make_lab(server.url, config=UNNAMED)
     login = server.url.replace("http://", "http://me:canary-login-1@")
     with FakeServer() as other:
         first = cli_inside("run", "-c", lab.config, cwd=lab.root, OPENAI_API_BASE=server.url)
@@ -42,10 +38,9 @@ def test_two_endpoints_share_no_results(
 
 
 def test_without_the_variable_nothing_is_written_of_it(
-    tmp_path: Path, server: FakeServer, cli_inside: Cli, init_repository: InitRepository
+    server: FakeServer, cli_inside: Cli, make_lab: MakeLab
 ) -> None:
-    lab = experiment(tmp_path, server_url=server.url)
-    init_repository(lab)
+    lab = make_lab(server.url)
     # The entry names its endpoint: the variable says nothing about it.
     assert cli_inside("sync", "-c", lab.config, cwd=lab.root, OPENAI_API_BASE="http://127.0.0.1:9").code == 0
     assert "api_base:" not in (lab.root / "params.yaml").read_text()

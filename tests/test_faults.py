@@ -11,24 +11,16 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import API_KEY, Cli, InitRepository
+from conftest import API_KEY, Cli, InitRepository, MakeLab, rows
 
-from dspylab.testing import ChatRequest, FakeServer, Fault, Laboratory, Reply, experiment, tickets
+from dspylab.testing import ChatRequest, FakeServer, Fault, Reply, experiment, tickets
 
 BINARIES = Path(sys.executable).parent
 
 
-def rows(lab: Laboratory, run: str = "fake") -> list[dict[str, Any]]:
-    # Not splitlines(): U+2028 and others end no line of a JSON-lines file.
-    return [json.loads(line) for line in lab.raw(run).read_text().split("\n")[:-1]]
-
-
-def test_an_unknown_model_stops_all_its_runs_with_one_message(
-    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository
-) -> None:
+def test_an_unknown_model_stops_all_its_runs_with_one_message(cli_inside: Cli, make_lab: MakeLab) -> None:
     with FakeServer(models=["fake"]) as server:
         other = {
             "model": "openai/no-such-model",
@@ -40,8 +32,7 @@ def test_an_unknown_model_stops_all_its_runs_with_one_message(
             "models": {"other": other},
             "matrix": {"model": ["other", "fake"], "program.style": ["predict", "cot"]},
         }
-        lab = experiment(tmp_path, server_url=server.url, config=config, examples=tickets(20))
-        init_repository(lab)
+        lab = make_lab(server.url, config=config, examples=tickets(20))
 
         done = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
@@ -321,13 +312,10 @@ def test_a_second_process_says_who_executes_the_run(tmp_path: Path, cli_inside: 
 
 
 def test_killed_before_publication_or_before_dvc_recorded_it(
-    tmp_path: Path, server: FakeServer, cli_inside: Cli, init_repository: InitRepository
+    server: FakeServer, cli_inside: Cli, make_lab: MakeLab
 ) -> None:
     """What a SIGKILL leaves at the two moments, made by hand; the torture meets them by chance."""
-    lab = experiment(
-        tmp_path, server_url=server.url, config={"matrix": {"program.style": ["predict", "cot"]}}
-    )
-    init_repository(lab)
+    lab = make_lab(server.url, config={"matrix": {"program.style": ["predict", "cot"]}})
     assert cli_inside("run-one", "program.style=predict", cwd=lab.root).code == 0  # executed, not recorded
     assert cli_inside("run-one", "program.style=cot", cwd=lab.root).code == 0
     whole = lab.raw("fake-cot").read_bytes()

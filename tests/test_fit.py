@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli, InitRepository
+from conftest import Cli, MakeLab
 
 from dspylab.execute.fit import misfits
 from dspylab.laboratory import open_laboratory
@@ -290,11 +290,10 @@ def test_an_adapter_of_the_users_may_make_other_prompts_and_answers(tmp_path: Pa
 
 
 def test_run_plan_and_doctor_say_it_before_any_call(
-    tmp_path: Path, server: FakeServer, cli_inside: Cli, init_repository: InitRepository
+    server: FakeServer, cli_inside: Cli, make_lab: MakeLab
 ) -> None:
-    lab = experiment(
-        tmp_path,
-        server_url=server.url,
+    lab = make_lab(
+        server.url,
         config={
             "program": {"args": ...},
             "optimizers": {"few": {"type": "LabeledFewShot", "params": {"k": 1}}},
@@ -303,7 +302,6 @@ def test_run_plan_and_doctor_say_it_before_any_call(
         },
         files={"experiments/triage/program.py": module("self, question")},
     )
-    init_repository(lab)
 
     for command, code in (("run", 2), ("plan", 2), ("doctor", 3)):
         ended = cli_inside(command, "-c", lab.config, cwd=lab.root)
@@ -320,11 +318,10 @@ def test_run_plan_and_doctor_say_it_before_any_call(
 
 
 def test_a_setting_that_dspy_refuses_stops_run_and_doctor_with_one_message(
-    tmp_path: Path, server: FakeServer, cli_inside: Cli, init_repository: InitRepository
+    server: FakeServer, cli_inside: Cli, make_lab: MakeLab
 ) -> None:
-    lab = experiment(
-        tmp_path,
-        server_url=server.url,
+    lab = make_lab(
+        server.url,
         config={
             "models": {"other": {"model": "openai/b", "api_base": server.url, "api_key_env": "FAKE_API_KEY"}},
             "optimizers": {"boot": {"type": "BootstrapFewShot"}},
@@ -337,7 +334,6 @@ def test_a_setting_that_dspy_refuses_stops_run_and_doctor_with_one_message(
             },
         },
     )
-    init_repository(lab)
 
     ended = cli_inside("run", "-c", lab.config, cwd=lab.root)
     assert ended.code == 2
@@ -355,13 +351,10 @@ def test_a_setting_that_dspy_refuses_stops_run_and_doctor_with_one_message(
 
 
 @pytest.mark.parametrize("kind", ["path", "run"])
-def test_plan_finds_a_metric_that_is_not_there(
-    kind: str, tmp_path: Path, cli_inside: Cli, init_repository: InitRepository
-) -> None:
+def test_plan_finds_a_metric_that_is_not_there(kind: str, cli_inside: Cli, make_lab: MakeLab) -> None:
     metrics = {"own": {"type": kind, "ref": "my_metrics.py:shirt"}}
     files = {"experiments/triage/my_metrics.py": "def short(*_):\n    return 1.0\n"}
-    lab = experiment(tmp_path, server_url="http://127.0.0.1:9", config={"metrics": metrics}, files=files)
-    init_repository(lab)
+    lab = make_lab("http://127.0.0.1:9", config={"metrics": metrics}, files=files)
 
     done = cli_inside("plan", cwd=lab.root)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 
 import dspy
 import pytest
-from conftest import API_KEY, Cli, InitRepository
+from conftest import API_KEY, Cli, InitRepository, summary
 from jsonschema import Draft202012Validator
 
 from dspylab.config.models import Experiment
@@ -115,11 +116,6 @@ def record(lab: Laboratory, key: str) -> dict[str, Any]:
 
 def program(lab: Laboratory, key: str) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads((lab.folder / "programs" / f"{key}.json").read_text())
-    return loaded
-
-
-def summary(lab: Laboratory) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(lab.summary.read_text())
     return loaded
 
 
@@ -325,6 +321,17 @@ def test_every_optimizer_compiles_a_program_that_runs(make: Make, cli_inside: Cl
         before = len(server.requests)
         assert "nothing to do" in cli_inside("run", cwd=lab.root).out
         assert len(server.requests) == before
+
+
+def test_a_run_without_its_program_says_what_compiles_it(make: Make, cli_inside: Cli) -> None:
+    with FakeServer(answer=answer_key(ROWS)) as server:
+        matrix = {"model": ["fake"], "optimizer": ["labeled"], "lm.stop": ["the end"]}
+        lab = make(server.url, {"optimizers": {"labeled": LABELED}, "matrix": matrix})
+        refused = cli_inside("run-one", "-q", cwd=lab.root)
+        assert refused.code == 2
+        advised = refused.err.partition("compile it first: dspylab ")[2]
+        assert cli_inside(*shlex.split(advised), cwd=lab.root).code == 0, advised
+        assert cli_inside("run-one", "-q", cwd=lab.root).code == 0
 
 
 def test_a_program_that_compiles_badly_fails_its_own_runs_only(make: Make, cli_inside: Cli) -> None:

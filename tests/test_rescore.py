@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import dspy
 import pytest
-from conftest import Cli, InitRepository
+from conftest import Cli, InitRepository, rows, summary
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel, Field
 
@@ -25,10 +25,6 @@ from dspylab.testing import ChatRequest, FakeServer, Fault, Laboratory, answer_k
 METRICS = "def length(example, prediction):\n    return len(str(prediction.label))\n"
 LENGTH = {"type": "path", "ref": "metrics.py:length"}
 JUDGE = {"type": "llm_judge", "model": "judge", "params": {"rubric": "It helps."}}
-
-
-def rows(lab: Laboratory, run: str = "fake") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in lab.raw(run).read_text().splitlines()]
 
 
 def make(root: Path, server: FakeServer, program: str | None = None, **config: Any) -> Laboratory:
@@ -297,7 +293,7 @@ def test_the_budget_counts_what_was_paid_once(
     lab.change({"budget": {"max_calls": 17}})
     assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
     assert [request.model for request in server.requests] == ["fake"] * 8 + ["judge"] * 8
-    assert json.loads(lab.summary.read_text())["runs"]["fake"]["calls"]["by_role"] == {"task": 8, "judge": 8}
+    assert summary(lab)["runs"]["fake"]["calls"]["by_role"] == {"task": 8, "judge": 8}
 
 
 def test_an_answer_that_the_budget_left_unscored_is_kept(

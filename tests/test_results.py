@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import API_KEY
+from conftest import execute
 
 import dspylab
-from dspylab.cli import execute_command_line
 from dspylab.errors import DataError, EnvironmentProblem, UsageError
 from dspylab.jsonable import to_json
 from dspylab.records import ExampleFailure, ExampleResult, LMCall, Summary
@@ -33,19 +32,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Laboratory:
     def answer(request: ChatRequest) -> str:
         return "no field in this reply" if "Ticket 3" in request.question else right(request)
 
-    with FakeServer(answer=answer) as server, pytest.MonkeyPatch.context() as patch:
+    with FakeServer(answer=answer) as server:
         config = {
             "matrix": {"model": ["fake"], "program.style": list(STYLES), "seed": [0]},
             "models": {"fake": {"pricing": {"input": 1.0, "output": 2.0}}},
         }
         lab = experiment(tmp_path_factory.mktemp("results"), server_url=server.url, config=config)
-        patch.setenv("FAKE_API_KEY", API_KEY)
         for style in STYLES:
-            arguments = ["run-one", "-c", str(lab.config), "model=fake", f"program.style={style}", "seed=0"]
-            patch.setattr(sys, "argv", ["dspylab", *arguments])
-            assert execute_command_line() == 0
-        patch.setattr(sys, "argv", ["dspylab", "aggregate", "-c", str(lab.config)])
-        assert execute_command_line() == 0
+            execute(lab, "run-one", "model=fake", f"program.style={style}", "seed=0")
+        execute(lab, "aggregate")
     return lab
 
 
@@ -73,6 +68,7 @@ def test_rows_are_typed_and_say_what_the_file_says(made: Laboratory) -> None:
     rows = list(results.rows("fake-predict-seed0"))
     assert [type(row) for row in rows] == [ExampleResult] * 3 + [ExampleFailure] + [ExampleResult] * 4
     assert isinstance(rows[0].calls[0], LMCall)
+    assert [message.role for message in rows[0].calls[0].prompt or ()] == ["system", "user"]
     assert rows[3].error is not None
     assert rows[3].error.kind == "program"
     lines = made.raw("fake-predict-seed0").read_text().splitlines()
@@ -97,9 +93,10 @@ def test_what_can_not_be_read_is_explained(lab: Laboratory) -> None:
     with pytest.raises(UsageError, match="no table 'rows': one of: examples, runs, calls"):
         results.records("rows")  # type: ignore[arg-type]
     raw = lab.raw("fake-cot-seed0")
-    raw.write_text('{"run": "fake-cot-seed0"}\n')
-    with pytest.raises(DataError, match=r"raw\.jsonl:1: is not a row of this version"):
-        list(results.rows("fake-cot-seed0"))
+    for row in ({"run": "fake-cot-seed0"}, {"error": None, "calls": ["no call"]}):
+        raw.write_text(json.dumps(row) + "\n")
+        with pytest.raises(DataError, match=r"raw\.jsonl:1: is not a row of this version"):
+            list(results.rows("fake-cot-seed0"))
     info = raw.with_name("run.json")
     changed = json.loads(info.read_text()) | {"config_hash": "other"}
     info.write_text(json.dumps(changed))

@@ -8,20 +8,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import API_KEY, InitRepository
+from conftest import API_KEY, MakeLab
 
-from dspylab.testing import FakeServer, experiment
+from dspylab.testing import FakeServer
 
 DSPYLAB = Path(sys.executable).parent / "dspylab"
 
 
 @pytest.mark.parametrize("command", ["run", "run-one"])
-def test_a_run_goes_on_when_its_reader_goes_away(
-    command: str, tmp_path: Path, server: FakeServer, init_repository: InitRepository
-) -> None:
+def test_a_run_goes_on_when_its_reader_goes_away(command: str, server: FakeServer, make_lab: MakeLab) -> None:
     """`head` is gone after the first line, long before the last call: what is paid for is finished."""
-    lab = experiment(tmp_path, server_url=server.url)
-    init_repository(lab)
+    lab = make_lab(server.url)
 
     done = subprocess.run(
         ["bash", "-c", '"$0" "$1" -c "$2" | head -n 1; exit ${PIPESTATUS[0]}', DSPYLAB, command, lab.config],
@@ -45,12 +42,9 @@ def test_a_run_goes_on_when_its_reader_goes_away(
     assert lab.summary.is_file() == (command == "run")
 
 
-def test_a_run_goes_on_without_any_reader_at_all(
-    tmp_path: Path, server: FakeServer, init_repository: InitRepository
-) -> None:
+def test_a_run_goes_on_without_any_reader_at_all(server: FakeServer, make_lab: MakeLab) -> None:
     """Both streams into one pipe that is closed at once, as a terminal multiplexer that dies leaves it."""
-    lab = experiment(tmp_path, server_url=server.url)
-    init_repository(lab)
+    lab = make_lab(server.url)
     reading, writing = os.pipe()
     os.close(reading)
 

@@ -252,11 +252,13 @@ def _pipeline(name: str, laboratory: Laboratory) -> Iterator[Check]:
 
 def _models(name: str, laboratory: Laboratory, *, call: bool) -> Iterator[Check]:
     """The keys and endpoints of the models that the matrix uses."""
+    # Heavy: it imports dspy.
+    from dspylab.execute.jobs import models_of_runs
+
     experiment = _impatient(laboratory.experiment)
-    answering = [run.model for run in laboratory.runs]
-    judges = [metric.model for metric in experiment.metrics.values() if metric.model]
+    answering = models_of_runs(laboratory, laboratory.runs)
     compiling = [model for spec in laboratory.compiles for model in compile_models(experiment, spec).values()]
-    for model_id in dict.fromkeys([*answering, *judges, *compiling]):
+    for model_id in dict.fromkeys([*answering, *compiling]):
         what = f"{name}: models.{model_id}"
         yield from _guarded(what, lambda: _model(what, laboratory, experiment, model_id, call=call))  # noqa: B023
 

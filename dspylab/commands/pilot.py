@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dspylab.aggregate.forecast import Estimate, PilotRun, forecast
@@ -51,8 +51,7 @@ def run_pilot(laboratory: Laboratory, keys: Sequence[str], size: int) -> None:
 
 def _pilot(laboratory: Laboratory, report: RunReport) -> PilotRun:
     spec = laboratory.run(report.run)
-    journal = laboratory.layout.journal(laboratory.config_hash(spec))
-    rows = [row for row in stored_rows(journal) if "index" in row and row["error"] is None]
+    rows = [row for row in stored_rows(laboratory.journal(spec)) if "index" in row and row["error"] is None]
     costs = [_cost(_new_calls(row)) for row in rows]
     known = [value for value in costs if value is not None]
     return PilotRun(
@@ -73,8 +72,8 @@ def _cost(calls: Iterable[Mapping[str, Any]]) -> float | None:
     return None if None in prices else sum(prices)
 
 
-def _words(estimate: Estimate, unit: Any) -> str:
+def _words(estimate: Estimate, shown: Callable[[float], str]) -> str:
     if estimate.ends is None:
-        return str(unit(estimate.total))
+        return shown(estimate.total)
     low, high = estimate.ends
-    return f"{unit(estimate.total)} [{unit(low)}, {unit(high)}]"
+    return f"{shown(estimate.total)} [{shown(low)}, {shown(high)}]"

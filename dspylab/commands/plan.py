@@ -92,7 +92,7 @@ def _row(laboratory: Laboratory, run: RunSpec, state: RunState) -> PlanRow:
     if _is_to_go_on_anew(laboratory, run, state):
         # `run` goes on with it, whatever DVC thinks of the results before it.
         state = RunState("missing" if state.state == "missing" else "stale", (_ANEW,))
-    kept = 0 if state.state == "done" else _kept(_journal(laboratory, run))
+    kept = 0 if state.state == "done" else _kept(laboratory.journal(run))
     model = laboratory.experiment.models[run.model]
     return PlanRow(
         run=run.key,
@@ -110,14 +110,14 @@ def _is_to_go_on_anew(laboratory: Laboratory, run: RunSpec, state: RunState) -> 
     # Most often there is no journal, and then the digests of runs that are done need not be made.
     if not any(laboratory.layout.journals.glob("*.jsonl")):
         return False
-    journal = _journal(laboratory, run)
+    journal = laboratory.journal(run)
     return begins_anew(journal) and not (state.state == "done" and is_published(journal))
 
 
 def _with_answered(laboratory: Laboratory, run: RunSpec, state: RunState) -> list[str]:
     """The reasons, and for how many examples the program need not be called, if for any."""
     own = laboratory.earlier_rows(run).indexes
-    left = set() if begins_anew(_journal(laboratory, run)) else _left_by_others(laboratory, run)
+    left = set() if begins_anew(laboratory.journal(run)) else _left_by_others(laboratory, run)
     answered = len(own | left)
     if not answered:
         return [*state.reasons]
@@ -132,10 +132,6 @@ def _left_by_others(laboratory: Laboratory, run: RunSpec) -> set[int]:
     if not folders:
         return set()
     return EarlierRows(inheritable(laboratory.answers_hash(run), folders)).indexes
-
-
-def _journal(laboratory: Laboratory, run: RunSpec) -> Path:
-    return laboratory.layout.journal(laboratory.config_hash(run))
 
 
 def _kept(journal: Path) -> int:

@@ -191,11 +191,7 @@ class Lines:
 
     def ended(self, report: RunReport) -> None:
         """Prints how a run ended."""
-        took = duration(time.monotonic() - self._tallies[report.run].began)
-        print(
-            f"{report.run}: {_ending(report)} in {took}: {self._tallies[report.run].line(self._metric)}",
-            flush=True,
-        )
+        print(_end_line(report, self._tallies[report.run], self._metric), flush=True)
 
 
 class LiveView:
@@ -239,9 +235,7 @@ class LiveView:
 
     def ended(self, report: RunReport) -> None:
         """Moves a row to the lines above the table."""
-        tally = self._tallies.pop(report.run)
-        took = duration(time.monotonic() - tally.began)
-        line = f"{report.run}: {_ending(report)} in {took}: {tally.line(self._metric)}"
+        line = _end_line(report, self._tallies.pop(report.run), self._metric)
         self._live.console.print(line, markup=False, highlight=False)
         self._draw(now=True)
 
@@ -290,6 +284,11 @@ def _compile_line(report: CompileReport) -> str:
             f"validation {record.validation_score.metric} {number(record.validation_score.score.mean)}"
         )
     return f"{report.program}: compiled in {duration(record.compile_s)}: {', '.join(parts)}"
+
+
+def _end_line(report: RunReport, tally: RunTally, metric: str) -> str:
+    took = duration(time.monotonic() - tally.began)
+    return f"{report.run}: {_ending(report)} in {took}: {tally.line(metric)}"
 
 
 def _ending(report: RunReport) -> str:

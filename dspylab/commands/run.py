@@ -170,7 +170,7 @@ class _Todo:
         self.adopted |= adopted
         stale = [key for key in stale if key not in adopted]
         # What an interrupted session began goes on as well.
-        begun = {key for key in stale if _journal(laboratory, key).is_file()}
+        begun = {key for key in stale if laboratory.journal(laboratory.run(key)).is_file()}
         unknown = [key for key in stale if key not in begun]
         restored = repository.restore(self._entry, unknown) if unknown else set()
         self.restored |= restored
@@ -201,10 +201,6 @@ def compiles_to_do(
     return [spec.key for spec in stale if spec.key not in valid]
 
 
-def _journal(laboratory: Laboratory, key: str) -> Path:
-    return laboratory.layout.journal(laboratory.config_hash(laboratory.run(key)))
-
-
 def _is_up_to_date(laboratory: Laboratory, key: str, is_recorded: Callable[[str], bool]) -> bool:
     """Whether the results are those of the run as it is now, although DVC recorded them in other words.
 
@@ -227,7 +223,7 @@ def _settle_journals(laboratory: Laboratory, keys: Sequence[str]) -> set[str]:
         return set()
     anew = set()
     for key in keys:
-        journal = _journal(laboratory, key)
+        journal = laboratory.journal(laboratory.run(key))
         if is_published(journal):
             drop_journal(journal)
         elif begins_anew(journal):
@@ -279,7 +275,7 @@ def _record(
     )
     recorded = repository.commit(entry, complete, compiles=compiled, summary=has_inputs)
     for key in recorded:
-        drop_journal(_journal(laboratory, key))
+        drop_journal(laboratory.journal(laboratory.run(key)))
     return summary
 
 

@@ -30,6 +30,7 @@ from dspylab.optimize.build import Compile
 from dspylab.optimize.metric import OptimizerMetric
 from dspylab.optimize.mute import muted
 from dspylab.optimize.state import write_state
+from dspylab.printable import shortened
 from dspylab.program.dataset import file_digest
 from dspylab.record.layout import Layout
 from dspylab.record.publish import write_json
@@ -273,5 +274,4 @@ def _published(
 def _described(error: BaseException) -> str:
     """The error on one line."""
     text = redact(first_words(error) if isinstance(error, Exception) else str(error))
-    text = " ".join(f"{type(error).__name__}: {text}".split())
-    return text if len(text) <= _MAX_ERROR else f"{text[:_MAX_ERROR]} […]"
+    return shortened(" ".join(f"{type(error).__name__}: {text}".split()), _MAX_ERROR)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import dspy
 
@@ -12,6 +12,7 @@ from dspylab.config.models import Experiment
 from dspylab.config.optimizers import WITH_FRAME
 from dspylab.errors import InvalidExperiment
 from dspylab.execute.compile import CompileJob
+from dspylab.execute.example import example_of
 from dspylab.laboratory import REPORTED_PACKAGES, Laboratory, versions
 from dspylab.lm.build import Models
 from dspylab.optimize.build import Optimizers, Supplies, UnusableOptimizer
@@ -19,7 +20,7 @@ from dspylab.optimize.metric import OptimizerMetric, optimizer_metric
 from dspylab.optimize.state import load_state
 from dspylab.plan.identity import compile_models, optimized_metric
 from dspylab.program.adapters import adapter_of
-from dspylab.records import CompileSpec, DataRow, RunSpec
+from dspylab.records import CompileSpec, RunSpec
 
 
 def has_frame(experiment: Experiment, optimizer_id: str) -> bool:
@@ -112,16 +113,12 @@ def _supplies(laboratory: Laboratory, spec: CompileSpec, models: Models) -> Supp
         metric=metric,
         lm=lm,
         task_lm=models.lm(spec.model, spec.lm_settings, spec.seed),
-        train=_examples(train),
-        validation=_examples(laboratory.splits.validation),
+        train=[example_of(row) for row in train],
+        validation=[example_of(row) for row in laboratory.splits.validation],
         seed=spec.seed,
         folder=laboratory.layout.compiling(laboratory.compile_hash(spec)),
         resolve=laboratory.code.attribute,
     )
-
-
-def _examples(rows: Sequence[DataRow]) -> list[dspy.Example]:
-    return [dspy.Example(**{**row.labels, **row.inputs}).with_inputs(*row.inputs) for row in rows]
 
 
 @contextlib.contextmanager

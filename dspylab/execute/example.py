@@ -21,6 +21,7 @@ from dspylab.lm.limits import Stopped
 from dspylab.lm.metered import MeteredEngine
 from dspylab.lm.recorder import Recorder
 from dspylab.metrics.adapt import Scorer, score_all
+from dspylab.printable import shortened
 from dspylab.records import (
     JSON,
     AbandonedExample,
@@ -68,6 +69,11 @@ class Job:
     def refusal(self) -> EndpointError | None:
         """Why one of its models refuses every call; None if none does."""
         return next((engine.refusal for engine in self.engines if engine.refusal is not None), None)
+
+
+def example_of(row: DataRow) -> dspy.Example:
+    """A row as metrics and optimizers get it."""
+    return dspy.Example(**{**row.labels, **row.inputs}).with_inputs(*row.inputs)
 
 
 def execute_example(job: Job, todo: Todo) -> Outcome:
@@ -151,7 +157,7 @@ def _score(job: Job, row: DataRow, answer: Answer, recorder: Recorder) -> Exampl
         Exception: If a judge could not be reached.
     """
     started = time.perf_counter()
-    example = dspy.Example(**{**row.labels, **row.inputs}).with_inputs(*row.inputs)
+    example = example_of(row)
     with recorder.as_role("judge").context():
         scores = score_all(job.scorers, example, answer.prediction, passes=_is_endpoint_problem)
     if recorder.was_stopped.is_set():
@@ -230,7 +236,7 @@ def _described(error: BaseException, *, refused: bool) -> ExampleError:
     message = first_words(error) if by_model else redact(_said(error))
     return ExampleError(
         type=type(error).__name__,
-        message=message if len(message) <= _MAX_MESSAGE else message[:_MAX_MESSAGE] + " […]",
+        message=shortened(message, _MAX_MESSAGE),
         kind="endpoint" if _is_endpoint_problem(error) and not of_the_prompt else "program",
     )
 

@@ -90,16 +90,19 @@ def unpack(content: bytes, place: Path) -> None:
     Args:
         content: From `pack`.
         place: The folder to make, named after the content.
+
+    Raises:
+        OSError: If it cannot be written.
     """
     if place.is_dir():
         return
     place.parent.mkdir(parents=True, exist_ok=True)
     fresh = place.with_name(f"{place.name}.{uuid4().hex}")
-    # The marker of a repository's root: what lies above is not the experiment's.
-    (fresh / ".dvc").mkdir(parents=True, mode=0o700)
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        archive.extractall(fresh)
     try:
+        # The marker of a repository's root: what lies above is not the experiment's.
+        (fresh / ".dvc").mkdir(parents=True, mode=0o700)
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            archive.extractall(fresh)
         os.rename(fresh, place)  # noqa: PTH104 - fails where another process was faster
     except OSError:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -126,7 +126,7 @@ def work_off(
     lanes = _Lanes(runs, Counter(model for opening in openings for model in opening.holds))
     finished: _Finished = queue.SimpleQueue()
     for opening in openings:
-        opening.future.add_done_callback(_tell(finished, opening))
+        opening.future.add_done_callback(_put(finished, opening))
     in_flight, closed = 0, len(openings)
     stop.is_heeded = True
     while not stop.over:
@@ -168,10 +168,6 @@ class _Lanes:
             self._by_model[model].waiting.append(run)
 
 
-def _tell(finished: _Finished, opening: Opening) -> Callable[[Future[Any]], None]:
-    return lambda _: finished.put(opening)
-
-
 def _start(turns: deque[_Lane], workers: Workers, total: int, finished: _Finished) -> int:
     """Begins examples of the next lane that has some and room for them; returns how many."""
     for _ in range(len(turns)):
@@ -187,5 +183,5 @@ def _start(turns: deque[_Lane], workers: Workers, total: int, finished: _Finishe
     return 0
 
 
-def _put(finished: _Finished, batch: _Batch) -> Callable[[Future[Any]], None]:
-    return lambda _: finished.put(batch)
+def _put(finished: _Finished, ended: _Batch | Opening) -> Callable[[Future[Any]], None]:
+    return lambda _: finished.put(ended)

@@ -18,7 +18,8 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.errors import PydanticUserError
 
 from dspylab.jsonable import to_json
-from dspylab.records import JSON, DataRow, ExampleError, ExampleFailure, ExampleOutcome, LMCall, Message
+from dspylab.record.rows import call_of
+from dspylab.records import JSON, DataRow, ExampleError, ExampleFailure, ExampleOutcome, LMCall
 
 OutputTypes = Mapping[str, TypeAdapter[Any]]
 _JSON_TYPES = (str, int, float, bool, type(None), list, dict)
@@ -145,13 +146,6 @@ def _is_of(row: DataRow, stored: Mapping[str, Any]) -> bool:
 
 def _calls(stored: Mapping[str, Any]) -> tuple[LMCall, ...]:
     return tuple(call_of(call) for call in stored["calls"] if call["role"] == "task")
-
-
-def call_of(stored: Mapping[str, Any]) -> LMCall:
-    """A call back from its JSON."""
-    prompt = stored.get("prompt")
-    messages = None if prompt is None else tuple(Message(**message) for message in prompt)
-    return LMCall(**{**stored, "prompt": messages})
 
 
 def _rebuilt(recorded: Mapping[str, JSON], output: OutputTypes) -> dict[str, Any]:

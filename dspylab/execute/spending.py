@@ -86,7 +86,7 @@ def _spent_on(laboratory: Laboratory, run: RunSpec) -> Spending:
 
 
 def _rows(laboratory: Laboratory, run: RunSpec) -> Iterator[Mapping[str, Any]]:
-    journal = laboratory.layout.journal(laboratory.config_hash(run))
+    journal = laboratory.journal(run)
     if journal.is_file():
         return stored_rows(journal)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 
 from dspylab.errors import EndpointError
 from dspylab.execute.example import Job, execute_example
@@ -15,19 +15,20 @@ from dspylab.records import RunSpec
 
 
 class Threads:
-    """Workers that are threads of this process. Use as a context manager.
+    """Workers that are threads of this process.
 
     Args:
         laboratory: The experiment.
         models: Its models.
+        executor: The threads.
         width: Examples in flight at once.
     """
 
-    def __init__(self, laboratory: Laboratory, models: Models, width: int) -> None:
+    def __init__(self, laboratory: Laboratory, models: Models, executor: Executor, width: int) -> None:
         self._laboratory = laboratory
         self._models = models
+        self._executor = executor
         self._width = width
-        self._executor = ThreadPoolExecutor(max(width, 1), thread_name_prefix="dspylab-example")
 
     def open(self, spec: RunSpec) -> Work:
         """Builds its program, its model and its metrics.
@@ -51,19 +52,11 @@ class Threads:
         """Lets no further call start."""
         self._models.stop()
 
-    def close(self, *, wait: bool) -> None:
-        """Begins nothing more.
-
-        Args:
-            wait: Whether to wait for what is in flight.
-        """
-        self._executor.shutdown(wait=wait, cancel_futures=True)
-
 
 class _Run:
     """A run whose examples are executed on threads."""
 
-    def __init__(self, job: Job, models: Models, executor: ThreadPoolExecutor) -> None:
+    def __init__(self, job: Job, models: Models, executor: Executor) -> None:
         self._job = job
         self._models = models
         self._executor = executor

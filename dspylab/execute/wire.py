@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dspylab.execute.rescore import call_of
 from dspylab.execute.workers import Outcome, Todo
 from dspylab.jsonable import to_json
-from dspylab.records import AbandonedExample, DataRow, ExampleError, ExampleFailure, ExampleResult
+from dspylab.record.rows import call_of, failure_of_row, outcome_of_row
+from dspylab.records import AbandonedExample, DataRow
 
 #: What need not come back: whoever sent the example has it.
 _KNOWN = ("run", "index", "example_id", "inputs", "labels")
@@ -47,21 +47,11 @@ def outcome_of(value: Mapping[str, Any] | None, run: str, row: DataRow) -> Outco
     """
     if value is None:
         return None
-    if "abandoned" in value:
-        answer = value["answer"] and _failure(value["answer"], run, row)
-        return AbandonedExample(abandoned=row.index, calls=_calls(value), answer=answer)
-    if value["error"] is not None:
-        return _failure(value, run, row)
-    return ExampleResult(**{**value, **_known(run, row), "calls": _calls(value)})
-
-
-def _failure(value: Mapping[str, Any], run: str, row: DataRow) -> ExampleFailure:
-    error = ExampleError(**value["error"])
-    return ExampleFailure(**{**value, **_known(run, row), "calls": _calls(value), "error": error})
-
-
-def _calls(value: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(map(call_of, value["calls"]))
+    known = _known(run, row)
+    if "abandoned" not in value:
+        return outcome_of_row({**value, **known})
+    answer = value["answer"] and failure_of_row({**value["answer"], **known})
+    return AbandonedExample(abandoned=row.index, calls=tuple(map(call_of, value["calls"])), answer=answer)
 
 
 def _known(run: str, row: DataRow) -> dict[str, Any]:

@@ -259,23 +259,17 @@ class MeteredLM(dspy.LM):  # type: ignore[misc]  # dspy has no types
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """As `dspy.LM`."""
-        if not kwargs.get("cache", self.cache):
-            with self._asking(kwargs):
-                return super().__call__(prompt, messages=messages, **kwargs)
         with recorder.engines_asked() as asked, self._asking(kwargs):
             answer = super().__call__(prompt, messages=messages, **kwargs)
-        if not asked:
+        if kwargs.get("cache", self.cache) and not asked:
             self._record(prepare(self, prompt, messages, kwargs), asynchronous=False)
         return answer
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """As `dspy.LM`."""
-        if not kwargs.get("cache", self.cache):
-            with self._asking(kwargs):
-                return await super().acall(prompt, messages=messages, **kwargs)
         with recorder.engines_asked() as asked, self._asking(kwargs):
             answer = await super().acall(prompt, messages=messages, **kwargs)
-        if not asked:
+        if kwargs.get("cache", self.cache) and not asked:
             self._record(prepare(self, prompt, messages, kwargs, asynchronous=True), asynchronous=True)
         return answer
 
@@ -352,10 +346,11 @@ def _with_savings(call: LMCall, counts: Sequence[Tokens], rates: Rates | None) -
 def width_of(experiment: Experiment, model_id: str) -> int:
     """Calls of a model that may be in flight at once, as the file or the default says."""
     model = experiment.models[model_id]
-    slots = model.local.n_parallel if model.local is not None else None
-    embedded = model.is_local
-    default = local.default_concurrency(slots) if embedded else experiment.execution.max_concurrency
-    return model.max_concurrency or default
+    if model.max_concurrency:
+        return model.max_concurrency
+    if not model.is_local:
+        return experiment.execution.max_concurrency
+    return local.default_concurrency(model.local.n_parallel if model.local is not None else None)
 
 
 def _capabilities(model: Model, chosen: Engine, address: _Address) -> Capabilities:

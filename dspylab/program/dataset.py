@@ -7,7 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -223,10 +223,7 @@ def _refuse_leaks(seen: Iterable[_Placed], test: Iterable[_Placed], split: str) 
 
 
 def _numbered(examples: Sequence[_Placed]) -> tuple[DataRow, ...]:
-    return tuple(
-        DataRow(index=index, example_id=example.example_id, inputs=example.inputs, labels=example.labels)
-        for index, (_, example) in enumerate(examples)
-    )
+    return tuple(replace(example, index=index) for index, (_, example) in enumerate(examples))
 
 
 def _json(value: Any, place: str, field: str, depth: int = 0) -> JSON:

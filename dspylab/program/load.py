@@ -25,7 +25,7 @@ from dspylab.config.references import names_file
 from dspylab.config.wording import near_miss, plain
 from dspylab.errors import ProgramError
 from dspylab.places import shown_path
-from dspylab.printable import printable
+from dspylab.printable import printable, shortened
 from dspylab.program.exports import kind_of, named_metrics
 from dspylab.program.modules import ModuleSpace, modules_under, own_frame, own_path
 
@@ -283,8 +283,7 @@ class Code:
 
     def _raised(self, error: BaseException, what: str, where: str, remedy: str) -> ProgramError:
         """The user's exception as an error of ours, at the line of the user's code that it came from."""
-        reason = printable(" ".join(str(error).split()))
-        reason = reason if len(reason) <= _MAX_REASON else f"{reason[:_MAX_REASON]} […]"
+        reason = shortened(printable(" ".join(str(error).split())), _MAX_REASON)
         return ProgramError(
             f"{what} raised {type(error).__name__}" + (f": {reason}" if reason else ""),
             where=own_frame(error, self.root) or where,
