@@ -201,6 +201,8 @@ def cluster(side: str) -> Iterator[tuple[str, list[psutil.Process]]]:
         here = ["--host", "127.0.0.1", "--dashboard-address", ":0", "--scheduler-file", str(file)]
         started = [start(ended, folder, "scheduler", "--port", "0", *here)]
         while not file.exists():
+            if not started[0].is_running() or started[0].status() == psutil.STATUS_ZOMBIE:
+                raise SystemExit("the scheduler does not start: try `dask scheduler`")
             time.sleep(0.05)
         threads = ["--nthreads", str(THREADS_A_WORKER), "--no-nanny", "--memory-limit", "0"]
         workers = [start(ended, folder, "worker", *threads, *here) for _ in range(WORKERS)]

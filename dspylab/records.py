@@ -31,7 +31,7 @@ class RunSpec:
         optimizer: Id of the optimizer, or ``none``.
         compile_model: Id of the model that the optimizer compiles with; None means ``model``.
         seed: Seed of the run.
-        adapter: ``chat``, ``json``, ``xml``, ``path:name``; None is DSPy's default.
+        adapter: ``chat``, ``compact``, ``json``, ``xml``, ``path:name``; None is DSPy's default.
         program_args: Arguments of the factory, defaults of the file merged with the axes.
         lm_settings: Request settings that the axes ``lm.*`` lay over the model entry.
     """
@@ -616,7 +616,8 @@ class RunSummary:
     Attributes:
         coordinates: Axis name to value.
         config_hash: Digest of everything that decides the run's results.
-        complete: Every example has an outcome, and none of them failed for a reason that may pass.
+        complete: Every example has an outcome, none of them failed for a reason that may pass, and not all
+            of them failed.
         started_at: ISO 8601, UTC: when the first example was started.
         finished_at: ISO 8601, UTC: when the last example ended.
         active_s: Time during which at least one example was under way; pauses are not in it.

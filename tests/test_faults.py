@@ -306,6 +306,7 @@ def test_a_second_process_says_who_executes_the_run(tmp_path: Path, cli_inside: 
             _, err = first.communicate(timeout=120)
         assert second.code == 3
         assert f"is being executed by process {first.pid}" in second.err
+        assert f"fake: stopped: is being executed by process {first.pid}" in second.out
         assert first.returncode == 0, err
         assert all(row["error"] is None for row in rows(lab))
         assert cli_inside("run-one", "model=fake", cwd=lab.root).code == 0

@@ -222,7 +222,7 @@ class _Totals:
 
 def _keep_first(samples: dict[str, ErrorSample], kind: str, row: Mapping[str, Any], message: str) -> None:
     if kind not in samples:
-        words = " ".join(message.split())
+        words = " ".join(str(message).split())  # a damaged row may hold anything
         cut = words if len(words) <= _LONGEST_MESSAGE else f"{words[: _LONGEST_MESSAGE - 1]}…"
         samples[kind] = ErrorSample(example_id=row["example_id"], message=cut)
 

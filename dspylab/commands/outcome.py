@@ -46,11 +46,9 @@ def raise_unless_complete(execution: Execution, stop: Stop) -> None:
         raise BudgetExhausted(
             f"{execution.exhausted}; {progress}", remedy=_raise_budget(execution.spent, kept, total)
         )
-    problem: type[DspylabError] = RunsIncomplete
-    if all(report.refused for report in reports):
-        problem = EndpointError
-    elif all(report.held for report in reports):
-        problem = RepositoryError
+    problem = _kind(
+        refused=all(report.refused for report in reports), held=all(report.held for report in reports)
+    )
     advice = "mend the cause and run the same command again: only what is missing is called"
     if all(report.done == report.total for report in left):
         # Answers that the program itself fails on would be the same again, so they count as finished.
@@ -72,16 +70,18 @@ def raise_unless_compiled(execution: Execution, stop: Stop) -> None:
     if execution.exhausted is not None:
         remedy = "raise it and run the same command again: only what is missing is called"
         raise BudgetExhausted(f"{execution.exhausted}; {kept}", remedy=remedy)
-    problem: type[DspylabError] = RunsIncomplete
-    if left[0].refused:
-        problem = EndpointError
-    elif left[0].held:
-        problem = RepositoryError
-    raise problem(
+    raise _kind(refused=left[0].refused, held=left[0].held)(
         f"is not compiled: {left[0].stopped}",
         where=left[0].program,
         remedy=f"mend the cause and run the same command again; {kept}",
     )
+
+
+def _kind(*, refused: bool, held: bool) -> type[DspylabError]:
+    """The error that fits what is left: it decides the exit code."""
+    if refused:
+        return EndpointError
+    return RepositoryError if held else RunsIncomplete
 
 
 def _raise_budget(spent: Spending, kept: int, total: int) -> str:

@@ -181,7 +181,11 @@ class ActiveRun:
             self.end_if_idle()
 
     def end_if_idle(self) -> None:
-        """Publishes the results once nothing of the run is left."""
+        """Publishes the results once nothing of the run is left.
+
+        Raises:
+            EnvironmentProblem: If the disk is full.
+        """
         if self._journal is not None and self._in_flight == 0 and self.report is None:
             self.end()
 
@@ -190,6 +194,9 @@ class ActiveRun:
 
         Args:
             reason: Why examples are left out, if any are.
+
+        Raises:
+            EnvironmentProblem: If the disk is full.
         """
         if self._journal is None or self.report is not None:
             return
@@ -228,25 +235,13 @@ class ActiveRun:
         except RepositoryError as error:
             # Another process executes this run. The others can go on.
             self._stopped = error.message
-            total = len(self._rows)
-            self.report = RunReport(
-                run=self.spec.key,
-                total=total,
-                done=0,
-                failed=0,
-                retryable=0,
-                stopped=self._stopped,
-                held=True,
-            )
+            self._leave(done=0, stopped=error.message)
             return
         wants_new = self._fresh or journal.is_anew
         if self._takes_recorded and not wants_new and self._answers.are_up_to_date(self._is_recorded):
             # Another process finished and recorded it since it was found to be stale.
             journal.__exit__()
-            total = len(self._rows)
-            self.report = RunReport(
-                run=self.spec.key, total=total, done=total, failed=0, retryable=0, stopped=None
-            )
+            self._leave(done=self.total, stopped=None)
             return
         self._journal = journal
         journal.keep_only({row.index: row.example_id for row in self._rows})
@@ -258,6 +253,20 @@ class ActiveRun:
             if row.index not in kept and (self._chosen is None or row.index in self._chosen)
         )
         self._observer.begun(self.spec.key, len(self._rows), len(kept))
+
+    def _leave(self, *, done: int, stopped: str | None) -> None:
+        """Leaves the run to another process, which executes it or has done so."""
+        self.report = RunReport(
+            run=self.spec.key,
+            total=self.total,
+            done=done,
+            failed=0,
+            retryable=0,
+            stopped=stopped,
+            held=stopped is not None,
+        )
+        self._observer.begun(self.spec.key, self.total, done)
+        self._observer.ended(self.report)
 
     def _find_earlier(self, journal: Journal) -> None:
         """Looks for answers that need not be asked for again, and keeps those to come."""

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from dspylab.errors import EnvironmentProblem
 from dspylab.execute import worker
-from dspylab.execute.compiles import has_frame
+from dspylab.execute.compile_jobs import has_frame
 from dspylab.execute.dispatch import DaskRun, Dispatcher
 from dspylab.execute.fit import Mismatch, located, refuse
 from dspylab.execute.jobs import models_of_runs

@@ -264,25 +264,27 @@ class Dispatcher:
             )
 
     def _send(self) -> None:
-        """Sends what may be sent now."""
-        while self._waiting:
-            chunk = self._waiting[0]
-            if self._stopped or chunk.run.has_ended or self.ledger.exhausted:
-                self._waiting.popleft()
-                chunk.batch.add([None] * len(chunk.todos), len(chunk.todos))
-                continue
-            address = self._worker_for(chunk)
-            if address is None:
-                return
-            lent = self._lending.lend(len(chunk.todos), chunk.least, self._parts(chunk))
-            if lent is None:
-                if self.ledger.exhausted is None and not self.ledger.is_stopped:
-                    return
+        """Sends what may be sent now. A chunk that no worker may have yet holds up no other one."""
+        for chunk in list(self._waiting):
+            if not self._is_over(chunk.run):
+                address = self._worker_for(chunk)
+                if address is None:
+                    continue
+                lent = self._lending.lend(len(chunk.todos), chunk.least, self._parts(chunk))
+                if lent is not None:
+                    self._waiting.remove(chunk)
+                    chunk.lent, chunk.worker = lent, address
+                    self._submit(chunk)
+                    continue
                 self._stopped |= self.ledger.is_stopped
-                continue
-            self._waiting.popleft()
-            chunk.lent, chunk.worker = lent, address
-            self._submit(chunk)
+                if not self._is_over(chunk.run):
+                    return  # until parts of the budget come back
+            self._waiting.remove(chunk)
+            chunk.batch.add([None] * len(chunk.todos), len(chunk.todos))
+
+    def _is_over(self, run: DaskRun) -> bool:
+        """Whether nothing more of a run is to begin."""
+        return self._stopped or run.has_ended or run.refusal is not None or bool(self.ledger.exhausted)
 
     def _worker_for(self, chunk: _Chunk) -> str | None:
         """The worker that has least to do for the threads that it has; None if the chunk has to wait.
@@ -357,7 +359,7 @@ class Dispatcher:
     def _keep(self, chunk: _Chunk, values: Sequence[Mapping[str, Any] | None], spent: Spending) -> None:
         """Takes outcomes in; what a part of the budget did not suffice for is executed again."""
         run = chunk.run
-        is_over = self._stopped or run.has_ended or run.refusal is not None or bool(self.ledger.exhausted)
+        is_over = self._is_over(run)
         outcomes: list[Outcome] = []
         again: list[Todo] = []
         for todo, value in zip(chunk.todos, values, strict=True):

@@ -18,7 +18,8 @@ from dspylab.config.models import Experiment, Metric
 from dspylab.config.scoring import NEEDS
 from dspylab.config.wording import Address, choose, listed, plain
 from dspylab.errors import Finding, InvalidExperiment
-from dspylab.execute.answers import impossible_labels
+from dspylab.execute.example import example_of
+from dspylab.execute.labels import impossible_labels
 from dspylab.laboratory import Laboratory
 from dspylab.metrics.fields import answer_of, label_of
 from dspylab.program.interface import Interface, interface_of, named_outputs, refused_call
@@ -276,7 +277,7 @@ def _no_label(label: str | None, row: DataRow) -> str:
     if label is not None:
         return f"no test example has {plain(label)!r}"
     try:
-        label_of(dspy.Example(**{**row.labels, **row.inputs}).with_inputs(*row.inputs), None)
+        label_of(example_of(row), None)
     except LookupError as error:
         return str(error)
     raise AssertionError(row)

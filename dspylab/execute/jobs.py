@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from dspylab.config.models import Experiment
-from dspylab.execute.compiles import compiled_program, has_frame
+from dspylab.execute.compile_jobs import compiled_program, has_frame
 from dspylab.execute.example import Job
 from dspylab.execute.rescore import output_types
 from dspylab.laboratory import Laboratory

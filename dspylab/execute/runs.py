@@ -15,7 +15,7 @@ from dspylab.errors import EnvironmentProblem
 from dspylab.execute.active import Observer, RunReport
 from dspylab.execute.cluster import Cluster
 from dspylab.execute.compile import CompileJob, CompileReport, compile_program
-from dspylab.execute.compiles import compile_job
+from dspylab.execute.compile_jobs import compile_job
 from dspylab.execute.fit import refuse_misfits
 from dspylab.execute.jobs import models_of_runs
 from dspylab.execute.pool import Opening, Stop, work_off

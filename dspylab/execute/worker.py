@@ -107,7 +107,7 @@ def _open(settings: Mapping[str, Any], place: Path) -> Session:
     # It imports dspy.
     from dspylab.execute.session import Session
 
-    same = [session.code for session in _sessions.values() if session.place == place]
+    same = [session.code for session in list(_sessions.values()) if session.place == place]
     return Session(settings, place, _builder, same[0] if same else None)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, UnionType
@@ -316,7 +316,7 @@ def _files(folder: Path) -> dict[Path | str, Mapping[str, Any]]:
     return found
 
 
-def _called(places: typing.Iterable[Path | str], names: tuple[str, ...]) -> Path | str | None:
+def _called(places: Iterable[Path | str], names: tuple[str, ...]) -> Path | str | None:
     """The first place of one of the names, in the order of the names."""
     by_name = {(place.stem if isinstance(place, Path) else place).lower(): place for place in places}
     return next((by_name[name] for name in names if name in by_name), None)
