@@ -46,8 +46,12 @@ demo: setup ## Run the demo experiment on the embedded model: no key, no network
 test: setup ## Run the tests (PYTEST_ARGS replaces the default '-n auto --dist loadgroup')
 	HF_HUB_OFFLINE=1 $(BIN)/pytest $(PYTEST_ARGS)
 
+# Without a test that starts 512 threads at once: Python 3.11 may fail to trace one of them, which then ends at
+# once ("Cannot install a trace function while another trace function is being installed").
+UNTRACED := tests/test_models.py::test_512_calls_are_in_flight_at_once
+
 coverage: setup ## Run the tests; fails when they reach too little (95%, of the pure packages 100%)
-	HF_HUB_OFFLINE=1 $(BIN)/pytest $(PYTEST_ARGS) --cov --cov-report=term
+	HF_HUB_OFFLINE=1 $(BIN)/pytest $(PYTEST_ARGS) --cov --cov-report=term --deselect $(UNTRACED)
 	$(BIN)/coverage report --fail-under=100 --include='dspylab/plan/*,dspylab/aggregate/*,dspylab/record/*,dspylab/config/*'
 
 # An environment of its own: nothing else needs what mutmut brings. It works on a copy in mutants/.

@@ -319,6 +319,23 @@ def test_processes_of_one_command_have_cores_of_their_own(
     assert first | second == mine
 
 
+def test_processes_that_do_not_end_in_time_change_nothing_of_what_is_done(
+    tmp_path: Path,
+    cli_inside: Cli,
+    init_repository: InitRepository,
+    server: FakeServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from dspylab.execute import cluster
+
+    monkeypatch.setattr(cluster, "_GOODBYE_S", 0.001)
+    lab = telling(tmp_path, server, 4)
+    init_repository(lab)
+    done = cli_inside("run", "-c", lab.config, "--dask", "local:1", cwd=lab.root)
+    assert done.code == 0, done.out + done.err
+    assert len(rows(lab)) == 4
+
+
 def test_code_data_and_keys_reach_workers_elsewhere(
     tmp_path: Path, cli_inside: Cli, init_repository: InitRepository, shared: DaskCluster
 ) -> None:

@@ -63,7 +63,7 @@ def exit_code_of(command: Callable[[], Any]) -> int:
             return UsageError.exit_code
         if "--verbose" in sys.argv or "-v" in sys.argv:
             _say(traceback.format_exc())
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.strerror:  # without it, nothing of the machine's
             _say(f"{error.filename or 'output'}: {error.strerror}: mend it; what was finished is kept")
             _discard_output()
             return EnvironmentProblem.exit_code

@@ -219,8 +219,16 @@ def _connect(address: str, opened: contextlib.ExitStack) -> Any:
             where="dask",
             remedy="start one with `dask scheduler`, correct the address, or take --dask local:2",
         ) from error
-    opened.callback(client.close, timeout=_GOODBYE_S)
+    opened.callback(_close, client)
     return client
+
+
+def _close(connection: Any) -> None:
+    """Closes a client or a cluster. One that does not end in time changes nothing of what is done."""
+    try:
+        connection.close(timeout=_GOODBYE_S)
+    except Exception as error:  # noqa: BLE001 - a TimeoutError, or whatever ending processes raise
+        logger.debug("while closing: %s: %s", type(error).__name__, error)
 
 
 def _silence() -> None:
@@ -249,7 +257,7 @@ def _local_cluster(workers: int, opened: contextlib.ExitStack) -> Any:
         silence_logs=logging.CRITICAL,
         preload=[_PRELOAD.format(processes=workers)],
     )
-    opened.callback(cluster.close, timeout=_GOODBYE_S)
+    opened.callback(_close, cluster)
     return cluster
 
 
