@@ -131,7 +131,8 @@ def _left_by_others(laboratory: Laboratory, run: RunSpec) -> set[int]:
     folders = retired(laboratory.layout, {other.key for other in laboratory.runs})
     if not folders:
         return set()
-    return EarlierRows(inheritable(laboratory.answers_hash(run), folders)).indexes
+    left = inheritable(laboratory.answers_hash(run), folders)
+    return EarlierRows(left, laboratory.splits.test).indexes
 
 
 def _kept(journal: Path) -> int:
