@@ -65,7 +65,8 @@ def test_a_verdict_comes_first() -> None:
     assert said(flipped(2, 18)).startswith("new is worse than old: ")
     unsure = said(flipped(3, 2, 59))
     assert unsure.startswith("Whether new is better or worse than old can not be told: accuracy +0.016 [")
-    assert "exact McNemar: p = 1.000; over 64 examples new is better on 3, worse on 2, equal on 59." in unsure
+    assert "exact McNemar: p = 1.000 (not corrected); over 64 examples new is better on 3" in unsure
+    assert "better on 3, worse on 2, equal on 59." in unsure
     assert "The test sees a difference" not in unsure
 
 
@@ -79,6 +80,7 @@ def test_a_correction_is_said_where_it_changed_something() -> None:
     first, _ = adjusted([flipped(18, 2), flipped(17, 2)])
     assert "p < 0.001 (p < 0.001 after Holm); over 64" in said(first)
     assert "after Holm" not in said(flipped(18, 2))
+    assert "p < 0.001 (not corrected); over 64" in said(flipped(18, 2))
 
 
 def test_a_test_that_the_interval_does_not_follow_is_explained() -> None:
@@ -146,7 +148,7 @@ def test_several_comparisons_are_a_table() -> None:
     assert (first["wins"], first["losses"], first["pairs"]) == ("18", "2", "64")
     assert (first["latency p50"], first["cost"]) == ("1.00 s (+100%)", "$0.10 (-50%)")
     assert (second["run"], second["verdict"], second["p"]) == ("other", "cannot tell", "1.000")
-    assert "p: exact McNemar, after Holm's correction." in table
+    assert "p: exact McNemar, after Holm's correction over these 2 comparisons." in table
     # Without a baseline of all, each says its own.
     text = shown(comparisons_table("all", [contrast(one) for one in found], None))
     assert all(name in text for name in ("old", "new", "other"))
