@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dspylab.aggregate.collect import collect
-from dspylab.commands.console import console, note
+from dspylab.commands.console import console, note, warn
 from dspylab.commands.find import find_config
 from dspylab.commands.sync import pipeline_entry
 from dspylab.compiled import is_wanted_anew, restore, set_aside, valid_record
@@ -53,6 +53,7 @@ def run_experiment(
         )
     silent = quiet or json_events
     laboratory = open_laboratory(find_config(config))
+    warn(laboratory.loaded.warnings)
     entry = pipeline_entry(laboratory)
     repository = open_repository(laboratory.layout.root)
     upsert(repository.root, entry)
