@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,6 +84,32 @@ def test_a_file_that_a_recorded_run_did_not_read_before_is_recorded_at_once(
     assert "2 runs, nothing to do" in cli_inside("plan", "-c", lab.config, cwd=lab.root).out
     assert "up to date" in lab.dvc("status")
     assert "md5-dos2unix" not in (lab.root / "dvc.lock").read_text()
+
+
+def test_only_what_was_executed_and_recorded_is_saved_as_an_experiment(
+    make_lab: MakeLab, cli_inside: Cli
+) -> None:
+    def saved(lab: Laboratory) -> int:
+        return len(lab.git("for-each-ref", "refs/exps").splitlines())
+
+    refuse = [True]
+    with FakeServer(fail=lambda _: Fault("status", status=401) if refuse else None) as server:
+        lab = make_lab(server.url)
+        refused = cli_inside("run", "-c", lab.config, cwd=lab.root)
+        assert refused.code == 3
+        assert "not saved as a DVC experiment: no run was completed and recorded" in refused.out
+        assert saved(lab) == 0
+
+        refuse.clear()
+        done = cli_inside("run", "-c", lab.config, cwd=lab.root)
+        assert "compare with `dvc exp show --only-changed`" in done.out
+        assert saved(lab) == 1
+
+        shutil.rmtree(lab.folder / "results")
+        restored = cli_inside("run", "-c", lab.config, cwd=lab.root)
+        assert "come from the cache" in restored.out
+        assert "not saved as a DVC experiment: nothing was executed" in restored.out
+        assert saved(lab) == 1
 
 
 def test_a_library_that_sets_its_own_log_level_stays_quiet(
