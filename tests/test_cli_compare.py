@@ -324,6 +324,28 @@ def test_show_and_compare_say_that_the_highest_mean_is_over_other_examples(
         assert said in " ".join(ended.out.split()), command
 
 
+def test_other_example_ids_are_said_instead_of_nothing_to_tell(
+    tmp_path: Path, blank_repository: Path, cli_inside: Cli
+) -> None:
+    shutil.copytree(blank_repository, tmp_path, dirs_exist_ok=True)
+    examples = [{"id": str(number), **example} for number, example in enumerate(EXAMPLES)]
+    two_styles = {"matrix": {"model": ["fake"], "program.style": ["predict", "cot"]}}
+    with FakeServer(answer=solver({"predict": 4, "cot": 4})) as server:
+        lab = experiment(tmp_path, server_url=server.url, examples=examples, config=two_styles)
+        lab.commit("A laboratory")
+        assert cli_inside("run", cwd=lab.root).code == 0
+        lab.commit("Results")
+        lab.change({"dataset": {"id": "id"}})
+        assert cli_inside("run", cwd=lab.root).code == 0
+        table = cli_inside("compare", "HEAD", cwd=lab.root, COLUMNS="200").out
+        document = json.loads(cli_inside("compare", "HEAD", "--format", "json", cwd=lab.root).out)
+
+    assert "No example id is common to both sides, so no example can be paired." in table
+    assert "Run both sides with the same rows and the same `dataset.id`" in " ".join(table.split())
+    assert "p: Wilcoxon" not in table
+    assert document["remarks"][0].startswith("No example id is common")
+
+
 def test_runs_that_an_added_axis_renamed_are_compared_with_what_they_were(
     tmp_path: Path, blank_repository: Path, cli_inside: Cli
 ) -> None:

@@ -15,7 +15,13 @@ from dspylab.aggregate.compare import Comparison, adjusted, compare
 from dspylab.aggregate.contrast import Contrast, Flip, Flips
 from dspylab.aggregate.pairs import RunValues, VarianceSplit
 from dspylab.aggregate.sides import Pairing
-from dspylab.report.comparisons import comparisons_table, figures_table, flips_tables, sentences
+from dspylab.report.comparisons import (
+    comparisons_table,
+    figures_table,
+    flips_tables,
+    sentences,
+    without_pairs,
+)
 from dspylab.report.formats import markdown_table
 from dspylab.report.numbers import NOTHING
 
@@ -124,6 +130,16 @@ def test_how_many_examples_it_takes() -> None:
         "Examples that it takes to see a difference (power 80%): 1,234 for 0.05, "
         "no number of examples is enough for 0.1."
     )
+
+
+def test_sides_without_a_common_example_id_are_told_apart_from_sides_without_a_value() -> None:
+    old, new = [{"a": (1.0,)}], [{"b": (1.0,)}]
+    apart = contrast(compare("accuracy", old, new, ("old", "new")))
+    empty = contrast(compare("accuracy", run([]), new, ("old", "new")))
+    assert without_pairs([empty, contrast(flipped(2, 1))]) == []
+    assert without_pairs([apart])[0].startswith("No example id is common to both sides, so")
+    assert without_pairs([apart, empty])[0].startswith("No example id is common to both sides of new, so")
+    assert " p: " not in markdown_table(comparisons_table("", [apart, empty], "old"))
 
 
 # --- tables

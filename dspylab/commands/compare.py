@@ -155,9 +155,16 @@ def _print_markdown(found: _Found) -> None:
     print("\n".join(parts), end="")
 
 
+def _not_compared(found: _Found) -> list[str]:
+    """What is not compared."""
+    from dspylab.report.comparisons import without_pairs
+
+    return [*without_pairs(found.contrasts), *found.opponents.remarks]
+
+
 def _remarks(found: _Found) -> list[str]:
     """What is not compared, and how to see more."""
-    remarks = list(found.opponents.remarks)
+    remarks = _not_compared(found)
     if len(found.contrasts) > 1 and not any(found.flips):
         remarks.append("The examples that flipped: `dspylab compare A B` of two runs, or --flips N for all.")
     return remarks
@@ -174,5 +181,5 @@ def _document(found: _Found) -> dict[str, Any]:
         "only_in_a": list(found.opponents.only_a),
         "only_in_b": list(found.opponents.only_b),
         "same": list(found.opponents.same),
-        "remarks": list(found.opponents.remarks),
+        "remarks": _not_compared(found),
     }

@@ -60,12 +60,9 @@ def comparisons_table(
         ),
         Column("cost", lambda found: _change("cost_usd", found.figures_a, found.figures_b), rank=7),
     ]
-    notes = [
-        (
-            "difference: [95% interval], paired by example. wins: examples on which it is better. "
-            f"p: {_tests(contrasts)}, after Holm's correction over {_corrected_over(contrasts, family)}."
-        )
-    ]
+    notes = ["difference: [95% interval], paired by example. wins: examples on which it is better."]
+    if tests := _tests(contrasts):
+        notes[0] += f" p: {tests}, after Holm's correction over {_corrected_over(contrasts, family)}."
     return FittingTable(title, columns, contrasts, notes)
 
 
@@ -107,6 +104,25 @@ def flips_tables(comparison: Comparison, flips: Flips, short: int | None) -> lis
         ]
         tables.append(FittingTable(f"{better} is better on {count(total)}{many}", columns, shown))
     return tables
+
+
+def without_pairs(contrasts: Sequence[Contrast]) -> list[str]:
+    """Why nothing is said of sides that have values, but not for the same examples, and what to do."""
+    apart = [
+        found.comparison
+        for found in contrasts
+        if not found.comparison.n and found.comparison.only_a and found.comparison.only_b
+    ]
+    if not apart:
+        return []
+    which = "" if len(apart) == len(contrasts) else f" of {', '.join(found.b for found in apart)}"
+    return [
+        (
+            f"No example id is common to both sides{which}, so no example can be paired. The dataset has "
+            "other rows by now, or another `dataset.id` (without one, an id is a digest of the row). Run "
+            "both sides with the same rows and the same `dataset.id`, then compare them again."
+        )
+    ]
 
 
 def sentences(contrast: Contrast) -> list[str]:
@@ -244,7 +260,8 @@ def _change(name: str, before: Mapping[str, float | None], after: Mapping[str, f
 
 
 def _tests(contrasts: Sequence[Contrast]) -> str:
-    return " or ".join(dict.fromkeys(_TESTS[found.comparison.test] for found in contrasts))
+    made = [found.comparison.test for found in contrasts if found.comparison.p_value is not None]
+    return " or ".join(dict.fromkeys(_TESTS[test] for test in made))
 
 
 def _corrected_over(contrasts: Sequence[Contrast], family: Family | None) -> str:
