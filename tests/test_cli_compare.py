@@ -182,7 +182,8 @@ def test_two_runs_and_what_was_lost(on_main: Laboratory, cli_inside: Cli) -> Non
     assert done.code == 0, done.err
     text = " ".join(done.out.split())
     assert "fake-cot-seed0 is better than fake-predict-seed1: accuracy +0.522 [" in text
-    assert "exact McNemar: p < 0.001; over 23 examples fake-cot-seed0 is better on 12, worse on 0" in text
+    assert "exact McNemar: p < 0.001 (not corrected); over 23 examples fake-cot-seed0 is better" in text
+    assert "is better on 12, worse on 0" in text
     assert "1 of 24 examples are not compared: 1 failed in fake-cot-seed0." in text
     assert "If what failed counted as not passed: +0.458 [" in text
     assert "Examples that it takes to see a difference (power 80%):" in text
@@ -321,6 +322,28 @@ def test_show_and_compare_say_that_the_highest_mean_is_over_other_examples(
         ended = cli_inside(*command, cwd=lab.root)
         assert ended.code == 0
         assert said in " ".join(ended.out.split()), command
+
+
+def test_other_example_ids_are_said_instead_of_nothing_to_tell(
+    tmp_path: Path, blank_repository: Path, cli_inside: Cli
+) -> None:
+    shutil.copytree(blank_repository, tmp_path, dirs_exist_ok=True)
+    examples = [{"id": str(number), **example} for number, example in enumerate(EXAMPLES)]
+    two_styles = {"matrix": {"model": ["fake"], "program.style": ["predict", "cot"]}}
+    with FakeServer(answer=solver({"predict": 4, "cot": 4})) as server:
+        lab = experiment(tmp_path, server_url=server.url, examples=examples, config=two_styles)
+        lab.commit("A laboratory")
+        assert cli_inside("run", cwd=lab.root).code == 0
+        lab.commit("Results")
+        lab.change({"dataset": {"id": "id"}})
+        assert cli_inside("run", cwd=lab.root).code == 0
+        table = cli_inside("compare", "HEAD", cwd=lab.root, COLUMNS="200").out
+        document = json.loads(cli_inside("compare", "HEAD", "--format", "json", cwd=lab.root).out)
+
+    assert "No example id is common to both sides, so no example can be paired." in table
+    assert "Run both sides with the same rows and the same `dataset.id`" in " ".join(table.split())
+    assert "p: Wilcoxon" not in table
+    assert document["remarks"][0].startswith("No example id is common")
 
 
 def test_runs_that_an_added_axis_renamed_are_compared_with_what_they_were(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,6 +62,54 @@ def test_a_changed_file_of_the_program_makes_its_runs_stale(
     assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
     assert len(server.requests) == 24
     assert "nothing to do" in cli_inside("run", "-c", lab.config, cwd=lab.root).out
+
+
+def test_a_file_that_a_recorded_run_did_not_read_before_is_recorded_at_once(
+    server: FakeServer, make_lab: MakeLab, cli_inside: Cli
+) -> None:
+    """Another test file, with the line ends of Windows, which DVC's old hash does not see, and a module."""
+    lab = make_lab(server.url, config=MATRIX)
+    assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
+    other = lab.dataset.with_name("other.jsonl")
+    other.write_bytes(lab.dataset.read_bytes().replace(b"\n", b"\r\n"))
+    lab.change({"dataset": {"path": "other.jsonl"}})
+    (lab.folder / "helper.py").write_text("")
+    lab.program.write_text("import helper\n" + lab.program.read_text())
+
+    done = cli_inside("run", "-c", lab.config, cwd=lab.root)
+
+    assert done.code == 0
+    assert "not recorded" not in done.err
+    assert "nothing to do" in cli_inside("run", "-c", lab.config, cwd=lab.root).out
+    assert "2 runs, nothing to do" in cli_inside("plan", "-c", lab.config, cwd=lab.root).out
+    assert "up to date" in lab.dvc("status")
+    assert "md5-dos2unix" not in (lab.root / "dvc.lock").read_text()
+
+
+def test_only_what_was_executed_and_recorded_is_saved_as_an_experiment(
+    make_lab: MakeLab, cli_inside: Cli
+) -> None:
+    def saved(lab: Laboratory) -> int:
+        return len(lab.git("for-each-ref", "refs/exps").splitlines())
+
+    refuse = [True]
+    with FakeServer(fail=lambda _: Fault("status", status=401) if refuse else None) as server:
+        lab = make_lab(server.url)
+        refused = cli_inside("run", "-c", lab.config, cwd=lab.root)
+        assert refused.code == 3
+        assert "not saved as a DVC experiment: no run was completed and recorded" in refused.out
+        assert saved(lab) == 0
+
+        refuse.clear()
+        done = cli_inside("run", "-c", lab.config, cwd=lab.root)
+        assert "compare with `dvc exp show --only-changed`" in done.out
+        assert saved(lab) == 1
+
+        shutil.rmtree(lab.folder / "results")
+        restored = cli_inside("run", "-c", lab.config, cwd=lab.root)
+        assert "come from the cache" in restored.out
+        assert "not saved as a DVC experiment: nothing was executed" in restored.out
+        assert saved(lab) == 1
 
 
 def test_a_library_that_sets_its_own_log_level_stays_quiet(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -284,6 +285,51 @@ def test_the_best_and_what_can_not_be_told_from_it() -> None:
     assert weak.p_adjusted == pytest.approx(min(1.0, 3 * (weak.p_value or 0)))
     assert against_best("accuracy", {"empty": [run([])]}).not_told_apart == ()
     assert against_best("accuracy", {"alone": [run([1.0])]}).not_told_apart == ("alone",)
+
+
+def passed(*wrong: int) -> list[RunValues]:
+    """A run over 60 examples that passes all but the named ones."""
+    return [run([float(example not in wrong) for example in range(60)])]
+
+
+def test_a_rank_is_that_among_all_pairs_not_among_those_shown() -> None:
+    """Two runs that are alike far below the best: the third p-value is not doubled, nor the first two."""
+    sides = {"best": passed(), "poor": passed(*range(14)), "same": passed(*range(1, 13))}
+    standing = against_best("accuracy", sides)
+    poor, same = standing.comparisons["poor"], standing.comparisons["same"]
+    assert poor.p_value
+    assert same.p_value
+    assert (poor.p_adjusted, same.p_adjusted) == (3 * poor.p_value, 2 * same.p_value)
+    near = {"best": passed(), "near": passed(0, 1), "poor": passed(*range(20, 34))}
+    found = against_best("accuracy", near)
+    # 1e-4, 0.004 (the two that are not shown as such) and 0.5: the last of all pairs is as it is.
+    assert found.comparisons["near"].p_adjusted == found.comparisons["near"].p_value == 0.5
+    assert (found.family.total, len(found.family.unshown), found.family.is_bound) == (3, 1, False)
+
+
+def test_corrected_p_values_against_the_best_are_holms_over_all_pairs() -> None:
+    rng = np.random.default_rng(11)
+    sides = {str(i): [run((rng.random(80) < 0.9 - i / 12).astype(float).tolist())] for i in range(6)}
+    sides["graded"] = [run(rng.random(80).tolist())]
+    sides["seeds"] = [run((rng.random(80) < 0.5).astype(float).tolist()) for _ in range(3)]
+    standing = against_best("accuracy", sides)
+    pairs = list(combinations(sides, 2))
+    raw = [compare("accuracy", sides[a], sides[b]).p_value or 0.0 for a, b in pairs]
+    wanted = dict(zip(map(frozenset, pairs), holm(raw), strict=True))
+    assert standing.family.total == len(pairs) == 28
+    for name, found in standing.comparisons.items():
+        assert found.p_adjusted == pytest.approx(wanted[frozenset((standing.best or "", name))])
+
+
+def test_too_many_pairs_are_bounded_instead_of_ranked(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = {"best": passed(), "near": passed(0, 1), "poor": passed(*range(20, 34))}
+    exact = against_best("accuracy", sides)
+    monkeypatch.setattr("dspylab.aggregate.compare.MOST_RANKED_SIDES", 2)
+    bound = against_best("accuracy", sides)
+    assert (bound.family.total, bound.family.unshown, bound.family.is_bound) == (3, (), True)
+    assert bound.comparisons["near"].p_adjusted == 1.0
+    for name, found in exact.comparisons.items():
+        assert (found.p_adjusted or 0) <= (bound.comparisons[name].p_adjusted or 0)
 
 
 def test_the_highest_mean_may_be_over_other_examples() -> None:

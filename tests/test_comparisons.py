@@ -15,7 +15,13 @@ from dspylab.aggregate.compare import Comparison, adjusted, compare
 from dspylab.aggregate.contrast import Contrast, Flip, Flips
 from dspylab.aggregate.pairs import RunValues, VarianceSplit
 from dspylab.aggregate.sides import Pairing
-from dspylab.report.comparisons import comparisons_table, figures_table, flips_tables, sentences
+from dspylab.report.comparisons import (
+    comparisons_table,
+    figures_table,
+    flips_tables,
+    sentences,
+    without_pairs,
+)
 from dspylab.report.formats import markdown_table
 from dspylab.report.numbers import NOTHING
 
@@ -65,7 +71,8 @@ def test_a_verdict_comes_first() -> None:
     assert said(flipped(2, 18)).startswith("new is worse than old: ")
     unsure = said(flipped(3, 2, 59))
     assert unsure.startswith("Whether new is better or worse than old can not be told: accuracy +0.016 [")
-    assert "exact McNemar: p = 1.000; over 64 examples new is better on 3, worse on 2, equal on 59." in unsure
+    assert "exact McNemar: p = 1.000 (not corrected); over 64 examples new is better on 3" in unsure
+    assert "better on 3, worse on 2, equal on 59." in unsure
     assert "The test sees a difference" not in unsure
 
 
@@ -79,6 +86,7 @@ def test_a_correction_is_said_where_it_changed_something() -> None:
     first, _ = adjusted([flipped(18, 2), flipped(17, 2)])
     assert "p < 0.001 (p < 0.001 after Holm); over 64" in said(first)
     assert "after Holm" not in said(flipped(18, 2))
+    assert "p < 0.001 (not corrected); over 64" in said(flipped(18, 2))
 
 
 def test_a_test_that_the_interval_does_not_follow_is_explained() -> None:
@@ -124,6 +132,16 @@ def test_how_many_examples_it_takes() -> None:
     )
 
 
+def test_sides_without_a_common_example_id_are_told_apart_from_sides_without_a_value() -> None:
+    old, new = [{"a": (1.0,)}], [{"b": (1.0,)}]
+    apart = contrast(compare("accuracy", old, new, ("old", "new")))
+    empty = contrast(compare("accuracy", run([]), new, ("old", "new")))
+    assert without_pairs([empty, contrast(flipped(2, 1))]) == []
+    assert without_pairs([apart])[0].startswith("No example id is common to both sides, so")
+    assert without_pairs([apart, empty])[0].startswith("No example id is common to both sides of new, so")
+    assert " p: " not in markdown_table(comparisons_table("", [apart, empty], "old"))
+
+
 # --- tables
 
 
@@ -146,7 +164,7 @@ def test_several_comparisons_are_a_table() -> None:
     assert (first["wins"], first["losses"], first["pairs"]) == ("18", "2", "64")
     assert (first["latency p50"], first["cost"]) == ("1.00 s (+100%)", "$0.10 (-50%)")
     assert (second["run"], second["verdict"], second["p"]) == ("other", "cannot tell", "1.000")
-    assert "p: exact McNemar, after Holm's correction." in table
+    assert "p: exact McNemar, after Holm's correction over these 2 comparisons." in table
     # Without a baseline of all, each says its own.
     text = shown(comparisons_table("all", [contrast(one) for one in found], None))
     assert all(name in text for name in ("old", "new", "other"))

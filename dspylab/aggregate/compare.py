@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Literal
 
 from dspylab.aggregate.pairs import (
@@ -33,6 +34,8 @@ TestName = Literal["mcnemar", "wilcoxon"]
 
 #: Chance of calling a difference real that is none, over all comparisons that are shown together.
 ALPHA = 0.05
+#: Sides up to which every pair is tested to rank those that are shown: 780 pairs.
+MOST_RANKED_SIDES = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +57,7 @@ class Comparison:
             the metric is pass or fail).
         test: ``mcnemar`` (exact) for pass or fail with one value a side and example, ``wilcoxon`` otherwise.
         p_value: Two-sided, of the null hypothesis of no difference; None for n < 2.
-        p_adjusted: The same after Holm's correction over the comparisons that are shown together.
+        p_adjusted: The same after Holm's correction over the comparisons of its `Family`.
         wins: Examples on which b is better.
         losses: Examples on which a is better.
         ties: Examples on which they are equal.
@@ -89,6 +92,22 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """The comparisons that p-values are corrected for: those shown, and those they were chosen from.
+
+    Attributes:
+        total: How many there are.
+        unshown: The p-values of those that are not shown.
+        is_bound: Those not shown were too many to be tested. They count as if their p-value were 1, which
+            makes the corrected p-values of those shown too large, never too small.
+    """
+
+    total: int
+    unshown: tuple[float, ...] = ()
+    is_bound: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """The best of several sides, and which of the others can be told from it.
 
@@ -96,10 +115,12 @@ class Standing:
         best: Name of the side with the highest mean; None if no side has a value.
         comparisons: Name of each other side that has a value, best mean first, to its comparison with the
             best (which is side a).
+        family: All pairs of sides, over which the p-values are corrected.
     """
 
     best: str | None
     comparisons: Mapping[str, Comparison]
+    family: Family = Family(total=0)
 
     @property
     def not_told_apart(self) -> tuple[str, ...]:
@@ -130,14 +151,9 @@ def compare(metric: str, a: SideValues, b: SideValues, names: tuple[str, str] = 
     differences = pairs.differences
     n = len(differences)
     pass_fail = n > 0 and all(value in (0.0, 1.0) for side in (a, b) for value in _flat(side, pairs))
-    single = all(
-        sum(len(run.get(example, ())) for run in side) == 1 for side in (a, b) for example in pairs.examples
-    )
-    wins, losses = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-    mcnemar = pass_fail and single
-    p_value = None
-    if n > 1:
-        p_value = mcnemar_exact(wins, losses) if mcnemar else wilcoxon_signed_rank(differences)
+    mcnemar = pass_fail and _is_single(a, pairs) and _is_single(b, pairs)
+    p_value = _p_value(differences, mcnemar=mcnemar)
+    wins, losses = _wins_and_losses(differences)
     error = uncertainty(a, b, pairs)
     comparison = Comparison(
         metric=metric,
@@ -165,15 +181,17 @@ def compare(metric: str, a: SideValues, b: SideValues, names: tuple[str, str] = 
     return replace(comparison, verdict=_verdict(comparison))
 
 
-def adjusted(comparisons: Sequence[Comparison], total: int | None = None) -> list[Comparison]:
+def adjusted(comparisons: Sequence[Comparison], family: Family | None = None) -> list[Comparison]:
     """Comparisons that are shown together: their p-values after Holm's correction, and their verdicts.
 
     Args:
         comparisons: In any order; the result has the same.
-        total: As for `holm`.
+        family: What they were chosen from; None for just these.
     """
     known = [found.p_value for found in comparisons if found.p_value is not None]
-    corrected = iter(holm(known, max(total or 0, len(known))))
+    family = family or Family(total=len(known))
+    everything = [*known, *family.unshown]
+    corrected = iter(holm(everything, max(family.total, len(everything))))
     result = []
     for found in comparisons:
         p_adjusted = None if found.p_value is None else next(corrected)
@@ -185,9 +203,10 @@ def adjusted(comparisons: Sequence[Comparison], total: int | None = None) -> lis
 def against_best(metric: str, sides: Mapping[str, SideValues]) -> Standing:
     """Finds the best side and compares every other with it.
 
-    The best was chosen by looking, so the correction is for all pairs of sides, not only for those shown:
-    the chance that any of several equally good sides is called worse than the best is at most 5%. So the
-    true best is among `Standing.not_told_apart` with at least 95% (as in Hsu's comparisons with the best).
+    The best was chosen by looking, so the correction is for all pairs of sides, not only for those shown,
+    and a p-value has the rank that it has among all of them. So the chance that any of several equally good
+    sides is called worse than the best is at most 5%, and the true best is among
+    `Standing.not_told_apart` with at least 95% (as in Hsu's comparisons with the best).
 
     Args:
         metric: Name of the metric, of which more is better.
@@ -202,8 +221,9 @@ def against_best(metric: str, sides: Mapping[str, SideValues]) -> Standing:
         return Standing(best=None, comparisons={})
     best, *others = sorted(means, key=lambda name: -means[name])
     comparisons = [compare(metric, sides[best], sides[name], (best, name)) for name in others]
-    pairs = len(means) * (len(means) - 1) // 2
-    return Standing(best=best, comparisons=dict(zip(others, adjusted(comparisons, pairs), strict=True)))
+    family = _all_pairs(comparisons, [sides[name] for name in others])
+    corrected = adjusted(comparisons, family)
+    return Standing(best=best, comparisons=dict(zip(others, corrected, strict=True)), family=family)
 
 
 def needed_examples(
@@ -255,6 +275,43 @@ def _verdict(comparison: Comparison) -> Verdict:
     if comparison.ci95[0] > 0:
         return "better"
     return "worse" if comparison.ci95[1] < 0 else "cannot tell"
+
+
+def _all_pairs(shown: Sequence[Comparison], others: Sequence[SideValues]) -> Family:
+    """The family of the comparisons with the best: these, and those of all other sides with each other."""
+    sides = len(others) + 1
+    if sides > MOST_RANKED_SIDES:
+        return Family(total=sides * (sides - 1) // 2, is_bound=True)
+    found = [_p_value_of(a, b) for a, b in combinations(map(merged, others), 2)]
+    unshown = tuple(p_value for p_value in found if p_value is not None)
+    tested = sum(one.p_value is not None for one in shown)
+    return Family(total=tested + len(unshown), unshown=unshown)
+
+
+def _p_value_of(a: Mapping[str, list[float]], b: Mapping[str, list[float]]) -> float | None:
+    """The p-value that `compare` has for two sides whose values are merged already."""
+    pairs = pair([a], [b])
+    mcnemar = all(
+        len(values) == 1 and values[0] in (0.0, 1.0)
+        for example in pairs.examples
+        for values in (a[example], b[example])
+    )
+    return _p_value(pairs.differences, mcnemar=mcnemar)
+
+
+def _p_value(differences: Sequence[float], *, mcnemar: bool) -> float | None:
+    if len(differences) < 2:
+        return None
+    return mcnemar_exact(*_wins_and_losses(differences)) if mcnemar else wilcoxon_signed_rank(differences)
+
+
+def _wins_and_losses(differences: Sequence[float]) -> tuple[int, int]:
+    return sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+
+
+def _is_single(side: SideValues, pairs: Pairs) -> bool:
+    """Whether a side has one value for each example."""
+    return all(sum(len(run.get(example, ())) for run in side) == 1 for example in pairs.examples)
 
 
 def _example_means(side: SideValues) -> list[float]:

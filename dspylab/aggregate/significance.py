@@ -80,12 +80,17 @@ def wilcoxon_signed_rank(differences: Sequence[float]) -> float:
     if count > _EXACT_PAIRS:
         deviation = math.sqrt(float((ranks.astype(float) ** 2).sum()) / 4)
         return 2 * float(ndtr((less - whole / 2) / deviation))
-    chances = np.zeros(whole + 1)
+    # In the greatest unit that all ranks are multiples of, and only up to the sum that was found: ranks only
+    # ever add to a sum, so what lies above it never counts.
+    unit = int(np.gcd.reduce(ranks))
+    size = less // unit + 1
+    chances = np.zeros(size)
     chances[0] = 1.0
-    for rank in ranks.tolist():
-        chances[rank:] = (chances[rank:] + chances[: whole + 1 - rank]) / 2
-        chances[:rank] /= 2
-    return min(1.0, 2 * float(chances[: less + 1].sum()))
+    for rank in (ranks // unit).tolist():
+        if rank < size:
+            chances[rank:] += chances[: size - rank].copy()
+        chances /= 2
+    return min(1.0, 2 * float(chances.sum()))
 
 
 def _doubled_ranks(sizes: Any) -> Any:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from dspylab.aggregate.compare import ALPHA, adjusted
+from dspylab.aggregate.compare import ALPHA, Family, adjusted
 from dspylab.aggregate.contrast import Contrast, Flips, completed, contrast, flips
 from dspylab.commands.console import console
 from dspylab.commands.find import find_layout
@@ -16,6 +16,9 @@ from dspylab.commands.opponents import Opponents, find_opponents
 from dspylab.commands.stale import tell_stale
 from dspylab.jsonable import to_json
 from dspylab.record.results import WORKSPACE
+
+if TYPE_CHECKING:
+    from dspylab.report.tables import FittingTable
 
 Format = Literal["table", "md", "json"]
 
@@ -78,11 +81,14 @@ def compare_results(config: Path | None, wish: Wish) -> None:
 
 def _compare(opponents: Opponents, wish: Wish) -> _Found:
     raw = [contrast(opponents.metric, a, b) for a, b in opponents.pairs]
-    total = opponents.total
-    comparisons = adjusted([comparison for comparison, _, _ in raw], total)
-    # Beside each other as they are shown: a comparison without failures stands in its own place.
-    as_0 = adjusted([other or comparison for comparison, _, other in raw], total)
-    alpha = ALPHA / max(total or 0, len(raw), 1)
+    family = opponents.family
+    comparisons = adjusted([comparison for comparison, _, _ in raw], family)
+    # Beside each other as they are shown: a comparison without failures stands in its own place. Those not
+    # shown are not made once more, they count as if nothing differed.
+    as_0 = adjusted(
+        [other or comparison for comparison, _, other in raw], family and Family(total=family.total)
+    )
+    alpha = ALPHA / max(family.total if family else 0, len(raw), 1)
     contrasts = [
         completed(comparison, found, corrected if other else None, sides, sizes=wish.sizes, alpha=alpha)
         for comparison, (_, found, other), corrected, sides in zip(
@@ -98,13 +104,20 @@ def _compare(opponents: Opponents, wish: Wish) -> _Found:
     )
 
 
+def _table(found: _Found) -> FittingTable:
+    from dspylab.report.comparisons import comparisons_table
+
+    opponents = found.opponents
+    return comparisons_table(opponents.title, found.contrasts, opponents.against, opponents.family)
+
+
 def _print_tables(found: _Found) -> None:
-    from dspylab.report.comparisons import SHORT, comparisons_table, figures_table, flips_tables, sentences
+    from dspylab.report.comparisons import SHORT, figures_table, flips_tables, sentences
 
     out = console()
-    opponents, single = found.opponents, len(found.contrasts) == 1
+    single = len(found.contrasts) == 1
     if len(found.contrasts) > 1:
-        out.print(comparisons_table(opponents.title, found.contrasts, opponents.against))
+        out.print(_table(found))
     for one, shown in zip(found.contrasts, found.flips, strict=True):
         if single:
             verdict, *details = sentences(one)
@@ -122,13 +135,12 @@ def _print_tables(found: _Found) -> None:
 
 
 def _print_markdown(found: _Found) -> None:
-    from dspylab.report.comparisons import comparisons_table, figures_table, flips_tables, sentences
+    from dspylab.report.comparisons import figures_table, flips_tables, sentences
     from dspylab.report.formats import markdown_table, markdown_text
 
-    opponents = found.opponents
     parts = []
     if len(found.contrasts) > 1:
-        parts.append(markdown_table(comparisons_table(opponents.title, found.contrasts, opponents.against)))
+        parts.append(markdown_table(_table(found)))
     for one, shown in zip(found.contrasts, found.flips, strict=True):
         if len(found.contrasts) == 1:
             verdict, *details = map(markdown_text, sentences(one))
@@ -143,9 +155,16 @@ def _print_markdown(found: _Found) -> None:
     print("\n".join(parts), end="")
 
 
+def _not_compared(found: _Found) -> list[str]:
+    """What is not compared."""
+    from dspylab.report.comparisons import without_pairs
+
+    return [*without_pairs(found.contrasts), *found.opponents.remarks]
+
+
 def _remarks(found: _Found) -> list[str]:
     """What is not compared, and how to see more."""
-    remarks = list(found.opponents.remarks)
+    remarks = _not_compared(found)
     if len(found.contrasts) > 1 and not any(found.flips):
         remarks.append("The examples that flipped: `dspylab compare A B` of two runs, or --flips N for all.")
     return remarks
@@ -162,5 +181,5 @@ def _document(found: _Found) -> dict[str, Any]:
         "only_in_a": list(found.opponents.only_a),
         "only_in_b": list(found.opponents.only_b),
         "same": list(found.opponents.same),
-        "remarks": list(found.opponents.remarks),
+        "remarks": _not_compared(found),
     }

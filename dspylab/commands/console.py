@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +19,12 @@ def console() -> Console:
 
     plain = Console(highlight=False)
     return plain if plain.is_terminal else Console(highlight=False, width=_WIDTH_WITHOUT_TERMINAL)
+
+
+def warn(texts: Iterable[str]) -> None:
+    """Says on stderr, which no format is printed to, what works but is worth changing."""
+    for text in texts:
+        print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def note(text: str, silent: bool = False) -> None:

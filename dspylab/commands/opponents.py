@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from dspylab.aggregate.compare import Family
 from dspylab.aggregate.contrast import SideOf
 from dspylab.aggregate.decision import decide
 from dspylab.aggregate.sides import axes_of, same_sides, side_runs
@@ -26,7 +27,7 @@ class Opponents:
         metric: Name of the metric that they are compared on.
         pairs: The baseline and what is compared with it.
         against: Name of the baseline if it is one for all pairs; None otherwise.
-        total: How many comparisons these were chosen from, for Holm's correction; None for just these.
+        family: What these comparisons were chosen from, for Holm's correction; None for just these.
         only_a: Names of runs that only the first of two revisions has.
         only_b: As `only_a`, of the second.
         same: Names of runs that have the very same rows at both revisions.
@@ -37,7 +38,7 @@ class Opponents:
     metric: str
     pairs: tuple[tuple[SideOf, SideOf], ...]
     against: str | None = None
-    total: int | None = None
+    family: Family | None = None
     only_a: tuple[str, ...] = ()
     only_b: tuple[str, ...] = ()
     same: tuple[str, ...] = ()
@@ -149,10 +150,10 @@ def _all_runs(
                 where=str(workspace.summary["experiment"]),
                 remedy=f"see `dspylab show`; {workspace.remedy}",
             )
-        left_out, total = decision.left_out, (len(names) + 1) * len(names) // 2
+        left_out, family = decision.left_out, decision.standing.family
         title = f"against the best, {best}"
     else:
-        best, total = baseline, None
+        best, family = baseline, None
         sides = side_runs(workspace.summary)
         others = [name for name in sides if not set(sides[name]) & set(known[baseline])]
         names = [name for name in others if _usable(workspace, sides[name])]
@@ -172,7 +173,7 @@ def _all_runs(
         metric=metric,
         pairs=tuple((one, rival) for rival in rivals),
         against=best,
-        total=total,
+        family=family,
         remarks=(*remarks, *_incomplete([one])),
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dspylab.aggregate.collect import collect
-from dspylab.commands.console import console, note
+from dspylab.commands.console import console, note, warn
 from dspylab.commands.find import find_config
 from dspylab.commands.sync import pipeline_entry
 from dspylab.compiled import is_wanted_anew, restore, set_aside, valid_record
@@ -53,6 +53,7 @@ def run_experiment(
         )
     silent = quiet or json_events
     laboratory = open_laboratory(find_config(config))
+    warn(laboratory.loaded.warnings)
     entry = pipeline_entry(laboratory)
     repository = open_repository(laboratory.layout.root)
     upsert(repository.root, entry)
@@ -70,12 +71,15 @@ def run_experiment(
     if todo.restored:
         note(f"{len(todo.restored)} runs come from the cache of DVC", silent)
     execution, stop = _execute(laboratory, todo, fresh=fresh, quiet=quiet, json_events=json_events, dask=dask)
-    summary = _record(laboratory, repository, entry, execution, todo.adopted)
+    summary, has_new = _record(laboratory, repository, entry, execution, todo.adopted)
     if not json_events:
         console().print(results_table(summary))
     if stop is not None and stop.requested:
         # Half of an experiment is none, and whoever pressed Ctrl-C is waiting.
         note("not saved as a DVC experiment: it was interrupted", silent)
+    elif not has_new:
+        # Each would be a row of `dvc exp show` with nothing in it that another one has not.
+        note(f"not saved as a DVC experiment: {_without_news(execution)}", silent)
     else:
         _save(laboratory, repository, silent=silent)
     if execution is not None and stop is not None:
@@ -263,10 +267,15 @@ def _record(
     entry: PipelineEntry,
     execution: Execution | None,
     adopted: Collection[str],
-) -> Summary:
-    """Builds the summary, has DVC record every complete run and the summary, and drops their journals."""
+) -> tuple[Summary, bool]:
+    """Builds the summary, has DVC record every complete run and the summary, and drops their journals.
+
+    Returns:
+        The summary, and whether DVC recorded anything that was executed just now.
+    """
     summary = collect(laboratory, repository.git_state()).summary
     complete = [report.run for report in execution.reports if report.complete] if execution else []
+    executed = set(complete)
     complete += adopted
     compiled = [report.program for report in execution.compiles if report.record] if execution else []
     # Without any result there is no folder that the summary could depend on.
@@ -276,7 +285,11 @@ def _record(
     recorded = repository.commit(entry, complete, compiles=compiled, summary=has_inputs)
     for key in recorded:
         drop_journal(laboratory.journal(laboratory.run(key)))
-    return summary
+    return summary, bool(compiled or executed & recorded)
+
+
+def _without_news(execution: Execution | None) -> str:
+    return "nothing was executed" if execution is None else "no run was completed and recorded"
 
 
 def _save(laboratory: Laboratory, repository: Repository, *, silent: bool) -> None:
@@ -289,6 +302,6 @@ def _save(laboratory: Laboratory, repository: Repository, *, silent: bool) -> No
         laboratory.experiment.name, [*own, *laboratory.code_files, *laboratory.data_files]
     )
     if isinstance(saved, SavedExperiment):
-        note(f"saved as the DVC experiment {saved.name}: compare with `dvc exp show`", silent)
+        note(f"saved as the DVC experiment {saved.name}: compare with `dvc exp show --only-changed`", silent)
     else:
         note(f"not saved as a DVC experiment: {saved.reason}", silent)

@@ -18,7 +18,7 @@ from dspylab.config.wording import choose
 from dspylab.errors import UsageError
 from dspylab.pipeline.stages import parse_coordinate
 from dspylab.record.results import StoredResults, workspace_results
-from dspylab.report.standing import contradiction
+from dspylab.report.standing import all_pairs, contradiction
 
 if TYPE_CHECKING:
     from dspylab.report.tables import FittingTable
@@ -164,8 +164,8 @@ def _findings(results: StoredResults, decision: Decision) -> list[str]:
         )
         highest = "Highest" if standing.better else "Best"
         lines.append(
-            f"{highest} on {decision.metric}: {standing.best}; {told} (paired tests at 5% over all pairs; "
-            "seeds are taken together). `dspylab compare` says by how much."
+            f"{highest} on {decision.metric}: {standing.best}; {told} (paired tests at 5% over "
+            f"{all_pairs(standing.family)}; seeds are taken together). `dspylab compare` says by how much."
         )
         lines += filter(None, [contradiction(standing)])
     if any(not place.on_front for place in decision.places.values()):

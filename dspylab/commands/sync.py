@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dspylab.commands.console import warn
 from dspylab.commands.find import find_config
 from dspylab.laboratory import Laboratory, open_laboratory
 from dspylab.pipeline.dvcfile import upsert
@@ -18,6 +19,7 @@ def sync_experiment(config: Path | None) -> None:
         DspylabError: If the experiment, its code or the pipeline's files are wrong.
     """
     laboratory = open_laboratory(find_config(config))
+    warn(laboratory.loaded.warnings)
     changed = upsert(laboratory.layout.root, pipeline_entry(laboratory))
     refresh_schema(laboratory.loaded.path, laboratory.layout.root)
     runs = len(laboratory.runs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dspylab.commands.console import warn
 from dspylab.commands.find import find_config
 from dspylab.config.load import load
 from dspylab.plan.matrix import axis_values
@@ -19,5 +20,6 @@ def validate_experiment(config: Path | None) -> None:
     path = find_config(config)
     loaded = load(path)
     experiment, runs = loaded.experiment, plan_runs(loaded)
+    warn(loaded.warnings)
     axes = ", ".join(f"{axis} ({len(values)})" for axis, values in axis_values(experiment).items())
     print(f"{path}: valid: {experiment.name}: {len(runs)} run{'s' * (len(runs) != 1)} over {axes}")

@@ -19,6 +19,7 @@ from typing import Any, Final
 import yaml
 
 from dspylab.config.defect import Defect
+from dspylab.config.rewriting import is_refused_in_flow, loses_quotes_in_flow
 from dspylab.config.syntax import SyntaxProblem, explain_syntax, find_control_character
 from dspylab.config.wording import Address, plain, shown
 
@@ -77,11 +78,14 @@ class Document:
         root: The whole; None when the text could not be read to its end.
         defects: What is wrong with it as YAML or as JSON data.
         unread: Addresses whose value in `root` is a stand-in, because it can not be had as JSON.
+        fragile: Addresses of the outermost {} and [] in which a text would lose quotes that it needs if DVC
+            wrote the file back, with the line of the first such text.
     """
 
     root: Node | None
     defects: tuple[Defect, ...]
     unread: frozenset[Address] = frozenset()
+    fragile: Mapping[Address, int] = field(default_factory=dict)
 
     def line(self, address: Address) -> int:
         """1-based line of an address: of its key, or of its nearest parent that exists."""
@@ -113,7 +117,7 @@ def parse(text: str) -> Document:
         return Document(None, (*reader.defects, problem.defect))
     except yaml.YAMLError as error:
         return Document(None, (*reader.defects, explain_syntax(error, text)))
-    return Document(root, tuple(reader.defects), frozenset(reader.unread))
+    return Document(root, tuple(reader.defects), frozenset(reader.unread), reader.fragile)
 
 
 class _Reader:
@@ -125,7 +129,8 @@ class _Reader:
         self._events: Iterator[Any] = iter(yaml.parse(text, Loader=_LOADER))
         self._anchors: dict[str, Node | None] = {}
         self._count = 0
-        self._flow_depth = 0
+        self.fragile: dict[Address, int] = {}
+        self._flow: list[Address] = []
 
     def read(self) -> Node:
         """Reads the only document of the stream.
@@ -163,20 +168,27 @@ class _Reader:
         else:
             self._check_collection_tag(event, address)
             is_mapping = isinstance(event, yaml.MappingStartEvent)
-            self._flow_depth += bool(event.flow_style)
+            if event.flow_style:
+                self._flow.append(address)
             node = (self._mapping if is_mapping else self._sequence)(event, address, depth)
-            self._flow_depth -= bool(event.flow_style)
+            if event.flow_style:
+                self._flow.pop()
         if event.anchor is not None:
             self._anchors[event.anchor] = node
         return node
 
     def _check_flow(self, event: Any, address: Address) -> None:
-        """DVC reads this file, too, and its parser refuses what newer ones take."""
-        if self._flow_depth and _is_plain(event) and ":" in event.value:
-            remedy = "put the value into quotes, or write one key a line"
-            self._defect(
-                address, event, "DVC can not read an unquoted value with a colon inside {} or []", remedy
-            )
+        """DVC reads this file, too, and its parser refuses what newer ones take; and it writes it back."""
+        if not self._flow:
+            return
+        if not _is_plain(event):
+            if loses_quotes_in_flow(event.value) and _resolved_plain(event.value) is str:
+                self.fragile.setdefault(self._flow[0], _line(event))
+        elif is_refused_in_flow(event.value):
+            character = "colon" if ":" in event.value else "question mark"
+            problem = f"DVC can not read an unquoted value with a {character} inside {{}} or []"
+            remedy = "write it without {} and [], one key a line; quotes would be lost at `dvc exp run -S`"
+            self._defect(address, event, problem, remedy)
 
     def _alias(self, event: Any, depth: int) -> Node:
         node = self._anchors.get(event.anchor)
@@ -232,6 +244,7 @@ class _Reader:
         """A key as text; None when there is no telling what it is."""
         if isinstance(event, yaml.ScalarEvent):
             self._spend(event, 1)
+            self._check_flow(event, address)
             if event.anchor is not None:
                 self._anchors[event.anchor] = Node(event.value, _line(event))
             if event.value != _MERGE and _resolved(event) is not str:
@@ -345,7 +358,11 @@ def _resolved(event: Any) -> Any:
         return str
     if event.tag is not None:
         return _unknown_tag(event.tag)
-    text: str = event.value
+    return _resolved_plain(event.value)
+
+
+def _resolved_plain(text: str) -> Any:
+    """As `_resolved`, for a scalar without quotes."""
     for pattern, kind in ((_NULL, None), (_BOOL, bool), (_INT, int), (_FLOAT, float)):
         if pattern.fullmatch(text):
             return kind

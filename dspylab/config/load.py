@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -17,6 +18,7 @@ from dspylab.config.explain import MOST_DEFECTS, model_defects, schema_defects
 from dspylab.config.files import check_files, other_file
 from dspylab.config.models import Experiment
 from dspylab.config.references import check_references
+from dspylab.config.rewriting import as_block
 from dspylab.config.secrets import find_secrets
 from dspylab.config.sections import sound_sections
 from dspylab.config.wording import Address, dotted
@@ -49,6 +51,21 @@ class LoadedExperiment:
     def line(self, address: Address) -> int:
         """1-based line of an address, or of its nearest parent that stands in the file."""
         return self.source.line(address)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is right, but would not outlive `dvc exp run -S`: a line and what to write instead, each."""
+        return tuple(map(self._fragile, self.source.fragile.items()))
+
+    def _fragile(self, found: tuple[Address, int]) -> str:
+        address, line = found
+        value: Any = self.document
+        for part in address:
+            value = value[part]
+        problem = "`dvc exp run -S` takes quotes out of this {} or [], after which DVC can not read the file"
+        defect = Defect(address, problem, "write it one key a line", line)
+        block = textwrap.indent(as_block(address, value), "    ")
+        return f"{_finding(self.given, self.source, defect)}:\n{block}"
 
     def finding(self, address: Address, problem: str, remedy: str) -> Finding:
         """A finding about a place in the file, for what is noticed later.

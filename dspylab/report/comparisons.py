@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from dspylab.aggregate.compare import Comparison
+from dspylab.aggregate.compare import Comparison, Family
 from dspylab.aggregate.contrast import Contrast, Flip, Flips
 from dspylab.report.numbers import (
     NOTHING,
@@ -19,6 +19,7 @@ from dspylab.report.numbers import (
     number,
     p_value,
 )
+from dspylab.report.standing import all_pairs
 from dspylab.report.tables import Column, FittingTable
 
 _TESTS = {"mcnemar": "exact McNemar", "wilcoxon": "Wilcoxon"}
@@ -26,13 +27,16 @@ _TESTS = {"mcnemar": "exact McNemar", "wilcoxon": "Wilcoxon"}
 SHORT = 160
 
 
-def comparisons_table(title: str, contrasts: Sequence[Contrast], against: str | None) -> FittingTable:
+def comparisons_table(
+    title: str, contrasts: Sequence[Contrast], against: str | None, family: Family | None = None
+) -> FittingTable:
     """One row a comparison.
 
     Args:
         title: Above the table.
         contrasts: The comparisons.
         against: Name of the baseline, if all have the same.
+        family: What the comparisons were chosen from; None for just these.
     """
 
     def cell(text: Callable[[Comparison], str]) -> Callable[[Contrast], str]:
@@ -56,12 +60,9 @@ def comparisons_table(title: str, contrasts: Sequence[Contrast], against: str | 
         ),
         Column("cost", lambda found: _change("cost_usd", found.figures_a, found.figures_b), rank=7),
     ]
-    notes = [
-        (
-            "difference: [95% interval], paired by example. wins: examples on which it is better. "
-            f"p: {_tests(contrasts)}, after Holm's correction."
-        )
-    ]
+    notes = ["difference: [95% interval], paired by example. wins: examples on which it is better."]
+    if tests := _tests(contrasts):
+        notes[0] += f" p: {tests}, after Holm's correction over {_corrected_over(contrasts, family)}."
     return FittingTable(title, columns, contrasts, notes)
 
 
@@ -105,12 +106,32 @@ def flips_tables(comparison: Comparison, flips: Flips, short: int | None) -> lis
     return tables
 
 
+def without_pairs(contrasts: Sequence[Contrast]) -> list[str]:
+    """Why nothing is said of sides that have values, but not for the same examples, and what to do."""
+    apart = [
+        found.comparison
+        for found in contrasts
+        if not found.comparison.n and found.comparison.only_a and found.comparison.only_b
+    ]
+    if not apart:
+        return []
+    which = "" if len(apart) == len(contrasts) else f" of {', '.join(found.b for found in apart)}"
+    return [
+        (
+            f"No example id is common to both sides{which}, so no example can be paired. The dataset has "
+            "other rows by now, or another `dataset.id` (without one, an id is a digest of the row). Run "
+            "both sides with the same rows and the same `dataset.id`, then compare them again."
+        )
+    ]
+
+
 def sentences(contrast: Contrast) -> list[str]:
     """What was found, in words: the verdict first."""
     found = contrast.comparison
     lines = [_verdict(found)]
     if found.p_adjusted is not None and found.p_value is not None:
-        corrected = "" if found.p_adjusted == found.p_value else f" ({p_value(found.p_adjusted)} after Holm)"
+        same = found.p_adjusted == found.p_value
+        corrected = " (not corrected)" if same else f" ({p_value(found.p_adjusted)} after Holm)"
         lines.append(
             f"{_TESTS[found.test]}: {p_value(found.p_value)}{corrected}; over {count(found.n)} examples "
             f"{found.b} is better on {count(found.wins)}, worse on {count(found.losses)}, equal on "
@@ -239,7 +260,16 @@ def _change(name: str, before: Mapping[str, float | None], after: Mapping[str, f
 
 
 def _tests(contrasts: Sequence[Contrast]) -> str:
-    return " or ".join(dict.fromkeys(_TESTS[found.comparison.test] for found in contrasts))
+    made = [found.comparison.test for found in contrasts if found.comparison.p_value is not None]
+    return " or ".join(dict.fromkeys(_TESTS[test] for test in made))
+
+
+def _corrected_over(contrasts: Sequence[Contrast], family: Family | None) -> str:
+    """Over how many comparisons p was corrected."""
+    if family is not None:
+        return all_pairs(family)
+    tested = sum(found.comparison.p_value is not None for found in contrasts)
+    return "these comparisons" if tested != len(contrasts) else f"these {count(tested)} comparisons"
 
 
 def _emphasis(found: Contrast) -> str:

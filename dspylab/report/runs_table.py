@@ -18,7 +18,7 @@ from dspylab.report.numbers import (
     number,
     p_value,
 )
-from dspylab.report.standing import WORDS, standing_of
+from dspylab.report.standing import WORDS, all_pairs, standing_of
 
 #: Axes whose values get a column; with more of them the name of the run says it well enough.
 _MOST_AXES = 5
@@ -193,7 +193,7 @@ def _against(material: Material, run: RunMaterial) -> str:
         return words
     title = (
         f"better on {found.wins}, worse on {found.losses} of {found.n} examples; "
-        f"{p_value(found.p_adjusted)} after correction"
+        f"{p_value(found.p_adjusted)} after correction over {all_pairs(material.standing.family)}"
     )
     shown = html_text(difference(found.difference, found.ci95))
     return f'{words} <span class="difference" title="{html_text(title)}">{shown}</span>'

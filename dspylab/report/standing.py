@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from dspylab.aggregate.compare import Standing
+from dspylab.aggregate.compare import Family, Standing
 from dspylab.report.material import Material, RunMaterial
+from dspylab.report.numbers import count
 
 RunStanding = Literal["best", "better", "level", "worse", "none"]
 
@@ -28,6 +29,12 @@ def standing_of(material: Material, run: RunMaterial) -> RunStanding:
     if found is None:
         return "none"
     return "level" if found.verdict == "cannot tell" else found.verdict
+
+
+def all_pairs(family: Family) -> str:
+    """The pairs that a p-value of a comparison with the best was corrected for."""
+    many = f"all {count(family.total)} pairs of runs" if family.total > 1 else "the only pair of runs"
+    return f"{many} (at most: so many pairs are not ranked)" if family.is_bound else many
 
 
 def contradiction(standing: Standing) -> str | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from dspylab.aggregate.compare import ALPHA, Comparison, needed_examples
+from dspylab.aggregate.compare import ALPHA, Comparison, Family, needed_examples
 from dspylab.report.entries import estimate_of, most_frequent_error
 from dspylab.report.material import Material, Objective, RunMaterial
 from dspylab.report.numbers import cost, count, difference, duration, number, p_value
+from dspylab.report.standing import all_pairs
 
 #: Names that a sentence lists before it only counts.
 _MOST_NAMES = 6
@@ -88,7 +89,7 @@ def _against_next(material: Material) -> Iterator[str]:
     # The comparison is of the other with the best; the sentence is about the best.
     ends = found.ci95 and (-found.ci95[1], -found.ci95[0])
     decided = (
-        f"{_TESTS[found.test]}, {p_value(found.p_adjusted)} after Holm's correction"
+        f"{_TESTS[found.test]}, {p_value(found.p_adjusted)}{_corrected(material.standing.family)}"
         if found.p_adjusted is not None
         else "too few examples for a test"
     )
@@ -98,14 +99,18 @@ def _against_next(material: Material) -> Iterator[str]:
         f"paired examples, better on {count(found.losses)} and worse on {count(found.wins)} ({decided})."
     )
     if found.verdict == "cannot tell":
-        yield from _needed(found, len(material.standing.comparisons) + 1)
+        yield from _needed(found, material.standing.family)
 
 
-def _needed(found: Comparison, sides: int) -> Iterator[str]:
+def _corrected(family: Family) -> str:
+    return f" after Holm's correction over {all_pairs(family)}" if family.total > 1 else ""
+
+
+def _needed(found: Comparison, family: Family) -> Iterator[str]:
     if not found.difference:
         return
     # As the verdict is: corrected for all pairs.
-    needed = needed_examples(found, found.difference, alpha=ALPHA / (sides * (sides - 1) / 2))
+    needed = needed_examples(found, found.difference, alpha=ALPHA / max(family.total, 1))
     if needed is not None and needed > found.n:
         yield (
             f"If they differ by as much as it looks, it takes about {number(needed, 2)} examples to see it; "
