@@ -20,6 +20,7 @@ from dspylab.config.wording import Address, choose, listed, plain
 from dspylab.errors import Finding, InvalidExperiment
 from dspylab.execute.example import example_of
 from dspylab.execute.labels import impossible_labels
+from dspylab.execute.odd_rows import empty_inputs, odd_labels, of_examples
 from dspylab.laboratory import Laboratory
 from dspylab.metrics.fields import answer_of, label_of
 from dspylab.program.interface import Interface, interface_of, named_outputs, refused_call
@@ -179,19 +180,34 @@ def _of_program(
         yield Mismatch(_INPUTS, refusal, "name the parameters of forward() here, or change forward()")
     if has_own_fields:
         return
-    for name, number, label in impossible_labels(program, metrics, rows):
-        field = metrics[name].label or metrics[name].field or ""
-        problem = (
-            f"{number} of {len(rows)} test examples have a label for {plain(field)!r} that no answer can be, "
-            f"such as {plain(label)}"
-        )
-        yield Mismatch(("metrics", name), problem, "correct the data or the signature", fails=False)
+    yield from _rows(program, laboratory.experiment, rows)
     interface = interface_of(program)
     if interface is None:
         yield from _unheard_of(named_outputs(program), metrics, laboratory)
     else:
         yield from _prompts(interface, inputs)
         yield from _answers(interface, metrics)
+
+
+def _rows(program: dspy.Module, experiment: Experiment, rows: Sequence[DataRow]) -> Iterator[Mismatch]:
+    """Examples that can hardly be meant as they are: one warning for each of their fields."""
+    for problem in empty_inputs(program, experiment.dataset.inputs, rows):
+        yield Mismatch(("dataset",), problem, "complete these rows, or take them out", fails=False)
+    metrics = _compared(experiment)
+    others = len(metrics) < len(experiment.metrics) or any(each.type == "run" for each in metrics.values())
+    told = set()
+    for found in impossible_labels(program, metrics, rows, and_others=others):
+        told.add(found.field)
+        problem = (
+            f"{of_examples(found.count, rows)} a label for {plain(found.field)!r} that no answer can be, "
+            f"such as {plain(found.label)} of {plain(found.first)}"
+        )
+        place = ("dataset",) if found.metric is None else ("metrics", found.metric)
+        yield Mismatch(place, problem, "correct the data or the signature", fails=False)
+    names = {name for row in rows[:1] for name in row.labels if len(row.labels) == 1} | named_outputs(program)
+    names |= {name for metric in metrics.values() if (name := metric.label or metric.field)}
+    for problem in odd_labels(program, sorted(names - told), rows):
+        yield Mismatch(("dataset",), problem, "complete or correct these rows", fails=False)
 
 
 def _prompts(interface: Interface, inputs: Sequence[str]) -> Iterator[Mismatch]:
