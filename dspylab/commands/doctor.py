@@ -287,13 +287,13 @@ def _model(
             if run.model == model_id:
                 models.lm(model_id, run.lm_settings)
         if call:
-            found: str | None = reach.call(models, model_id, _TIMEOUT_S)
+            found: reach.Look | None = reach.Look(reach.call(models, model_id, _TIMEOUT_S))
         else:
             found = reach.look(models.engines[model_id], _TIMEOUT_S)
     if found is None:
         yield Check("note", what, f"{model.model}, {with_key}: not asked; `dspylab doctor --call` calls it")
     else:
-        yield Check("ok", what, f"{model.model}, {with_key}: {found}")
+        yield Check("ok" if found.is_fine else "note", what, f"{model.model}, {with_key}: {found.said}")
 
 
 def _impatient(experiment: Experiment) -> Experiment:
