@@ -363,8 +363,10 @@ def test_plan_finds_a_metric_that_is_not_there(kind: str, cli_inside: Cli, make_
     done = cli_inside("plan", cwd=lab.root)
 
     assert done.code == 2, done.out + done.err
-    assert "has no attribute 'shirt'" in done.err
-    assert "my_metrics.py" in done.err
+    (line,) = (n for n, text in enumerate(lab.config.read_text().splitlines(), 1) if "shirt" in text)
+    assert done.err.endswith(
+        f"experiment.yaml:{line}: metrics.own.ref: my_metrics.py has no 'shirt': did you mean short?\n"
+    )
 
 
 CHOICES = """

@@ -17,12 +17,13 @@ from dspylab.config.axes import ADAPTERS
 from dspylab.config.models import Experiment, Metric
 from dspylab.config.scoring import NEEDS
 from dspylab.config.wording import Address, choose, listed, plain
-from dspylab.errors import Finding, InvalidExperiment
+from dspylab.errors import Finding, InvalidExperiment, ProgramError
 from dspylab.execute.example import example_of
 from dspylab.execute.labels import impossible_labels
 from dspylab.execute.odd_rows import empty_inputs, odd_labels, of_examples
 from dspylab.laboratory import Laboratory
 from dspylab.metrics.fields import answer_of, label_of
+from dspylab.program.discover import metric_functions
 from dspylab.program.interface import Interface, interface_of, named_outputs, refused_call
 from dspylab.records import CompileSpec, DataRow, RunSpec
 
@@ -96,13 +97,29 @@ def _require_metrics(laboratory: Laboratory) -> None:
     """Looks up the user's own metrics, which are needed only once there are answers that were paid for.
 
     Raises:
-        ProgramError: If one is not there.
+        ProgramError: If its module cannot be imported, or the program exports no such metric.
+        InvalidExperiment: If modules do not have those that the file names.
     """
+    missing = []
     for name, metric in laboratory.experiment.metrics.items():
         if metric.type == "program":
             laboratory.code.metric(name)
         elif metric.ref is not None:
-            laboratory.code.attribute(metric.ref)
+            source, _, attribute = metric.ref.rpartition(":")
+            module = laboratory.code.module(source)
+            try:
+                laboratory.code.attribute(metric.ref)
+            except ProgramError as error:
+                if "." in attribute or not isinstance(error.__cause__, AttributeError):
+                    raise
+                known = [*metric_functions(module)] or [
+                    key for key in vars(module) if not key.startswith("_")
+                ]
+                problem = f"{plain(source)} has no {plain(attribute)!r}"
+                address = ("metrics", name, "ref")
+                missing.append(laboratory.loaded.finding(address, problem, choose(attribute, known)))
+    if missing:
+        raise InvalidExperiment(missing)
 
 
 def misfits(laboratory: Laboratory, specs: Iterable[RunSpec | CompileSpec]) -> list[Misfit]:
@@ -277,8 +294,8 @@ def _labels(metrics: Mapping[str, Metric], rows: Sequence[DataRow]) -> Iterator[
         if metric.label:
             yield Mismatch(("metrics", name, "label"), problem, choose(metric.label, known))
         elif metric.field:
-            remedy = f"add label: <label>; the labels are {listed(known) or 'none'}"
-            yield Mismatch(("metrics", name, "field"), problem, remedy)
+            otherwise = f"add label: <label>; the labels are {listed(known) or 'none'}"
+            yield Mismatch(("metrics", name, "field"), problem, choose(metric.field, known, otherwise))
         else:
             yield Mismatch(("metrics", name), problem, "")
 

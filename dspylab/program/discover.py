@@ -131,7 +131,7 @@ def discover(path: Path, root: Path) -> FoundProgram:
         arguments=_arguments(getattr(module, factory)),
         inputs=inputs,
         outputs=_outputs(built),
-        metrics=tuple(_metrics(module)),
+        metrics=tuple(metric_functions(module)),
         dataset=_dataset(module, path.parent, root, inputs),
         model=_model(configured) if isinstance(configured, dspy.LM) else None,
     )
@@ -254,7 +254,7 @@ def _kind(annotation: Any) -> Kind:
     return "number" if annotation in (int, float) else "other"
 
 
-def _metrics(module: ModuleType) -> Iterator[str]:
+def metric_functions(module: ModuleType) -> Iterator[str]:
     """Names of functions whose parameters are those of a metric: (example, prediction, …)."""
     for name, value in vars(module).items():
         if not inspect.isfunction(value) or name.startswith("_"):
