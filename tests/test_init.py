@@ -245,6 +245,7 @@ def test_from_a_bare_program(tmp_path: Path, cli_inside: Cli) -> None:
     assert experiment.program.factory == "qa"
     assert experiment.program.adapter == "json"
     assert experiment.models["smollm2"].model.startswith("local/")
+    assert "# max_concurrency: 1 " in config.read_text(), "its calls share the cores, which latency shows"
     assert experiment.metrics["accuracy"].field == "answer"
     assert "TODO: score of row 2" in (config.parent / "examples.jsonl").read_text()
     assert f"{config.parent.relative_to(tmp_path) / 'examples.jsonl'}: put in your own rows" in done.out
