@@ -616,8 +616,8 @@ class RunSummary:
     Attributes:
         coordinates: Axis name to value.
         config_hash: Digest of everything that decides the run's results.
-        complete: Every example has an outcome, none of them failed for a reason that may pass, and not all
-            of them failed.
+        complete: Every example has an outcome, none of them failed for a reason that may pass, and at least
+            one has a value of the primary metric.
         started_at: ISO 8601, UTC: when the first example was started.
         finished_at: ISO 8601, UTC: when the last example ended.
         active_s: Time during which at least one example was under way; pauses are not in it.

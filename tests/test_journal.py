@@ -107,6 +107,29 @@ def test_rows_of_examples_that_moved_are_forgotten(path: Path) -> None:
         assert [json.loads(line)["example_id"] for line in journal.rows()] == ["a", "new", "c"]
 
 
+def test_scores_are_those_of_the_rows_that_count(path: Path) -> None:
+    with Journal(path, "f1") as journal:
+        journal.append(row(0, example_id="a", metrics={"f1": 0.5, "other": 1.0}))
+        journal.append(row(1, example_id="b", metrics={"f1": 0.25}))
+        journal.append(row(2, example_id="c", metrics={"other": 1.0}))
+        journal.append(failure(0) | {"metrics": {}})
+        journal.append(failure(3) | {"example_id": "d", "metrics": {}})
+        journal.append(row(3, example_id="d", metrics={"f1": 1.0}))
+        assert journal.scores == {0: 0.5, 1: 0.25, 3: 1.0}
+        journal.append(row(1, example_id="b", metrics={}))
+        assert journal.scores == {0: 0.5, 3: 1.0}
+    with Journal(path, "f1") as journal:
+        assert journal.scores == {0: 0.5, 3: 1.0}
+        journal.keep_only({0: "a", 3: "new"})
+        assert journal.scores == {0: 0.5}
+        journal.begin_anew()
+        assert journal.scores == {}
+        journal.append(row(4, metrics={"f1": 0.75}))
+        assert journal.scores == {4: 0.75}
+    with Journal(path) as journal:
+        assert journal.scores == {}
+
+
 def test_rows_come_back_in_dataset_order(path: Path) -> None:
     with Journal(path) as journal:
         for index in (5, 1, 3):

@@ -520,3 +520,82 @@ def test_a_field_with_two_types_has_none() -> None:
             self.a, self.b = program(label=Colour, other=Colour), program(label=Level)
 
     assert set(output_types(Two())) == {"other"}
+
+
+BROKEN = "def length(example, prediction):\n    return right\n"
+
+
+def test_a_metric_that_raises_on_every_example_is_no_success(
+    tmp_path: Path, server: FakeServer, init_repository: InitRepository, cli_inside: Cli
+) -> None:
+    matrix = {"model": ["fake"], "program.style": ["predict", "cot"]}
+    lab = make(tmp_path, server, matrix=matrix, primary_metric="length")
+    (lab.folder / "metrics.py").write_text(BROKEN)
+    lab.change({"checks": {"length": {"min": 0.5}}})
+    init_repository(lab)
+    said = "length has no value for any example: NameError: name 'right' is not defined (on "
+
+    done = cli_inside("run", "-c", lab.config, cwd=lab.root)
+
+    assert done.code == 1
+    assert "fake-predict: answered, but not scored in" in done.out
+    assert "mend the metric and run the same command again: the answers are kept" in done.err
+    assert f"fake-predict, fake-cot: 16/16 examples, {said}" in done.err
+    assert [run["complete"] for run in summary(lab)["runs"].values()] == [False, False]
+    compared = cli_inside("compare", "-c", lab.config, cwd=lab.root)
+    assert said in compared.err
+    assert "dvc checkout" not in compared.err
+    both = cli_inside("compare", "fake-cot", "fake-predict", "-c", lab.config, cwd=lab.root, COLUMNS="300")
+    assert f"fake-cot: {said}" in both.out
+    checked = cli_inside("check", "-c", lab.config, cwd=lab.root)
+    assert checked.code == 1
+    assert said in checked.out
+    # Nothing is called again, and it is said again.
+    again = cli_inside("run", "-c", lab.config, cwd=lab.root)
+    assert again.code == 1
+    assert said in again.err
+    (lab.folder / "metrics.py").write_text(METRICS)
+    mended = cli_inside("run", "-c", lab.config, cwd=lab.root)
+    assert mended.code == 0, mended.err
+    assert len(server.requests) == 16
+    assert [run["complete"] for run in summary(lab)["runs"].values()] == [True, True]
+    assert "every run has complete results" in cli_inside("check", "-c", lab.config, cwd=lab.root).out
+
+
+def test_what_a_metric_lacked_outside_of_the_repository_is_no_reason_to_pay_again(
+    tmp_path: Path, server: FakeServer, init_repository: InitRepository, cli_inside: Cli
+) -> None:
+    lab = make(tmp_path / "lab", server, primary_metric="length")
+    word = tmp_path / "word.txt"
+    (lab.folder / "metrics.py").write_text(
+        f"from pathlib import Path\ndef length(*_):\n    return len(Path({str(word)!r}).read_text())\n"
+    )
+    init_repository(lab)
+    assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 1
+    word.write_text("four")
+
+    done = cli_inside("run", "-c", lab.config, cwd=lab.root)
+
+    assert done.code == 0, done.err
+    assert len(server.requests) == 8
+    assert {row["metrics"]["length"] for row in rows(lab)} == {4.0}
+
+
+def test_a_primary_metric_that_gives_only_parts_is_no_success(
+    tmp_path: Path, server: FakeServer, init_repository: InitRepository, cli_inside: Cli
+) -> None:
+    lab = make(tmp_path, server, primary_metric="length")
+    parts = 'def length(example, prediction):\n    return {"a": 1, "b": 2}\n'
+    (lab.folder / "metrics.py").write_text(parts)
+    init_repository(lab)
+
+    done = cli_inside("run", "-c", lab.config, cwd=lab.root)
+
+    assert done.code == 1
+    assert "length has no value for any example: it gives length.a, length.b; name one of them" in done.err
+    compared = cli_inside("compare", "-c", lab.config, cwd=lab.root)
+    assert "length: has no value of its own: it gives length.a, length.b" in compared.err
+    lab.change({"primary_metric": "length.b"})
+    assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
+    assert len(server.requests) == 8
+    assert summary(lab)["runs"]["fake"]["complete"]

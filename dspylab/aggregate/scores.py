@@ -38,6 +38,10 @@ class Scores:
             self._values.setdefault(name, array("d")).extend(values)
             self._examples.setdefault(name, array("q")).extend(others._examples[name])
 
+    def has(self, metric: str) -> bool:
+        """Whether any example has a metric of this very name."""
+        return metric in self._values
+
     def having(self, metric: str) -> int:
         """Examples that have a metric, or one of the numbers of a metric that gives several."""
         own = [len(values) for name, values in self._values.items() if _belongs(name, metric)]

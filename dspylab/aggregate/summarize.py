@@ -144,7 +144,9 @@ def summarize_run(
     summary = RunSummary(
         coordinates=run.info.coordinates,
         config_hash=run.info.config_hash,
-        complete=totals.rows == run.total and not totals.passing and (totals.results > 0 or not totals.rows),
+        complete=totals.rows == run.total
+        and not totals.passing
+        and (totals.scores.has(expected.primary) or not totals.rows),
         started_at=_iso(activity.started_at),
         finished_at=_iso(activity.finished_at),
         active_s=activity.active_s,

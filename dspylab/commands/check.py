@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dspylab.aggregate.checking import State, judge
 from dspylab.aggregate.gate import Outcome
+from dspylab.aggregate.unscored import unscored_entry
 from dspylab.commands.console import note
 from dspylab.commands.find import find_config
 from dspylab.errors import ChecksFailed, DataError, UsageError
@@ -18,7 +19,6 @@ from dspylab.pipeline.revisions import results_at, workspace_digests
 from dspylab.places import shown_path
 from dspylab.record.publish import write_atomically
 from dspylab.record.results import StoredResults, workspace_results
-from dspylab.records import Summary
 from dspylab.report.checks import junit, lines, markdown, verdict, workflow_commands
 from dspylab.results import read_summary
 
@@ -73,18 +73,21 @@ def judge_experiment(laboratory: Laboratory) -> list[Outcome]:
         check.no_worse_than for check in experiment.checks.values() if check.no_worse_than is not None
     )
     baselines = {name: _baseline(laboratory, name) for name in revisions}
-    return judge(experiment, now, _unfit(laboratory, now.summary), baselines)
+    return judge(experiment, now, _unfit(laboratory, now), baselines)
 
 
-def _unfit(laboratory: Laboratory, summary: Summary) -> dict[str, str]:
+def _unfit(laboratory: Laboratory, now: State) -> dict[str, str]:
     """Runs of the matrix whose results can not be judged, with the reason."""
     unfit = {}
+    metric = laboratory.experiment.ranked_by
     for spec in laboratory.runs:
-        run = summary.runs.get(spec.key)
+        run = now.summary.runs.get(spec.key)
         if run is None:
             unfit[spec.key] = "has no results: `dspylab run`"
         elif run.config_hash != laboratory.config_hash(spec, run.versions):
             unfit[spec.key] = "its results were made with other settings, code or data: `dspylab run`"
+        elif (unscored := unscored_entry(metric, now.results.summary["runs"][spec.key])) is not None:
+            unfit[spec.key] = unscored
         elif not run.complete:
             unfit[spec.key] = "is not complete: `dspylab run` goes on with it"
     return unfit

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from dspylab.aggregate.compare import Family
 from dspylab.aggregate.contrast import SideOf
 from dspylab.aggregate.decision import decide
 from dspylab.aggregate.sides import axes_of, same_sides, side_runs
+from dspylab.aggregate.unscored import parts_of, unscored_entry
 from dspylab.config.wording import choose
 from dspylab.errors import DataError, UsageError
 from dspylab.pipeline.git import find_revision
@@ -100,6 +102,12 @@ def _metric(results: Sequence[StoredResults], wanted: str | None) -> str:
             where=name,
             remedy=f"name another one with --metric: {', '.join(known)}",
         )
+    if parts := parts_of(name, known):
+        raise UsageError(
+            f"has no value of its own: it gives {', '.join(parts)}",
+            where=name,
+            remedy=f"name one of them: --metric {parts[0]}, or primary_metric: {parts[0]} in the file",
+        )
     raise UsageError("there is no such metric", where=name, remedy=choose(name, known))
 
 
@@ -145,11 +153,7 @@ def _all_runs(
         names = [*decision.standing.comparisons]
         best = decision.standing.best
         if best is None or not names:
-            raise UsageError(
-                "there are no two complete runs with rows to compare",
-                where=str(workspace.summary["experiment"]),
-                remedy=f"see `dspylab show`; {workspace.remedy}",
-            )
+            raise _nothing_to_compare(workspace, metric)
         left_out, family = decision.left_out, decision.standing.family
         title = f"against the best, {best}"
     else:
@@ -175,6 +179,27 @@ def _all_runs(
         against=best,
         family=family,
         remarks=(*remarks, *_incomplete([one])),
+    )
+
+
+def _nothing_to_compare(workspace: StoredResults, metric: str) -> UsageError:
+    """Why there are no two runs to compare."""
+    experiment, entries = str(workspace.summary["experiment"]), workspace.summary["runs"]
+    reasons = {run: unscored_entry(metric, entry) for run, entry in entries.items()}
+    unscored = {run: reason for run, reason in reasons.items() if reason is not None}
+    if not unscored:
+        return UsageError(
+            "there are no two complete runs with rows to compare",
+            where=experiment,
+            remedy=f"see `dspylab show`; {workspace.remedy}",
+        )
+    first = next(iter(unscored.values()))
+    of_whom = "" if len(unscored) == len(entries) else f" of {', '.join(unscored)}"
+    return UsageError(
+        f"there are no two runs to compare: {first}{of_whom}",
+        where=experiment,
+        remedy="mend the metric and `dspylab run` scores the kept answers again; "
+        "or compare on another one with --metric",
     )
 
 
@@ -256,8 +281,18 @@ def _refuse(results: StoredResults, runs: Sequence[str] | dict[str, StoredResult
 
 def _incomplete(sides: Sequence[SideOf]) -> list[str]:
     """A warning for each side whose figures are over part of its examples."""
+    entries = [[side.results.summary["runs"][run] for run in side.runs] for side in sides]
     return [
-        f"{side.name} is not complete: its figures are over what is done. `dspylab run` goes on."
-        for side in sides
-        if not all(side.results.summary["runs"][run]["complete"] for run in side.runs)
+        _remark(side, found)
+        for side, found in zip(sides, entries, strict=True)
+        if not all(entry["complete"] for entry in found)
     ]
+
+
+def _remark(side: SideOf, entries: Sequence[Mapping[str, Any]]) -> str:
+    """What keeps a side from being complete."""
+    metric = str(side.results.summary["primary_metric"])
+    unscored = next(filter(None, (unscored_entry(metric, entry) for entry in entries)), None)
+    if unscored is not None:
+        return f"{side.name}: {unscored}."
+    return f"{side.name} is not complete: its figures are over what is done. `dspylab run` goes on."

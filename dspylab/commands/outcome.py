@@ -53,6 +53,11 @@ def raise_unless_complete(execution: Execution, stop: Stop) -> None:
     if all(report.done == report.total for report in left):
         # Answers that the program itself fails on would be the same again, so they count as finished.
         advice = "mend the program or the file and run again; if the cause is elsewhere: use --fresh"
+        if all(report.unscored for report in left):
+            advice = (
+                "mend the metric and run the same command again: the answers are kept, and are scored again "
+                "without calling the program"
+            )
     raise problem(
         f"{len(left)} of {len(reports)} runs are incomplete; {progress}",
         remedy=f"{advice}\n" + "\n".join(_reasons(left)),
@@ -101,7 +106,7 @@ def _reasons(left: Sequence[RunReport]) -> Iterator[str]:
     """A line for each run, but one for all runs that have a reason in common, such as a wrong key."""
     shared: dict[str, list[RunReport]] = {}
     for report in left:
-        shared.setdefault(report.stopped or report.run, []).append(report)
+        shared.setdefault(report.stopped or report.unscored or report.run, []).append(report)
     for reports in shared.values():
         names = ", ".join(report.run for report in reports[:_MOST_NAMES])
         if len(reports) > _MOST_NAMES:
@@ -110,8 +115,8 @@ def _reasons(left: Sequence[RunReport]) -> Iterator[str]:
         parts = [f"{done}/{total} examples"]
         if retryable := sum(report.retryable for report in reports):
             parts.append(f"{retryable} failed at the endpoint")
-        if reports[0].stopped:
-            parts.append(reports[0].stopped)
+        if reports[0].stopped or reports[0].unscored:
+            parts.append(str(reports[0].stopped or reports[0].unscored))
         if reports[0].error and not reports[0].refused:
             parts.append(f"most often: {reports[0].error}")
         yield f"  {names}: {', '.join(parts)}"

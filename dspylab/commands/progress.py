@@ -295,6 +295,8 @@ def _ending(report: RunReport) -> str:
     if report.complete:
         # What a program raised may hold anything, and a terminal obeys some of it.
         return f"done, but {report.failed} failed ({printable(report.error)})" if report.error else "done"
+    if report.done == report.total and report.unscored:  # said once, at the end, for all its runs
+        return "answered, but not scored"
     if report.refused:  # said once, at the end, for all its runs
         return "stopped: its model refuses every call"
     if report.stopped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from dspylab.aggregate.unscored import unscored_rows
 from dspylab.errors import RepositoryError
 from dspylab.execute.compile import CompileReport
 from dspylab.execute.workers import Outcome, Todo, Work
@@ -62,6 +64,8 @@ class RunReport:
         held: Whether another process executes it.
         error: The most frequent error of the failed examples of this session; None if none failed.
         rescored: Examples that this session scored again without calling the program.
+        unscored: Why no example that was answered has a value of the metric that ranks the runs; None if one
+            has.
     """
 
     run: str
@@ -74,11 +78,17 @@ class RunReport:
     held: bool = False
     error: str | None = None
     rescored: int = 0
+    unscored: str | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether every example has its final record, not all are failures, and they are published."""
-        return self.done == self.total and self.failed < self.total and self.stopped != NOT_BEGUN
+        """Whether every example has its final record, and they are published: not all failed or unscored."""
+        return (
+            self.done == self.total
+            and self.failed < self.total
+            and self.unscored is None
+            and self.stopped != NOT_BEGUN
+        )
 
 
 class ActiveRun:
@@ -90,12 +100,14 @@ class ActiveRun:
         work: The run where its examples are executed.
         info: What its `run.json` will say.
         layout: Where its files lie.
+        metric: Name of the metric that ranks the runs.
         observer: Is told what happens.
         is_recorded: Whether DVC has recorded a `raw.jsonl` of this MD5, so that it must be made anew.
         max_errors: Failed examples after which the run stops; None for never.
         chosen: Indexes of the examples to execute; None for all.
         fresh: Whether every example is called again, whatever is kept of it.
         takes_recorded: Whether results of this configuration that DVC has recorded meanwhile are the run's.
+        scores_for_nothing: Whether no metric calls a model.
     """
 
     def __init__(
@@ -106,12 +118,14 @@ class ActiveRun:
         info: RunInfo,
         layout: Layout,
         *,
+        metric: str,
         observer: Observer,
         is_recorded: Callable[[str], bool],
         max_errors: int | None = None,
         chosen: Collection[int] | None = None,
         fresh: bool = False,
         takes_recorded: bool = False,
+        scores_for_nothing: bool = False,
     ) -> None:
         self.spec = spec
         self.report: RunReport | None = None
@@ -121,6 +135,7 @@ class ActiveRun:
         self._earlier = EarlierRows((), ())
         self._info = info
         self._layout = layout
+        self._metric = metric
         self._observer = observer
         self._is_recorded = is_recorded
         self._journal: Journal | None = None
@@ -128,6 +143,7 @@ class ActiveRun:
         self._chosen = chosen
         self._fresh = fresh
         self._takes_recorded = takes_recorded
+        self._scores_for_nothing = scores_for_nothing
         self._answers = KeptAnswers(layout, info.run, info.answers_hash or "", info.config_hash)
         self._in_flight = 0
         self._failed = 0
@@ -214,6 +230,7 @@ class ActiveRun:
             refused=self._is_refused,
             error=next((error for error, _ in self._errors.most_common(1)), None),
             rescored=self._rescored,
+            unscored=self._unscored(journal),
         )
         info = replace(self._info, torn_lines=journal.torn_lines)
         try:
@@ -231,7 +248,7 @@ class ActiveRun:
 
     def _begin(self) -> None:
         try:
-            journal = Journal(self.journal_path).__enter__()
+            journal = Journal(self.journal_path, self._metric).__enter__()
         except RepositoryError as error:
             # Another process executes this run. The others can go on.
             self._stopped = error.message
@@ -247,6 +264,9 @@ class ActiveRun:
         journal.keep_only({row.index: row.example_id for row in self._rows})
         self._find_earlier(journal)
         kept = journal.indexes
+        if self._scores_for_nothing and self._unscored(journal) is not None:
+            # What the metric lacked may be there now, such as a package that no digest knows of.
+            kept -= self._earlier.indexes
         self._todo = deque(
             row
             for row in self._rows
@@ -279,6 +299,10 @@ class ActiveRun:
         others = [] if journal.is_anew else self._answers.sources()
         self._earlier = EarlierRows([journal.path, *others], self._rows)
         self._answers.follow(journal.path)
+
+    def _unscored(self, journal: Journal) -> str | None:
+        """Why nothing that was answered has a value of the metric; None if anything has, or was not."""
+        return None if journal.scores else unscored_rows(self._metric, map(json.loads, journal.rows()))
 
     def _count(self, outcome: ExampleOutcome) -> None:
         if not isinstance(outcome, ExampleFailure):

@@ -9,7 +9,7 @@ from dspylab.compiled import valid_record
 from dspylab.errors import UsageError
 from dspylab.execute.active import NOT_BEGUN, ActiveRun, Observer, RunReport
 from dspylab.execute.compile import CompileReport
-from dspylab.execute.jobs import models_of_runs
+from dspylab.execute.jobs import judges, models_of_runs
 from dspylab.execute.workers import Workers
 from dspylab.laboratory import REPORTED_PACKAGES, Laboratory, versions
 from dspylab.lm.pricing import rates_for
@@ -92,12 +92,14 @@ class UnderWay:
             self.workers.open(spec),
             _info(self.laboratory, spec),
             self.laboratory.layout,
+            metric=self.laboratory.experiment.ranked_by,
             observer=self._observer,
             is_recorded=self._recorded,
             max_errors=self.laboratory.experiment.execution.max_errors,
             chosen=self._chosen,
             fresh=self._fresh,
             takes_recorded=self._takes_recorded,
+            scores_for_nothing=not judges(self.laboratory.experiment),
         )
         if self._is_noted:
             begin_anew(run.journal_path)

@@ -38,18 +38,22 @@ class _Index:
     """What a journal holds: an offset per example, never the rows themselves.
 
     Attributes:
+        metric: Name of the metric whose values are kept; None for none.
         places: Example index to (offset, length) of its row, in bytes, and the hash of its example id.
         failed: Examples whose row is a failure.
         retryable: Those of them that another try may mend.
+        scores: Example index to its value of `metric`, for the examples that have one.
         published: Digest of the `raw.jsonl` that was written from these rows.
         anew: Whether all answers are to be asked for anew, whatever earlier ones there are.
         torn_lines: Lines that could not be read.
         end: Length of the whole lines, in bytes.
     """
 
+    metric: str | None = None
     places: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     failed: set[int] = field(default_factory=set)
     retryable: set[int] = field(default_factory=set)
+    scores: dict[int, float] = field(default_factory=dict)
     published: str | None = None
     anew: bool = False
     torn_lines: int = 0
@@ -79,10 +83,14 @@ class _Index:
         else:
             index, error = int(row["index"]), row.get("error")
             kind = None if error is None else error["kind"]
+            score = row.get("metrics", {}).get(self.metric)
             if error is None or index not in self.places or index in self.failed:
                 self.places[index] = (self.end, length, hash(row.get("example_id")))
                 (self.failed.discard if error is None else self.failed.add)(index)
                 (self.retryable.add if kind == "endpoint" else self.retryable.discard)(index)
+                self.scores.pop(index, None)
+                if score is not None:
+                    self.scores[index] = score
             self.published = None
         self.end += length
 
@@ -93,18 +101,23 @@ class _Index:
                 del self.places[index]
                 self.failed.discard(index)
                 self.retryable.discard(index)
+                self.scores.pop(index, None)
 
 
 class Journal:
     """Finished rows of one run, by example index. Use as a context manager.
 
+    Args:
+        path: As the attribute.
+        metric: Name of the metric whose values `scores` gives; None for none.
+
     Attributes:
         path: The file. It is private to the user (mode 600).
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, metric: str | None = None) -> None:
         self.path = path
-        self._index = _Index()
+        self._index = _Index(metric)
         self._file = -1
         self._synced_at = time.monotonic()
 
@@ -158,6 +171,11 @@ class Journal:
     def failures(self) -> int:
         """Examples whose row is a failure of either kind."""
         return len(self._index.failed)
+
+    @property
+    def scores(self) -> Mapping[int, float]:
+        """Example index to its value of the metric, for the examples that have one."""
+        return self._index.scores
 
     @property
     def torn_lines(self) -> int:
@@ -216,7 +234,7 @@ class Journal:
             EnvironmentProblem: As `append`.
         """
         os.ftruncate(self._file, 0)
-        self._index = _Index()
+        self._index = _Index(self._index.metric)
         self._write({_ANEW: True}, sync=True)
 
     def _write(self, row: Mapping[str, Any], *, sync: bool) -> None:
