@@ -317,7 +317,7 @@ def test_run_plan_and_doctor_say_it_before_any_call(
     lab.program.write_text(module("self, text"))
     lab.change({"metrics": {"accuracy": {"field": "lable", "label": "label"}}})
     ended = cli_inside("run", "-c", lab.config, cwd=lab.root)
-    assert ended.code == 0
+    assert ended.code == 1  # not one value, so nothing was measured
     assert "'lable': did you mean label?" in ended.err
 
 
@@ -498,3 +498,80 @@ def test_odd_rows_are_found_quickly(tmp_path: Path) -> None:
     started = time.perf_counter()
     assert not [*empty_inputs(program, ["text"], rows), *odd_labels(program, ["label"], rows)]
     assert time.perf_counter() - started < 10  # a tenth of a second here; quadratic, it would be minutes
+
+
+STEPS = """
+import dspy
+
+class Router(dspy.Module):
+    def __init__(self, two_steps=False):
+        super().__init__()
+        self.route = dspy.Predict("text -> label")
+
+    def forward(self, text):
+        return self.route(text=text)
+
+build = Router
+"""
+
+
+def test_an_argument_that_the_factory_does_not_take_moves_nothing_out(
+    server: FakeServer, cli_inside: Cli, make_lab: MakeLab
+) -> None:
+    lab = make_lab(
+        server.url,
+        config={
+            "program": {"args": ...},
+            "optimizers": {"few": {"type": "LabeledFewShot", "params": {"k": 1}}},
+            "dataset": {"split": {"train": 0.5}},
+            "matrix": {"optimizer": ["few"], "program.two_steps": [False, True]},
+        },
+        files={"experiments/triage/program.py": STEPS},
+    )
+    assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
+    there = {path for path in lab.folder.rglob("*") if path.is_file()}
+    calls = len(server.requests)
+
+    lab.change({"matrix": {"program.two_steps": ..., "program.two_step": [False, True]}})
+    ended = cli_inside("run", "-c", lab.config, cwd=lab.root)
+
+    line = lab.config.read_text().splitlines().index("  program.two_step:") + 1
+    assert ended.code == 2
+    assert ended.err.endswith(
+        f"experiment.yaml:{line}: matrix.program.two_step: build() takes no argument 'two_step': "
+        "did you mean two_steps?\n"
+    )
+    assert "moved" not in ended.out
+    assert there <= {path for path in lab.folder.rglob("*") if path.is_file()}
+    assert len(server.requests) == calls
+    lab.change({"matrix": {"program.two_step": ..., "program.two_steps": [False]}})
+    ended = cli_inside("run", "-c", lab.config, cwd=lab.root)
+    assert "fake-two_stepstrue-few: no longer in the matrix: moved out" in ended.out
+    assert "few-fake-two_stepstrue: programs that no run needs: moved to .dspylab" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("program", "changes", "said"),
+    [
+        (
+            STEPS,
+            {"program": {}},
+            "! program.args.style: build() takes no argument 'style': there is: two_steps",
+        ),
+        (
+            STEPS,
+            {"matrix": {"include": [{"model": "fake", "program.a": 1}]}},
+            "! matrix.include[0].program.a: build() takes no argument 'a': there is: two_steps",
+        ),
+        ("import dspy\nbuild = dspy.Predict('text -> label')\n", {}, None),
+        (
+            "import dspy\ndef build(**_): return dspy.Predict('text -> label')\n",
+            {"matrix": {"program.a": [1]}},
+            None,
+        ),
+    ],
+)
+def test_arguments_that_the_factory_does_not_take_are_refused(
+    tmp_path: Path, program: str, changes: dict[str, Any], said: str | None
+) -> None:
+    assert found(tmp_path, program, config=changes) == ([] if said is None else [said])

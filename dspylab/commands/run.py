@@ -58,19 +58,19 @@ def run_experiment(
     repository = open_repository(laboratory.layout.root)
     upsert(repository.root, entry)
     refresh_schema(laboratory.loaded.path, repository.root)
-    removed = _drop_removed(laboratory, repository)
-    if removed:
-        note(f"{removed}: no longer in the matrix: moved out; DVC's cache keeps the results", silent)
-    unneeded = _set_unneeded_aside(laboratory)
-    if unneeded:
-        note(f"{unneeded}: programs that no run needs: moved to .dspylab, which gives them back", silent)
+    leftovers = _Leftovers(laboratory, repository, silent=silent)
     todo = _Todo(laboratory, repository, entry, fresh=fresh)
+    if not todo.runs and not todo.compiles:
+        leftovers.move_out()
     if todo.is_empty and repository.summary_state(entry).state == "done":
         note(f"{laboratory.experiment.name}: all {len(laboratory.runs)} runs are done: nothing to do", silent)
         return
     if todo.restored:
         note(f"{len(todo.restored)} runs come from the cache of DVC", silent)
-    execution, stop = _execute(laboratory, todo, fresh=fresh, quiet=quiet, json_events=json_events, dask=dask)
+    # Whoever can not begin keeps what there is.
+    execution, stop = _execute(
+        laboratory, todo, leftovers.move_out, fresh=fresh, quiet=quiet, json_events=json_events, dask=dask
+    )
     summary, has_new = _record(laboratory, repository, entry, execution, todo.adopted)
     if not json_events:
         console().print(results_table(summary))
@@ -88,15 +88,47 @@ def run_experiment(
         raise_unless_complete(execution, stop)
 
 
-def _drop_removed(laboratory: Laboratory, repository: Repository) -> str:
-    """Takes the results of runs that are no longer in the matrix out of the workspace.
+class _Leftovers:
+    """Results and compiled programs of the workspace that the experiment does not need any more.
 
     The summary depends on the folder of results. With folders in it that no stage makes, a clone, where DVC
     brings back what stages make, would not have what the summary was made from.
 
-    Returns:
-        Names of those runs. Results that DVC's cache does not have are left where they are.
+    Args:
+        laboratory: The experiment. Its programs are set aside at once, for another one may be the same under
+            another name; what lies in the workspace stays there until `move_out`.
+        repository: Its repository. Results that DVC's cache does not have stay where they are.
+        silent: Whether nothing is said.
     """
+
+    def __init__(self, laboratory: Laboratory, repository: Repository, *, silent: bool) -> None:
+        self._layout = laboratory.layout
+        self._silent = silent
+        self._folders = _removed(laboratory, repository)
+        self._programs = _set_unneeded_aside(laboratory)
+
+    def move_out(self) -> None:
+        """Takes them out of the workspace, and says so."""
+        for folder in self._folders:
+            shutil.rmtree(folder)
+        for program in self._programs:
+            for file in self._layout.compiled(program):
+                file.unlink()
+        if self._folders:
+            removed = ", ".join(folder.name for folder in self._folders)
+            note(
+                f"{removed}: no longer in the matrix: moved out; DVC's cache keeps the results", self._silent
+            )
+        if self._programs:
+            unneeded = ", ".join(self._programs)
+            note(
+                f"{unneeded}: programs that no run needs: moved to .dspylab, which gives them back",
+                self._silent,
+            )
+
+
+def _removed(laboratory: Laboratory, repository: Repository) -> list[Path]:
+    """Folders with results of runs that are no longer in the matrix, and that DVC's cache has."""
     keys = {run.key for run in laboratory.runs}
     results = laboratory.layout.results
     folders = [folder for folder in results.iterdir() if folder.is_dir()] if results.is_dir() else []
@@ -106,26 +138,20 @@ def _drop_removed(laboratory: Laboratory, repository: Repository) -> str:
             continue
         files = [path for path in folder.rglob("*") if path.is_file()]
         if files and all(repository.cached(file_md5(path) or "") for path in files):
-            shutil.rmtree(folder)
-            gone.append(folder.name)
-    return ", ".join(gone)
+            gone.append(folder)
+    return gone
 
 
-def _set_unneeded_aside(laboratory: Laboratory) -> str:
-    """Takes the compiled programs that no run of the matrix needs out of the workspace.
+def _set_unneeded_aside(laboratory: Laboratory) -> list[str]:
+    """Keeps copies of the compiled programs that no run of the matrix needs.
 
     Returns:
-        Their names. Files that dspylab did not compile, or that were changed since, are left where they are.
+        Their keys, without programs that dspylab did not compile, or that were changed since.
     """
     layout = laboratory.layout
     needed = {path for spec in laboratory.compiles for path in layout.compiled(spec.key)}
-    gone = []
-    for path in sorted(layout.programs.glob("*.json")):
-        if path not in needed and set_aside(layout, path.stem):
-            for file in layout.compiled(path.stem):
-                file.unlink()
-            gone.append(path.stem)
-    return ", ".join(gone)
+    programs = [path for path in sorted(layout.programs.glob("*.json")) if path not in needed]
+    return [path.stem for path in programs if set_aside(layout, path.stem)]
 
 
 class _Todo:
@@ -236,7 +262,14 @@ def _settle_journals(laboratory: Laboratory, keys: Sequence[str]) -> set[str]:
 
 
 def _execute(
-    laboratory: Laboratory, todo: _Todo, *, fresh: bool, quiet: bool, json_events: bool, dask: str | None
+    laboratory: Laboratory,
+    todo: _Todo,
+    on_ready: Callable[[], None],
+    *,
+    fresh: bool,
+    quiet: bool,
+    json_events: bool,
+    dask: str | None,
 ) -> tuple[Execution | None, Stop | None]:
     if not todo.runs and not todo.compiles:
         return None, None
@@ -257,6 +290,7 @@ def _execute(
             compiling=compiling,
             takes_recorded=True,
             dask=dask,
+            on_ready=on_ready,
         )
         return execution, stop
 

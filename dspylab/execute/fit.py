@@ -164,8 +164,33 @@ def mismatches(
         form = (spec.program_args, _has_own_fields(laboratory.experiment, spec))
         if form not in looked_at:
             looked_at.append(form)
+            refused = list(_arguments(laboratory, spec))
+            yield from refused
+            if refused:
+                continue
             program = laboratory.code.build(spec.program_args)
             yield from _of_program(program, laboratory, rows, has_own_fields=form[1])
+
+
+def _arguments(laboratory: Laboratory, spec: RunSpec | CompileSpec) -> Iterator[Mismatch]:
+    """Arguments that the factory does not take."""
+    known = laboratory.code.parameters()
+    if known is None:
+        return
+    for name in spec.program_args:
+        if name not in known:
+            problem = f"{laboratory.experiment.program.factory}() takes no argument {plain(name)!r}"
+            yield Mismatch(_address(laboratory.experiment, name), problem, choose(name, known))
+
+
+def _address(experiment: Experiment, argument: str) -> Address:
+    """Where the file names an argument of the factory."""
+    axis, matrix = f"program.{argument}", experiment.matrix
+    if axis in (matrix.model_extra or {}):
+        return ("matrix", axis)
+    if argument in experiment.program.args:
+        return ("program", "args", argument)
+    return ("matrix", "include", next(i for i, entry in enumerate(matrix.include) if axis in entry), axis)
 
 
 def _compared(experiment: Experiment) -> dict[str, Metric]:

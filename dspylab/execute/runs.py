@@ -72,6 +72,7 @@ def execute_runs(
     compiling: Compiling | None = None,
     takes_recorded: bool = False,
     dask: str | None = None,
+    on_ready: Callable[[], None] = lambda: None,
 ) -> Execution:
     """Executes runs and compiles, all of them together.
 
@@ -89,6 +90,7 @@ def execute_runs(
             begins. The command of a stage does not: DVC calls it to have everything made anew.
         dask: Where the examples are executed: the address of a Dask scheduler, or `local:N`; default: what
             the file says, else threads of this process. Programs are compiled in this process in any case.
+        on_ready: Called once all is ready, before the first call: what can be wrong by then is known.
 
     Returns:
         How each run ended, in the order of `keys`, without those that need not be executed once their
@@ -128,6 +130,7 @@ def execute_runs(
             laboratory, workers, observer, fresh=fresh, pilot=pilot, takes_recorded=takes_recorded
         )
         jobs = _prepared(under_way, specs, compiles, models)
+        on_ready()
         if fresh:
             # Not before all is ready: whoever can not begin keeps what there is.
             under_way.note_fresh()

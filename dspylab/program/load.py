@@ -153,6 +153,26 @@ class Code:
             )
         return module
 
+    def parameters(self) -> tuple[str, ...] | None:
+        """Names of the arguments that the factory takes; None if it takes any, or does not say.
+
+        Raises:
+            ProgramError: If there is no factory.
+        """
+        import dspy
+
+        factory = self.attribute(f"{self.source}:{self.program.factory}")
+        # What such a thing is called with instead of arguments, `build` knows.
+        is_called = callable(factory) and not isinstance(factory, dspy.Module)
+        signature = _signature(factory) if is_called else None
+        if signature is None:
+            return None
+        found = signature.parameters.values()
+        if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in found):
+            return None
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        return tuple(parameter.name for parameter in found if parameter.kind in named)
+
     def metric(self, name: str) -> Any:
         """A metric that the program exports: what its `metrics()` returns under a name.
 
@@ -292,9 +312,8 @@ class Code:
         )
 
     def _check_arguments(self, factory: Any, args: Mapping[str, Any], where: str) -> None:
-        try:
-            signature = inspect.signature(factory)
-        except ValueError:  # a builtin without a signature: let the call decide
+        signature = _signature(factory)
+        if signature is None:  # let the call decide
             return
         try:
             signature.bind(**args)
@@ -318,6 +337,20 @@ class Code:
     def _place(self, source: str) -> str:
         file = getattr(self._modules.get(source), "__file__", None)
         return shown_path(Path(file)) if file else source
+
+
+def _signature(factory: Any) -> inspect.Signature | None:
+    """What a function or a class is called with; None for a builtin that does not say."""
+    import dspy
+
+    try:
+        if isinstance(factory, type) and issubclass(factory, dspy.Module):
+            # The metaclass of these says that it takes anything.
+            own = inspect.signature(factory.__init__)  # type: ignore[misc]
+            return own.replace(parameters=[*own.parameters.values()][1:])
+        return inspect.signature(factory)
+    except ValueError:
+        return None
 
 
 def _arguments(args: Mapping[str, Any]) -> str:
