@@ -346,9 +346,11 @@ class CompileRecord:
         train: Training examples.
         validation: Validation examples.
         validation_score: The score on them; None when there are none or none could be scored.
-        compile_s: Time that it took, over all sessions when it was interrupted.
+        compile_s: Time that it took, over all sessions when it was interrupted, of those before the last one
+            until their last reply.
         calls: Calls that were sent, over all sessions; replies that were given again are not in it.
-        failed_calls: Those of them without a reply.
+        failed_calls: Those of them without a reply that the program was made without. What an earlier session
+            was not answered, the one that made the program asked again.
         prompt_tokens: Sum.
         completion_tokens: Sum.
         cost_usd: US dollars; None when a call has no price.

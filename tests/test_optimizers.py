@@ -28,7 +28,16 @@ from dspylab.lm.recorder import Recorder
 from dspylab.lm.replies import Replies, noted
 from dspylab.record.schema import compile_schema, summary_schema
 from dspylab.records import LMCall
-from dspylab.testing import ChatRequest, FakeServer, Laboratory, answer_key, experiment, reply_fields, tickets
+from dspylab.testing import (
+    ChatRequest,
+    FakeServer,
+    Fault,
+    Laboratory,
+    answer_key,
+    experiment,
+    reply_fields,
+    tickets,
+)
 
 ROWS = tickets(16)
 #: Own optimizers, some of which go wrong.
@@ -475,6 +484,57 @@ def test_a_wrong_key_is_no_program(make: Make, cli_inside: Cli) -> None:
         assert done.code == 3
         assert "check the key" in done.err
         assert not (lab.folder / "programs").exists()
+
+
+def test_what_an_outage_left_unanswered_is_not_charged_to_the_next_session(
+    make: Make, cli_inside: Cli
+) -> None:
+    down = [Fault("status")] * 50
+    with FakeServer(answer=answer_key(ROWS), fail=lambda _: down.pop() if down else None) as server:
+        config = {
+            "models": {"fake": {"num_retries": 0}},
+            "optimizers": {"boot": BOOT},
+            "matrix": {"model": ["fake"], "optimizer": ["boot"]},
+        }
+        lab = make(server.url, config)
+        failed = cli_inside("compile-one", cwd=lab.root)
+        assert failed.code == 1
+        assert "calls was answered" in failed.err
+        (folder,) = (lab.root / ".dspylab" / "compile").iterdir()
+        (folder / "boot").mkdir()
+
+        down[:] = []
+        done = cli_inside("compile-one", cwd=lab.root)
+
+        assert done.code == 0, done.err
+        assert "not answered" not in done.err
+        assert record(lab, "boot-fake")["failed_calls"] == 0
+        asked = len(server.requests)
+        assert record(lab, "boot-fake")["calls"] == asked
+
+        down[:] = [Fault("status")]
+        done = cli_inside("compile-one", "--fresh", cwd=lab.root)
+        assert done.code == 0, done.err
+        calls = len(server.requests) - asked
+        assert f"boot-fake: 1 of {calls} calls were not answered (" in done.err
+        assert (record(lab, "boot-fake")["failed_calls"], record(lab, "boot-fake")["calls"]) == (1, calls)
+
+
+def test_the_time_of_a_session_ends_with_its_last_reply(tmp_path: Path) -> None:
+    path = tmp_path / "calls.jsonl"
+    lines = [
+        {"session": 100.0},
+        {"call": {"error": None, "started_at": 101.0, "latency_s": 1.0}},
+        {"call": {"error": "down", "started_at": 150.0, "latency_s": None}},
+        {"session": 200.0},
+        {"call": {"error": "down", "started_at": 230.0, "latency_s": None}},
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert noted(path).duration_s == 2.0
+    assert noted(path).unanswered == ["down"]
+    path.write_text(path.read_text() + '{"session": 300.0}\n')
+    assert noted(path).unanswered == []
+    assert len(noted(path).calls) == 3
 
 
 def test_a_killed_compile_goes_on_and_pays_for_no_call_twice(make: Make, cli_inside: Cli) -> None:

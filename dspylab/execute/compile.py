@@ -25,7 +25,7 @@ from dspylab.lm.faults import first_words
 from dspylab.lm.limits import Stopped
 from dspylab.lm.metered import MeteredEngine
 from dspylab.lm.recorder import Recorder
-from dspylab.lm.replies import Replies, noted
+from dspylab.lm.replies import Noted, Replies, noted
 from dspylab.optimize.build import Compile
 from dspylab.optimize.metric import OptimizerMetric
 from dspylab.optimize.mute import muted
@@ -134,13 +134,16 @@ def compile_program(job: CompileJob) -> CompileReport:
         EnvironmentProblem: If the disk is full.
     """
     path = calls_file(job.layout, job.compile_hash)
-    earlier_s, began = noted(path).duration_s, time.monotonic()
+    earlier, began = noted(path), time.monotonic()
     try:
         with Replies(path) as replies:
+            if earlier.unanswered:
+                _drop_states(path.parent)
             recorder = Recorder(names={}, role="optimizer", replies=replies)
             program, validation = _optimized(job, recorder)
-            _refuse_makeshift(job, recorder, calls := noted(path).calls)
-            record = _published(job, program, validation, calls, earlier_s + time.monotonic() - began)
+            _refuse_makeshift(job, recorder, found := noted(path))
+            compile_s = earlier.duration_s + time.monotonic() - began
+            record = _published(job, program, validation, found, compile_s)
             drop_compiling(job.layout, job.compile_hash)
         return CompileReport(job.spec.key, record)
     except RepositoryError as error:
@@ -157,7 +160,17 @@ def compile_program(job: CompileJob) -> CompileReport:
         return CompileReport(job.spec.key, stopped=_described(error))
 
 
-def _refuse_makeshift(job: CompileJob, recorder: Recorder, calls: Sequence[Mapping[str, Any]]) -> None:
+def _drop_states(folder: Path) -> None:
+    """Removes what optimizers would go on from: it holds what they made of calls that had no reply.
+
+    They ask again for all that they need, and most of it is answered from the replies that are kept.
+    """
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _refuse_makeshift(job: CompileJob, recorder: Recorder, found: Noted) -> None:
     """Optimizers that catch everything make the best of calls that had no reply: that is no program.
 
     Raises:
@@ -168,13 +181,14 @@ def _refuse_makeshift(job: CompileJob, recorder: Recorder, calls: Sequence[Mappi
         raise Stopped
     if job.refusal is not None:
         raise job.refusal
-    failed = [call["error"] for call in calls if call["error"] is not None]
-    if failed and len(failed) == len(calls):
-        raise _Unanswered(f"none of its {len(calls)} calls was answered: {failed[-1]}")
+    failed = found.unanswered
+    answered = sum(call["error"] is None for call in found.calls)
+    if failed and not answered:
+        raise _Unanswered(f"none of its {len(failed)} calls was answered: {failed[-1]}")
     if failed:
         logger.warning(
             "%s: %d of %d calls were not answered (%s): its program is made without them",
-            job.spec.key, len(failed), len(calls), failed[-1],
+            job.spec.key, len(failed), answered + len(failed), failed[-1],
         )  # fmt: skip
 
 
@@ -236,11 +250,11 @@ def _published(
     job: CompileJob,
     program: dspy.Module,
     validation: ValidationScore | None,
-    calls: Sequence[Mapping[str, Any]],
+    found: Noted,
     compile_s: float,
 ) -> CompileRecord:
     """Writes the program and then its record: a program without its record does not count."""
-    spec, layout = job.spec, job.layout
+    spec, layout, calls = job.spec, job.layout, found.calls
     priced = [call["cost_usd"] for call in calls if call["error"] is None]
     set_aside(layout, spec.key)
     write_state(layout.program(spec.key), program, job.note)
@@ -259,7 +273,7 @@ def _published(
         validation_score=validation,
         compile_s=compile_s,
         calls=len(calls),
-        failed_calls=sum(call["error"] is not None for call in calls),
+        failed_calls=len(found.unanswered),
         prompt_tokens=sum(call["prompt_tokens"] or 0 for call in calls),
         completion_tokens=sum(call["completion_tokens"] or 0 for call in calls),
         cost_usd=None if None in priced else math.fsum(priced),

@@ -197,11 +197,14 @@ class Noted:
     """What a compile's file says it has taken so far.
 
     Attributes:
-        calls: Calls that were paid for, as rows.
-        duration_s: Time from the beginning of each session to its last call.
+        calls: Calls that were sent, as rows.
+        unanswered: Errors of those of the last session that had no reply. What failed in an earlier session
+            was asked again, if it was needed.
+        duration_s: Time from the beginning of each session to its last reply.
     """
 
     calls: list[Mapping[str, Any]] = field(default_factory=list)
+    unanswered: list[str] = field(default_factory=list)
     duration_s: float = 0.0
 
 
@@ -216,9 +219,13 @@ def noted(path: Path) -> Noted:
                 if "session" in row:
                     found.duration_s += ended - began
                     began = ended = row["session"]
+                    found.unanswered.clear()
                     continue
                 call = row["call"]
                 found.calls.append({**call})
+                if call["error"] is not None:
+                    found.unanswered.append(call["error"])
+                    continue  # waiting for an endpoint that is down took no part in the compile
                 ended = max(ended, (call["started_at"] or 0.0) + (call["latency_s"] or 0.0))
     found.duration_s += ended - began
     return found
