@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,11 @@ class RunTally:
     began: float = field(default_factory=time.monotonic)
     spoke: float = field(default_factory=time.monotonic)
 
+    @classmethod
+    def of(cls, total: int, kept: int, scores: Collection[float]) -> RunTally:
+        """The tally of a run of which a part was finished in an earlier session, some of it with a score."""
+        return cls(total=total, done=kept, score=math.fsum(scores), scored=len(scores))
+
     def add(self, outcome: ExampleOutcome, metric: str) -> None:
         """Counts one more example."""
         self.done += 1
@@ -62,9 +68,8 @@ class RunTally:
 
     @property
     def mean(self) -> float | None:
-        """Running mean of the primary metric; None when a part was scored in an earlier session."""
-        # What earlier sessions scored is not known here: a mean over the rest would mislead.
-        return self.score / self.scored if self.scored and self.here == self.done else None
+        """Running mean of the primary metric; None as long as nothing is scored."""
+        return self.score / self.scored if self.scored else None
 
     @property
     def left_s(self) -> float | None:
@@ -100,7 +105,7 @@ class Quiet:
     def compiled(self, report: CompileReport) -> None:
         """Nothing."""
 
-    def begun(self, run: str, total: int, kept: int) -> None:
+    def begun(self, run: str, total: int, kept: int, scores: Collection[float]) -> None:
         """Nothing."""
 
     def finished(self, outcome: ExampleOutcome) -> None:
@@ -129,7 +134,7 @@ class Events:
             "compile_ended", program=report.program, complete=complete, stopped=report.stopped, **figures
         )
 
-    def begun(self, run: str, total: int, kept: int) -> None:
+    def begun(self, run: str, total: int, kept: int, scores: Collection[float]) -> None:
         """Prints that a run begins."""
         self._print("run_begun", run=run, total=total, kept=kept)
 
@@ -174,9 +179,9 @@ class Lines:
         """Prints how a compile ended."""
         print(_compile_line(report), flush=True)
 
-    def begun(self, run: str, total: int, kept: int) -> None:
+    def begun(self, run: str, total: int, kept: int, scores: Collection[float]) -> None:
         """Prints that a run begins."""
-        self._tallies[run] = RunTally(total=total, done=kept)
+        self._tallies[run] = RunTally.of(total, kept, scores)
         kept_text = f", {kept} kept from before" if kept else ""
         print(f"{run}: {total} examples{kept_text}", flush=True)
 
@@ -222,9 +227,9 @@ class LiveView:
         self._live.console.print(_compile_line(report), markup=False, highlight=False)
         self._draw(now=True)
 
-    def begun(self, run: str, total: int, kept: int) -> None:
+    def begun(self, run: str, total: int, kept: int, scores: Collection[float]) -> None:
         """Adds a row."""
-        self._tallies[run] = RunTally(total=total, done=kept)
+        self._tallies[run] = RunTally.of(total, kept, scores)
         self._draw(now=True)
 
     def finished(self, outcome: ExampleOutcome) -> None:

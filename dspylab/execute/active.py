@@ -39,8 +39,11 @@ class Observer(Protocol):
     def compiled(self, report: CompileReport) -> None:
         """A compile has ended."""
 
-    def begun(self, run: str, total: int, kept: int) -> None:
-        """A run begins; `kept` of its `total` examples were finished in an earlier session."""
+    def begun(self, run: str, total: int, kept: int, scores: Collection[float]) -> None:
+        """A run begins; `kept` of its `total` examples were finished in an earlier session.
+
+        Those of them that have a value of the metric that ranks the runs have it in `scores`.
+        """
 
     def finished(self, outcome: ExampleOutcome) -> None:
         """An example finished."""
@@ -272,7 +275,8 @@ class ActiveRun:
             for row in self._rows
             if row.index not in kept and (self._chosen is None or row.index in self._chosen)
         )
-        self._observer.begun(self.spec.key, len(self._rows), len(kept))
+        scores = [score for index, score in journal.scores.items() if index in kept]
+        self._observer.begun(self.spec.key, len(self._rows), len(kept), scores)
 
     def _leave(self, *, done: int, stopped: str | None) -> None:
         """Leaves the run to another process, which executes it or has done so."""
@@ -285,7 +289,7 @@ class ActiveRun:
             stopped=stopped,
             held=stopped is not None,
         )
-        self._observer.begun(self.spec.key, self.total, done)
+        self._observer.begun(self.spec.key, self.total, done, ())
         self._observer.ended(self.report)
 
     def _find_earlier(self, journal: Journal) -> None:
