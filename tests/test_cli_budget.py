@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from conftest import Cli, MakeLab, summary
 
-from dspylab.testing import FakeServer, tickets
+from dspylab.report.numbers import number
+from dspylab.testing import FakeServer, Fault, answer_key, tickets
 
 PRICED = {"models": {"fake": {"pricing": {"input": 10.0, "output": 10.0}, "max_tokens": 16}}}
 
@@ -69,5 +70,47 @@ def test_a_pilot_is_kept_and_says_what_the_rest_will_take(
     assert "The other 32 examples: about" in pilot.out
     assert "$" in pilot.out
     assert "half done" in cli_inside("plan", "-c", lab.config, cwd=lab.root).out
-    assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
+    done = cli_inside("run", "-c", lab.config, cwd=lab.root)
+    assert done.code == 0
     assert len(server.requests) == 40, "the examples of the pilot are not called again"
+    for run in ("fake-predict", "fake-cot"):
+        (line,) = (line for line in done.out.splitlines() if line.startswith(f"{run}: done in"))
+        assert (
+            f": 20/20, accuracy {number(summary(lab)['runs'][run]['metrics']['accuracy']['mean'])}, $" in line
+        )
+
+
+def test_a_pilot_says_only_what_failed_of_its_own_examples(cli_inside: Cli, make_lab: MakeLab) -> None:
+    rows = tickets(20)
+    down = [Fault("status")] * 20
+    with FakeServer(answer=answer_key(rows), fail=lambda _: down.pop() if down else None) as server:
+        config = {**PRICED, "execution": {"max_concurrency": 1}}
+        lab = make_lab(server.url, config={**config, "models": {"fake": {"num_retries": 0}}}, examples=rows)
+        assert cli_inside("run", "-q", "-c", lab.config, cwd=lab.root).code == 1
+        assert not down
+
+        down[:] = [Fault("status")]
+        pilot = cli_inside("plan", "--pilot", "4", "-c", lab.config, cwd=lab.root)
+        assert "1 examples of the pilot failed" in pilot.out
+        pilot = cli_inside("plan", "--pilot", "4", "-c", lab.config, cwd=lab.root)
+        assert pilot.code == 0, pilot.err
+        assert "The other 16 examples: about" in pilot.out
+        assert "failed" not in pilot.out
+        assert len(server.requests) == 25
+
+
+def test_a_pilot_says_that_a_metric_has_no_value(
+    server: FakeServer, cli_inside: Cli, make_lab: MakeLab
+) -> None:
+    metric = {"type": "path", "ref": "metrics.py:broken"}
+    lab = make_lab(
+        server.url,
+        config={**PRICED, "metrics": {"broken": metric}, "primary_metric": "broken"},
+        files={"experiments/triage/metrics.py": "def broken(example, prediction):\n    return right\n"},
+        examples=tickets(20),
+    )
+
+    pilot = cli_inside("plan", "--pilot", "4", "-c", lab.config, cwd=lab.root)
+
+    assert "broken has no value for any example: NameError: name 'right' is not defined" in pilot.out
+    assert len(server.requests) == 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from dspylab.aggregate.forecast import Estimate, PilotRun, forecast
@@ -12,6 +12,7 @@ from dspylab.commands.outcome import raise_unless_complete
 from dspylab.commands.progress import observing
 from dspylab.execute.active import RunReport
 from dspylab.execute.runs import execute_runs
+from dspylab.execute.underway import pilot_indexes
 from dspylab.laboratory import Laboratory
 from dspylab.lm.build import width_of
 from dspylab.record.journal import stored_rows
@@ -32,8 +33,9 @@ def run_pilot(laboratory: Laboratory, keys: Sequence[str], size: int) -> None:
         execution = execute_runs(laboratory, keys, observer, stop, pilot=size)
     if stop.requested or execution.exhausted or any(report.refused for report in execution.reports):
         raise_unless_complete(execution, stop)
-    failed = sum(report.failed for report in execution.reports)
-    pilots = [_pilot(laboratory, report) for report in execution.reports]
+    rows = {report.run: _rows(laboratory, report.run) for report in execution.reports}
+    failed = _failed(rows.values(), pilot_indexes(len(laboratory.splits.test), size))
+    pilots = [_pilot(laboratory, report, rows[report.run]) for report in execution.reports]
     known = [pilot for pilot in pilots if pilot.durations_s]
     if not known:
         raise_unless_complete(execution, stop)
@@ -47,11 +49,27 @@ def run_pilot(laboratory: Laboratory, keys: Sequence[str], size: int) -> None:
     )
     if failed:
         note(f"{failed} examples of the pilot failed; the estimate is from the others")
+    for reason in dict.fromkeys(report.unscored for report in execution.reports if report.unscored):
+        note(f"{reason}: mend that first; the answers are kept")
 
 
-def _pilot(laboratory: Laboratory, report: RunReport) -> PilotRun:
+def _rows(laboratory: Laboratory, run: str) -> dict[int, Mapping[str, Any]]:
+    """The last outcome of each example, by its index; a failure after a result is none."""
+    found: dict[int, Mapping[str, Any]] = {}
+    for row in stored_rows(laboratory.journal(laboratory.run(run))):
+        if "index" in row and (row["error"] is None or found.get(row["index"], row)["error"] is not None):
+            found[row["index"]] = row
+    return found
+
+
+def _failed(runs: Iterable[Mapping[int, Mapping[str, Any]]], chosen: Collection[int]) -> int:
+    """Examples of the pilot that failed. What failed in an earlier session is not the pilot's."""
+    return sum(rows[index]["error"] is not None for rows in runs for index in chosen if index in rows)
+
+
+def _pilot(laboratory: Laboratory, report: RunReport, outcomes: Mapping[int, Mapping[str, Any]]) -> PilotRun:
     spec = laboratory.run(report.run)
-    rows = [row for row in stored_rows(laboratory.journal(spec)) if "index" in row and row["error"] is None]
+    rows = [row for row in outcomes.values() if row["error"] is None]
     costs = [_cost(_new_calls(row)) for row in rows]
     known = [value for value in costs if value is not None]
     return PilotRun(

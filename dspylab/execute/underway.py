@@ -59,7 +59,7 @@ class UnderWay:
         self._is_noted = False
         self._takes_recorded = takes_recorded
         self._retired = retired(laboratory.layout, {run.key for run in laboratory.runs})
-        self._chosen = None if pilot is None else _pilot_indexes(len(laboratory.splits.test), pilot)
+        self._chosen = None if pilot is None else pilot_indexes(len(laboratory.splits.test), pilot)
         self._recorded = recorded_in(laboratory.layout.root / "dvc.lock")
 
     def wait(self, specs: Iterable[RunSpec], compiling: Collection[str]) -> None:
@@ -179,7 +179,7 @@ def _without_program(laboratory: Laboratory, key: str, report: CompileReport) ->
     )
 
 
-def _pilot_indexes(total: int, count: int) -> frozenset[int]:
+def pilot_indexes(total: int, count: int) -> frozenset[int]:
     """Indexes of the examples of a pilot. The first ones would mislead where a file is sorted."""
     return frozenset(random.Random(0).sample(range(total), min(count, total)))
 
