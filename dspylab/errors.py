@@ -8,6 +8,7 @@ DspylabError
 ├── EnvironmentProblem    3  the machine is not ready: a key, a model file, a package
 │   ├── RepositoryError   3  git or DVC is missing, locked or broken
 │   └── EndpointError     3  a model's endpoint refuses every call (wrong key, unknown model)
+│       └── UnreachableEndpoint  3  nobody answers there
 ├── RunsIncomplete        1  some runs did not complete; what finished is kept
 ├── ChecksFailed          1  the results do not hold what the checks demand
 ├── BudgetExhausted       4  the budget of the experiment is spent; what finished is kept
@@ -104,6 +105,10 @@ class RepositoryError(EnvironmentProblem):
 
 class EndpointError(EnvironmentProblem):
     """An endpoint refuses every call of a model, so going on makes no sense."""
+
+
+class UnreachableEndpoint(EndpointError):
+    """Nobody answers at the endpoint of a model."""
 
 
 class RunsIncomplete(DspylabError):

@@ -408,6 +408,20 @@ def test_a_wrong_key_stops_its_model_with_one_message(
     assert API_KEY not in done.out + done.err
 
 
+def test_an_endpoint_where_nobody_is_is_not_said_to_refuse(cli_inside: Cli, make_lab: MakeLab) -> None:
+    with FakeServer() as server:
+        gone = server.url
+    lab = make_lab(gone, config={"models": {"fake": {"num_retries": 0}}, "execution": {"max_concurrency": 1}})
+
+    done = cli_inside("run", "-c", lab.config, cwd=lab.root)
+
+    assert done.code == 3
+    assert "models.fake: failed to connect" in done.err
+    (line,) = (line for line in done.out.splitlines() if "stopped" in line)
+    assert line.startswith("fake: stopped: nobody answers at the endpoint of its model in ")
+    assert line.endswith("1 failed")
+
+
 def test_no_key_is_written_anywhere(lab: Laboratory, cli_inside: Cli) -> None:
     done = cli_inside("run", "-v", "-c", lab.config, cwd=lab.root)
     assert done.code == 0, done.err

@@ -77,8 +77,8 @@ class RunTally:
         elapsed_s = time.monotonic() - self.began
         return (self.total - self.done) * elapsed_s / self.here if self.here else None
 
-    def line(self, metric: str) -> str:
-        """The tally as words."""
+    def line(self, metric: str, *, has_ended: bool = False) -> str:
+        """The tally as words; of a run that has ended, without the time that is left."""
         parts = [f"{self.done}/{self.total}"]
         if self.rescored:
             parts.append(f"{self.rescored} scored again without calling the program")
@@ -88,7 +88,7 @@ class RunTally:
             parts.append(f"{metric} {number(self.mean)}")
         if self.cost_usd:
             parts.append(cost(self.cost_usd))
-        if self.left_s and self.done < self.total:
+        if self.left_s and self.done < self.total and not has_ended:
             parts.append(f"about {duration(self.left_s)} left")
         return ", ".join(parts)
 
@@ -293,7 +293,7 @@ def _compile_line(report: CompileReport) -> str:
 
 def _end_line(report: RunReport, tally: RunTally, metric: str) -> str:
     took = duration(time.monotonic() - tally.began)
-    return f"{report.run}: {_ending(report)} in {took}: {tally.line(metric)}"
+    return f"{report.run}: {_ending(report)} in {took}: {tally.line(metric, has_ended=True)}"
 
 
 def _ending(report: RunReport) -> str:
@@ -303,7 +303,8 @@ def _ending(report: RunReport) -> str:
     if report.done == report.total and report.unscored:  # said once, at the end, for all its runs
         return "answered, but not scored"
     if report.refused:  # said once, at the end, for all its runs
-        return "stopped: its model refuses every call"
+        why = "nobody answers at the endpoint of its model" if report.unreachable else ""
+        return f"stopped: {why or 'its model refuses every call'}"
     if report.stopped:
         return f"stopped: {printable(report.stopped)}"
     return f"incomplete: {report.retryable} to try again"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dspylab.aggregate.unscored import unscored_rows
-from dspylab.errors import RepositoryError
+from dspylab.errors import RepositoryError, UnreachableEndpoint
 from dspylab.execute.compile import CompileReport
 from dspylab.execute.workers import Outcome, Todo, Work
 from dspylab.jsonable import to_json
@@ -63,7 +63,8 @@ class RunReport:
         failed: Examples whose record is a failure.
         retryable: Failures that another try may mend; the next run tries them again.
         stopped: Why examples were left out; None if none were.
-        refused: Whether that is because a model refuses every call.
+        refused: Whether that is because a model refuses every call, or nobody answers at its endpoint.
+        unreachable: Whether it is the latter.
         held: Whether another process executes it.
         error: The most frequent error of the failed examples of this session; None if none failed.
         rescored: Examples that this session scored again without calling the program.
@@ -78,6 +79,7 @@ class RunReport:
     retryable: int
     stopped: str | None
     refused: bool = False
+    unreachable: bool = False
     held: bool = False
     error: str | None = None
     rescored: int = 0
@@ -231,6 +233,7 @@ class ActiveRun:
             stopped=self._stopped
             or (reason if left_out else "every example failed" if journal.failures == total else None),
             refused=self._is_refused,
+            unreachable=self._is_refused and isinstance(self._work.refusal, UnreachableEndpoint),
             error=next((error for error, _ in self._errors.most_common(1)), None),
             rescored=self._rescored,
             unscored=self._unscored(journal),

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from dspylab.errors import DspylabError, EndpointError, EnvironmentProblem
+from dspylab.errors import DspylabError, EndpointError, EnvironmentProblem, UnreachableEndpoint
 from dspylab.execute import worker
 from dspylab.execute.lending import Lending
 from dspylab.execute.roster import Roster, lost, problem_of
@@ -352,8 +352,9 @@ class Dispatcher:
         del self._sent[key]
         self._note_duration(chunk.run.models[0], answer["took_s"], len(chunk.todos))
         if answer["refusal"] is not None and chunk.run.refusal is None:
-            message, where, remedy = answer["refusal"]
-            chunk.run.refusal = EndpointError(message, where=where, remedy=remedy)
+            name, message, where, remedy = answer["refusal"]
+            kind = UnreachableEndpoint if name == UnreachableEndpoint.__name__ else EndpointError
+            chunk.run.refusal = kind(message, where=where, remedy=remedy)
         self._keep(chunk, answer["outcomes"], Spending(*answer["spent"]))
 
     def _keep(self, chunk: _Chunk, values: Sequence[Mapping[str, Any] | None], spent: Spending) -> None:

@@ -137,7 +137,7 @@ class Session:
         refusal = job.refusal
         return {
             "outcomes": [outcome_to_json(outcome) for outcome in outcomes],
-            "refusal": refusal and [refusal.message, refusal.where, refusal.remedy],
+            "refusal": refusal and [type(refusal).__name__, refusal.message, refusal.where, refusal.remedy],
             "spent": [spent.cost_usd, spent.tokens, spent.calls],
             "took_s": time.monotonic() - began,
         }

@@ -22,7 +22,7 @@ from typing import Any, Literal, Protocol, Self
 from dspy import lm15
 from dspy._vendor.lm15.result import StreamAccumulator
 
-from dspylab.errors import EndpointError
+from dspylab.errors import EndpointError, UnreachableEndpoint
 from dspylab.lm import recorder
 from dspylab.lm.budget import Ledger, Spending
 from dspylab.lm.faults import FATAL, RETRYABLE, describe, first_words, normalized
@@ -327,7 +327,8 @@ class MeteredEngine:
         if self.refusal is None:
             message = first_words(error)
             remedies = (remedy for kind, remedy in _REMEDIES.items() if isinstance(error, kind))
-            self.refusal = EndpointError(
+            kind = UnreachableEndpoint if isinstance(error, lm15.TransportError) else EndpointError
+            self.refusal = kind(
                 message,
                 where=f"models.{self.endpoint.id}",
                 remedy=next(remedies, "correct the model's entry"),
