@@ -599,3 +599,10 @@ def test_a_primary_metric_that_gives_only_parts_is_no_success(
     assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 0
     assert len(server.requests) == 8
     assert summary(lab)["runs"]["fake"]["complete"]
+    # DVC has recorded it by now. That nothing ranks it is said all the same, as often as it is asked.
+    lab.change({"primary_metric": "length"})
+    for _ in range(2):
+        done = cli_inside("run", "-c", lab.config, cwd=lab.root)
+        assert done.code == 1
+        assert "1 of 1 runs have no score: mend the metric" in done.err
+        assert "fake: length has no value for any example: it gives length.a" in done.err

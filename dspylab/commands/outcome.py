@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from dspylab.aggregate.unscored import unscored_entry
 from dspylab.errors import (
     BudgetExhausted,
     DspylabError,
@@ -12,13 +14,21 @@ from dspylab.errors import (
     RepositoryError,
     RunsIncomplete,
 )
-from dspylab.execute.active import RunReport
-from dspylab.execute.pool import Stop
-from dspylab.execute.runs import Execution
-from dspylab.lm.budget import Spending
+
+if TYPE_CHECKING:
+    # Heavy: they import dspy, which whoever has nothing to execute does not need.
+    from dspylab.execute.active import RunReport
+    from dspylab.execute.pool import Stop
+    from dspylab.execute.runs import Execution
+    from dspylab.lm.budget import Spending
 
 #: Runs that a reason names; the others are counted.
 _MOST_NAMES = 8
+#: What to do when a metric has no value for any example.
+_SCORED_AGAIN = (
+    "mend the metric and run the same command again: the answers are kept, and are scored again without "
+    "calling the program"
+)
 
 
 def raise_unless_complete(execution: Execution, stop: Stop) -> None:
@@ -54,14 +64,33 @@ def raise_unless_complete(execution: Execution, stop: Stop) -> None:
         # Answers that the program itself fails on would be the same again, so they count as finished.
         advice = "mend the program or the file and run again; if the cause is elsewhere: use --fresh"
         if all(report.unscored for report in left):
-            advice = (
-                "mend the metric and run the same command again: the answers are kept, and are scored again "
-                "without calling the program"
-            )
+            advice = _SCORED_AGAIN
     raise problem(
         f"{len(left)} of {len(reports)} runs are incomplete; {progress}",
         remedy=f"{advice}\n" + "\n".join(_reasons(left)),
     )
+
+
+def raise_if_unscored(metric: str, runs: Mapping[str, Mapping[str, Any]]) -> None:
+    """Says which runs that stand have no score, such as those of before another metric was the primary one.
+
+    Args:
+        metric: Name of the primary metric.
+        runs: Run key to what the summary says of it.
+
+    Raises:
+        RunsIncomplete: If there are any.
+    """
+    reasons: dict[str, list[str]] = {}
+    for run, entry in runs.items():
+        if (reason := unscored_entry(metric, entry)) is not None:
+            reasons.setdefault(reason, []).append(run)
+    if reasons:
+        lines = [f"  {_named(keys)}: {reason}" for reason, keys in reasons.items()]
+        raise RunsIncomplete(
+            f"{sum(map(len, reasons.values()))} of {len(runs)} runs have no score",
+            remedy=_SCORED_AGAIN + "\n" + "\n".join(lines),
+        )
 
 
 def raise_unless_compiled(execution: Execution, stop: Stop) -> None:
@@ -108,9 +137,7 @@ def _reasons(left: Sequence[RunReport]) -> Iterator[str]:
     for report in left:
         shared.setdefault(report.stopped or report.unscored or report.run, []).append(report)
     for reports in shared.values():
-        names = ", ".join(report.run for report in reports[:_MOST_NAMES])
-        if len(reports) > _MOST_NAMES:
-            names += f" and {len(reports) - _MOST_NAMES} more"
+        names = _named([report.run for report in reports])
         done, total = sum(report.done for report in reports), sum(report.total for report in reports)
         parts = [f"{done}/{total} examples"]
         if retryable := sum(report.retryable for report in reports):
@@ -120,3 +147,8 @@ def _reasons(left: Sequence[RunReport]) -> Iterator[str]:
         if reports[0].error and not reports[0].refused:
             parts.append(f"most often: {reports[0].error}")
         yield f"  {names}: {', '.join(parts)}"
+
+
+def _named(runs: Sequence[str]) -> str:
+    names = ", ".join(runs[:_MOST_NAMES])
+    return names if len(runs) <= _MOST_NAMES else f"{names} and {len(runs) - _MOST_NAMES} more"

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 from dspylab.aggregate.collect import collect
 from dspylab.commands.console import console, note, warn
 from dspylab.commands.find import find_config
+from dspylab.commands.outcome import raise_if_unscored, raise_unless_complete
 from dspylab.commands.sync import pipeline_entry
 from dspylab.compiled import is_wanted_anew, restore, set_aside, valid_record
 from dspylab.config.models import DASK_PATTERN
 from dspylab.errors import UsageError
+from dspylab.jsonable import to_json
 from dspylab.laboratory import Laboratory, open_laboratory
 from dspylab.pipeline.dvcfile import LOCK_FILE, upsert
 from dspylab.pipeline.git import SavedExperiment
@@ -22,6 +24,7 @@ from dspylab.pipeline.stages import PipelineEntry
 from dspylab.record.answers import KeptAnswers, recorded_in
 from dspylab.record.journal import begins_anew, drop_journal, is_published
 from dspylab.record.publish import file_md5
+from dspylab.record.results import workspace_results
 from dspylab.report.tables import results_table
 from dspylab.scaffold.editors import refresh_schema
 
@@ -63,6 +66,8 @@ def run_experiment(
     if not todo.runs and not todo.compiles:
         leftovers.move_out()
     if todo.is_empty and repository.summary_state(entry).state == "done":
+        known = workspace_results(laboratory.layout).summary
+        raise_if_unscored(known["primary_metric"], known["runs"])
         note(f"{laboratory.experiment.name}: all {len(laboratory.runs)} runs are done: nothing to do", silent)
         return
     if todo.restored:
@@ -83,9 +88,9 @@ def run_experiment(
     else:
         _save(laboratory, repository, silent=silent)
     if execution is not None and stop is not None:
-        from dspylab.commands.outcome import raise_unless_complete
-
         raise_unless_complete(execution, stop)
+    # What was executed has said so itself. What DVC has recorded may have been ranked by another metric then.
+    raise_if_unscored(summary.primary_metric, to_json(summary.runs))
 
 
 class _Leftovers:
