@@ -473,12 +473,22 @@ def schema(
 def _log(verbose: bool) -> None:
     """Logs of our own at --verbose; those of libraries only when they warn."""
     handler = logging.StreamHandler()
-    handler.setFormatter(RedactingFormatter("%(name)s: %(message)s"))
+    handler.setFormatter(
+        RedactingFormatter("%(name)s: %(message)s" if verbose else "%(sender)s: %(message)s")
+    )
     level = logging.WARNING if verbose else logging.ERROR
     # A library that sets the level of its own logger would get past the one of the root.
     handler.addFilter(lambda record: record.levelno >= level or record.name.partition(".")[0] == "dspylab")
+    handler.addFilter(_name_sender)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.getLogger("dspylab").setLevel(logging.DEBUG if verbose else logging.WARNING)
+
+
+def _name_sender(record: logging.LogRecord) -> bool:
+    """Who speaks, for people: of our own messages only how grave they are, as no user knows our modules."""
+    is_ours = record.name.partition(".")[0] == "dspylab"
+    record.sender = record.levelname.lower() if is_ours else record.name
+    return True
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ from dspylab.program.footprint import (
     content_digest,
     data_files,
     program_files,
+    readable_files,
     remembered_files,
     training_files,
 )  # fmt: skip
@@ -234,7 +235,9 @@ class Laboratory:
         return self.layout.journal(self.config_hash(run))
 
     def answers_hash(self, run: RunSpec) -> str:
-        """Digest of what decides the answers of a run's program: all but the metrics and what they need.
+        """Digest of what decides the answers of a run's program.
+
+        That is all but the metrics, what these need, and the examples, each of which has its own answer.
 
         Some optimizers put something around the program that calls their metric when it runs. Then it is the
         digest of everything.
@@ -244,7 +247,7 @@ class Laboratory:
         """
         if run.optimizer != NO_OPTIMIZER and self.experiment.optimizers[run.optimizer].type in WITH_FRAME:
             return self.config_hash(run)
-        files = self._relative({**self._answer_files, **self.data_files})
+        files = self._relative({**self._answer_files, **self._read_files})
         return answers_hash(self.resolved, run, files, _decisive(None), self.program_digest(run))
 
     def earlier_rows(self, run: RunSpec) -> EarlierRows:
@@ -254,9 +257,24 @@ class Laboratory:
             DspylabError: As `config_hash`.
         """
         if begins_anew(self.journal(run)):
-            return EarlierRows(())
+            return EarlierRows((), ())
         kept = KeptAnswers(self.layout, run.key, self.answers_hash(run), self.config_hash(run))
-        return EarlierRows(kept.sources())
+        return EarlierRows(kept.sources(), self.splits.test)
+
+    @functools.cached_property
+    def _read_files(self) -> dict[Path, str]:
+        """Those of the data files that the program reads by itself, which decide what it answers.
+
+        The examples are not: the program is called with their inputs. But a program whose code names their
+        file may read it.
+        """
+        read = set(readable_files(self.experiment, self.layout.folder))
+        code = [path.read_text("utf-8", "replace") for path in self._answer_files if path.suffix == ".py"]
+        return {
+            path: digest
+            for path, digest in self.data_files.items()
+            if path in read or any(path.name in text for text in code)
+        }
 
     @functools.cached_property
     def _training_digest(self) -> str:

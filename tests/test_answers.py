@@ -14,6 +14,7 @@ import pytest
 from dspylab.record.answers import EarlierRows, KeptAnswers, inherit, recorded_in, retired
 from dspylab.record.layout import Layout
 from dspylab.record.publish import file_md5, write_json
+from dspylab.records import DataRow
 
 
 @pytest.fixture
@@ -174,7 +175,17 @@ def test_the_lock_file_is_read_again_when_it_has_changed(tmp_path: Path) -> None
 
 
 def row(index: int, label: str = "bug", **fields: Any) -> dict[str, Any]:
-    return {"index": index, "error": None, "prediction": {"label": label}, "exact_prediction": True, **fields}
+    usual = {"index": index, "inputs": {"text": index}, "error": None, "prediction": {"label": label}}
+    return {**usual, "exact_prediction": True, **fields}
+
+
+def example(index: int, text: Any = None) -> DataRow:
+    inputs = {"text": index if text is None else text}
+    return DataRow(index=index, example_id=f"new {index}", inputs=inputs, labels={"label": "corrected"})
+
+
+def earlier(*paths: Path) -> EarlierRows:
+    return EarlierRows(paths, [example(index) for index in range(10)])
 
 
 def failed(index: int, kind: str) -> dict[str, Any]:
@@ -201,7 +212,7 @@ def test_rows_that_save_a_call(tmp_path: Path) -> None:
         {**row(7), "prediction": None, "error": {"type": "X"}},
         row(8, "judge failed", error={"type": "X", "kind": "endpoint"}),
     )
-    rows = EarlierRows([path])
+    rows = earlier(path)
     assert rows.indexes == {0, 3, 5, 8}
     assert rows.row(0) == row(0, "ä" * 9)
     assert rows.row(3) == failed(3, "program")
@@ -221,7 +232,7 @@ def test_damaged_lines_cost_no_other(tmp_path: Path) -> None:
         b"[" * 50_000 + b"\n",
     ]
     path = written(tmp_path / "rows.jsonl", row(0), *damage, row(1), b'{"index": 2, "predic')
-    rows = EarlierRows([path])
+    rows = earlier(path)
     assert rows.indexes == {0, 1}
     assert rows.row(1) == row(1)
 
@@ -233,14 +244,39 @@ def test_the_last_row_of_the_first_file_counts(tmp_path: Path) -> None:
         written(tmp_path / "first", row(0, "early"), row(0, "late"), row(1, "first")),
         written(tmp_path / "second", row(0, "second"), row(1, "second"), row(2, "second")),
     ]
-    rows = EarlierRows(paths)
+    rows = earlier(*paths)
     labels = {index: (rows.row(index) or {})["prediction"]["label"] for index in rows.indexes}
     assert labels == {0: "late", 1: "first", 2: "second"}
 
 
+def test_an_example_has_the_row_that_was_asked_the_same(tmp_path: Path) -> None:
+    """Whatever it is called, wherever it stands, and whatever its label is."""
+    path = written(tmp_path / "rows", row(0, "zero"), row(1, "one"), row(2, "two"))
+    rows = EarlierRows([path], [example(0, 2), example(1, "new"), example(2, 0)])
+    assert {index: (rows.row(index) or {})["prediction"]["label"] for index in rows.indexes} == {
+        0: "two",
+        2: "zero",
+    }
+
+
+def test_examples_that_ask_the_same_have_a_row_each(tmp_path: Path) -> None:
+    same = [row(index, f"{index}", inputs={"text": "same"}) for index in (3, 1)]
+    first = written(tmp_path / "first", row(1, "late", inputs={"text": "same"}))
+    rows = EarlierRows([first, written(tmp_path / "second", *same)], [example(i, "same") for i in range(3)])
+    labels = {index: (rows.row(index) or {})["prediction"]["label"] for index in rows.indexes}
+    assert labels == {0: "late", 1: "3"}
+
+
+def test_values_of_other_types_are_not_the_same(tmp_path: Path) -> None:
+    path = written(tmp_path / "rows", row(0, inputs={"text": 1}))
+    for position, other in enumerate([1.0, True, "1", [1]]):
+        assert not EarlierRows([path], [example(position, other)]).indexes
+    assert EarlierRows([path], [example(0, 1)]).indexes == {0}
+
+
 def test_rows_are_read_whatever_becomes_of_the_name(tmp_path: Path) -> None:
     path = written(tmp_path / "rows", row(0))
-    rows = EarlierRows([path])
+    rows = earlier(path)
     path.unlink()
     assert rows.row(0) == row(0)
 
@@ -249,12 +285,14 @@ def test_a_file_that_somebody_changes_is_not_believed(tmp_path: Path) -> None:
     first, second = json.dumps(row(0)), json.dumps(row(1))
     path = tmp_path / "rows"
     path.write_text(f"{first}\n{second}\n")
-    rows = EarlierRows([path])
+    rows = earlier(path)
     path.write_text(f"{second}\n{first}\n")
     assert rows.row(0) is None
     path.write_text("x" * 999)
     assert rows.row(0) is None
     path.write_text("3" + " " * 999)
+    assert rows.row(0) is None
+    path.write_text('{"answer": {"index": 0}}' + " " * 999)
     assert rows.row(0) is None
 
 
@@ -269,7 +307,7 @@ def times_open(path: Path) -> int:
 
 def test_files_are_closed_when_nobody_reads_them_any_more(tmp_path: Path) -> None:
     read, empty = written(tmp_path / "rows", row(0)), written(tmp_path / "none", b"\n")
-    rows = EarlierRows([read, empty])
+    rows = earlier(read, empty)
     assert (times_open(read), times_open(empty)) == (1, 0)
     del rows
     assert times_open(read) == 0

@@ -119,7 +119,7 @@ def test_parquet_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     write("d.parquet", "")
     with pytest.raises(
-        EnvironmentProblem, match=r"d.parquet: reading parquet needs pyarrow: pip install 'dspylab"
+        EnvironmentProblem, match=r"d.parquet: reading parquet needs pyarrow: pip install 'pyarrow>="
     ):
         splits(path="d.parquet")
 

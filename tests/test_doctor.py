@@ -133,6 +133,6 @@ def test_an_embedded_model(lab: Laboratory, cli_inside: Cli, monkeypatch: pytest
         importlib.util, "find_spec", lambda name, *a: None if name == "xllamacpp" else find(name, *a)
     )
     assert any(
-        line.endswith("models.own: xllamacpp is not installed: pip install 'dspylab[local]'")
+        "models.own: xllamacpp is not installed: pip install 'huggingface-hub" in line
         for line in problems(cli_inside, lab.root)
     )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import dspy
 import pytest
 from conftest import Cli, MakeLab
 
 from dspylab.execute.fit import misfits
+from dspylab.execute.odd_rows import empty_inputs, odd_labels
 from dspylab.laboratory import open_laboratory
+from dspylab.records import DataRow
 from dspylab.testing import FakeServer, experiment
 
 MODULE = """
@@ -359,8 +363,10 @@ def test_plan_finds_a_metric_that_is_not_there(kind: str, cli_inside: Cli, make_
     done = cli_inside("plan", cwd=lab.root)
 
     assert done.code == 2, done.out + done.err
-    assert "has no attribute 'shirt'" in done.err
-    assert "my_metrics.py" in done.err
+    (line,) = (n for n, text in enumerate(lab.config.read_text().splitlines(), 1) if "shirt" in text)
+    assert done.err.endswith(
+        f"experiment.yaml:{line}: metrics.own.ref: my_metrics.py has no 'shirt': did you mean short?\n"
+    )
 
 
 CHOICES = """
@@ -396,8 +402,99 @@ def test_labels_that_no_answer_can_be_are_told(
     examples = [{"text": f"text {index}", "label": label} for index, label in enumerate(labels)]
     said = found(tmp_path, CHOICES.format(type=annotation, kind=kind), examples=examples)
 
-    warning = (
-        f"~ metrics.accuracy: {impossible} of {len(labels)} test examples have a label for 'label' that no "
-        'answer can be, such as "refunds": correct the data or the signature'
+    (warning, _, rest) = "".join(said).partition(" of ")
+    if impossible:
+        assert warning == f"~ metrics.accuracy: {impossible}"
+        assert rest.startswith(f"{len(labels)} test examples ha")
+        assert "a label for 'label' that no answer can be, such as \"refunds\" of " in rest
+        assert rest.endswith(": correct the data or the signature")
+    assert len(said) == (impossible > 0)
+
+
+OWN = """
+import typing
+import dspy
+
+class Sort(dspy.Signature):
+    text: str = dspy.InputField()
+    note: str | None = dspy.InputField()
+    label: {type} = dspy.OutputField()
+
+def build():
+    return dspy.Predict(Sort)
+
+def right(example, prediction, trace=None):
+    return example.label == prediction.label
+"""
+ODD = "is empty or unlike nearly all others"
+RIGHT = {"accuracy": ..., "right": {"type": "path", "ref": "program.py:right"}}
+
+
+@pytest.mark.parametrize(
+    ("annotation", "labels", "said"),
+    [
+        (
+            "typing.Literal['pos', 'neg']",
+            ["pos", "neg", "", "3", "pos"],
+            "2 of 5 test examples have a label for 'label' that no answer can be, such as \"\" of 2",
+        ),
+        # Most of them are none: the metric translates.
+        ("typing.Literal['pos', 'neg']", ["P", "N", "P", "neg"], None),
+        (
+            "str",
+            ["a", "b", "", None],
+            f"2 of 4 test examples have a label 'label' that {ODD}, such as \"\" of 2",
+        ),
+        (
+            "str",
+            [*"abcdefghij", 3],
+            f"1 of 11 test examples has a label 'label' that {ODD}, such as 3 of 10",
+        ),
+        ("str", [*"abcdefghij", ["k", "l"]], None),  # several that are right
+        ("str", ["a", 3], None),
+        ("str | None", ["a", None], None),
+    ],
+)
+def test_odd_labels_are_told_with_a_metric_of_ones_own(
+    tmp_path: Path, annotation: str, labels: list[Any], said: str | None
+) -> None:
+    examples = [
+        {"id": str(number), "text": f"text {number}", "note": "", "label": label}
+        for number, label in enumerate(labels)
+    ]
+    config = {
+        "dataset": {"inputs": ["text", "note"], "id": "id"},
+        "metrics": RIGHT,
+        "primary_metric": "right",
+    }
+
+    everything = found(tmp_path, OWN.format(type=annotation), config=config, examples=examples)
+
+    problems = [text.rpartition(": ")[0] for text in everything]
+    assert problems == ([] if said is None else [f"~ dataset: {said}"])
+
+
+def test_empty_inputs_are_told_once_a_field(tmp_path: Path) -> None:
+    texts = ["a", "", None, " ", "b"]
+    examples = [{"id": f"row-{n}", "text": text, "label": "x"} for n, text in enumerate(texts)]
+
+    program = "import dspy\nbuild = dspy.Predict('text -> label')\n"
+
+    (only,) = found(tmp_path, program, config={"dataset": {"id": "id"}}, examples=examples)
+
+    assert only == (
+        "~ dataset: 3 of 5 test examples have nothing in the input 'text', such as row-1: "
+        "complete these rows, or take them out"
     )
-    assert said == [warning] * (impossible > 0)
+
+
+def test_odd_rows_are_found_quickly(tmp_path: Path) -> None:
+    labels = ["pos", "neg"]
+    rows = [
+        DataRow(index=n, example_id=str(n), inputs={"text": "a text"}, labels={"label": labels[n % 2]})
+        for n in range(100_000)
+    ]
+    program = dspy.Predict("text -> label")
+    started = time.perf_counter()
+    assert not [*empty_inputs(program, ["text"], rows), *odd_labels(program, ["label"], rows)]
+    assert time.perf_counter() - started < 10  # a tenth of a second here; quadratic, it would be minutes

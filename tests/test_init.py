@@ -9,6 +9,7 @@ from pathlib import Path
 import dspy
 import pytest
 from conftest import Cli
+from dvc.utils.serialize import modify_yaml
 
 from dspylab.config.load import load
 from dspylab.lm.gguf import is_present
@@ -244,6 +245,7 @@ def test_from_a_bare_program(tmp_path: Path, cli_inside: Cli) -> None:
     assert experiment.program.factory == "qa"
     assert experiment.program.adapter == "json"
     assert experiment.models["smollm2"].model.startswith("local/")
+    assert "# max_concurrency: 1 " in config.read_text(), "its calls share the cores, which latency shows"
     assert experiment.metrics["accuracy"].field == "answer"
     assert "TODO: score of row 2" in (config.parent / "examples.jsonl").read_text()
     assert f"{config.parent.relative_to(tmp_path) / 'examples.jsonl'}: put in your own rows" in done.out
@@ -357,3 +359,79 @@ def test_a_second_experiment_is_named_in_the_next_command(tmp_path: Path, cli_in
     done = cli_inside("init", "--from", "qa.py", cwd=tmp_path)
 
     assert "  dspylab run -c experiments/qa/experiment.yaml\n" in done.out
+
+
+def test_what_dvc_rewrites_of_a_draft_can_still_be_read(
+    tmp_path: Path, cli_inside: Cli, server: FakeServer
+) -> None:
+    """`dvc exp run -S` takes the quotes off, and inside of `{…}` a text with a colon can not do without."""
+    (tmp_path / "qa.py").write_text(
+        PROGRAM
+        + f'dspy.configure(lm=dspy.LM("openai/fake", api_base="{server.url}", api_key="k"))\n'
+        + "def exact(example, pred, trace=None):\n    return True\n"
+        + 'devset = [dspy.Example(question="q", answer="a").with_inputs("question")]\n'
+    )
+    assert cli_inside("init", "--from", "qa.py", cwd=tmp_path).code == 0
+    config = tmp_path / "experiments" / "qa" / "experiment.yaml"
+    before = load(config).document
+
+    for _ in range(2):
+        with modify_yaml(config) as document:
+            document["dataset"]["limit"] = 3
+
+    after = load(config)
+    assert after.experiment.dataset.limit == 3
+    assert after.document | {"dataset": {}} == before | {"dataset": {}}
+    assert "api_base: http://" in config.read_text(), "it did take quotes off"
+
+
+@pytest.mark.parametrize(
+    ("rows", "key"),
+    [
+        ("id,question,answer\n7,q,a\n8,q,a\n", "id"),
+        ("uid,question,answer\n7,q,a\n8,q,a\n", "uid"),
+        ("id,uid,question,answer\n7,1,q,a\n7,2,q,a\n", "uid"),
+        ("id,question,answer\n7,q,a\n7,q,a\n", None),
+        ("id,question,answer\n7,q,a\n,q,a\n", None),
+        ("id,question,answer\n7,q,a\n8,q\n", None),
+        ("question,answer\nq,a\n", None),
+    ],
+)
+def test_a_column_that_tells_rows_apart_is_their_id(
+    tmp_path: Path, cli_inside: Cli, rows: str, key: str | None
+) -> None:
+    (tmp_path / "qa.py").write_text(PROGRAM)
+    (tmp_path / "data.csv").write_text(rows)
+
+    done = cli_inside("init", "--from", "qa.py", cwd=tmp_path)
+
+    assert done.code == 0, done.err
+    assert load(tmp_path / "experiments" / "qa" / "experiment.yaml").experiment.dataset.id == key
+
+
+def test_an_id_has_to_be_one_in_every_set_that_is_used(tmp_path: Path, cli_inside: Cli) -> None:
+    (tmp_path / "qa.py").write_text(
+        PROGRAM
+        + 'rows = ({"id": n, "question": "q", "answer": "a"} for n in (1, 2))\n'
+        + 'trainset = [dspy.Example(**row).with_inputs("question") for row in rows]\n'
+    )
+    (tmp_path / "test.csv").write_text("id,question,answer\n1,q,a\n")
+
+    assert cli_inside("init", "--from", "qa.py", cwd=tmp_path).code == 0
+    config = tmp_path / "experiments" / "qa" / "experiment.yaml"
+    assert load(config).experiment.dataset.id == "id"
+
+    config.unlink()
+    (tmp_path / "qa.py").write_text((tmp_path / "qa.py").read_text().replace('"id": n', '"id": 1'))
+    assert cli_inside("init", "--from", "qa.py", cwd=tmp_path).code == 0
+    assert load(config).experiment.dataset.id is None
+
+
+def test_a_metric_of_the_program_is_taken_with_a_hint(tmp_path: Path, cli_inside: Cli) -> None:
+    (tmp_path / "qa.py").write_text(PROGRAM + "def exact(example, pred, trace=None):\n    return True\n")
+
+    assert cli_inside("init", "--from", "qa.py", cwd=tmp_path).code == 0
+
+    text = experiment_of(tmp_path, "qa")
+    assert "  # To change a metric in the program's file calls the program again" in text
+    assert text.index("# To change a metric") < text.index("  exact:\n")

@@ -356,7 +356,7 @@ def test_the_command_writes_a_page_beside_the_experiment(
     assert cli_inside("run", "-q", "-c", lab.config, cwd=lab.root).code == 0
     done = cli_inside("report", "-c", lab.config, cwd=lab.root)
     assert done.code == 0, done.err
-    assert "report.html: 1 runs" in done.out
+    assert "report.html: 1 run," in done.out
     data = blocks((lab.folder / "report.html").read_text())
     first = data["calls-0"]["examples"][0][0][0]
     texts = data["calls-0"]["texts"]

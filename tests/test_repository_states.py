@@ -349,7 +349,8 @@ def test_the_doctor_finds_nothing_wrong_with_a_good_laboratory(
 
 
 def test_the_doctor_looks_through_keys_and_endpoints(tmp_path: Path, cli_inside: Cli) -> None:
-    with FakeServer(api_key=API_KEY, models=["fake"]) as server, FakeServer() as gone:
+    served = ["fake", "model-a", "model-b", "unknown-2", "fourth", "other", "more"]
+    with FakeServer(api_key=API_KEY, models=served) as server, FakeServer() as gone:
         base = {"api_base": server.url, "api_key_env": "FAKE_API_KEY"}
         models = {
             "unknown": {**base, "model": "openai/unknown"},
@@ -386,7 +387,10 @@ def test_the_doctor_looks_through_keys_and_endpoints(tmp_path: Path, cli_inside:
 
     assert state("models.fake: openai/fake, with its key: it lists the model") == "ok"
     assert (
-        state("models.unknown: openai/unknown, with its key: it can be reached; the model is not in") == "ok"
+        state("models.unknown: openai/unknown, with its key: it can be reached, but the model is") == "note"
+    )
+    assert (
+        "not in its list, which has unknown-2, fake, fourth, model-a, model-b and 2 more: corr" in looked.out
     )
     assert state("NO_SUCH_VARIABLE") == "problem"
     assert state("models.wrong: Incorrect API key") == "problem"

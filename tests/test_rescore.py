@@ -183,7 +183,7 @@ def test_what_came_with_the_repository_is_scored_again(
     [
         {"program": {"adapter": "json"}},
         {"models": {"fake": {"temperature": 0.5}}},
-        {"dataset": {"limit": 8}},
+        {"program": {"files": ["metrics.py"]}},
     ],
 )
 def test_what_decides_answers_asks_for_new_ones(
@@ -194,6 +194,70 @@ def test_what_decides_answers_asks_for_new_ones(
     lab.change(changes)
     assert cli_inside("run-one", cwd=lab.folder).code == 0
     assert len(server.requests) == 16
+
+
+@pytest.mark.parametrize(
+    ("change", "asked"),
+    [
+        ("a label", 0),
+        ("an id", 0),
+        ("the order", 0),
+        ("the name of the file", 0),
+        ("one more", 1),
+        ("one less", 0),
+        ("an input", 1),
+        ("the name of the model", 0),
+        ("a file that the code names", 8),
+        ("training examples", 8),
+    ],
+)
+def test_an_answer_is_kept_as_long_as_the_program_would_be_asked_the_same(
+    tmp_path: Path, server: FakeServer, cli_inside: Cli, change: str, asked: int
+) -> None:
+    lab = make(tmp_path, server)
+    names = f"NAME = {lab.dataset.name!r}\n" if change == "a file that the code names" else ""
+    lab.program.write_text(names + lab.program.read_text())
+    if change == "training examples":
+        (lab.folder / "train.jsonl").write_text('{"text": "solved", "label": "bug"}\n')
+        lab.change({"dataset": {"path": ..., "train": "train.jsonl", "test": lab.dataset.name}})
+    assert cli_inside("run-one", cwd=lab.folder).code == 0
+    examples = [json.loads(line) for line in lab.dataset.read_text().splitlines()]
+    file, run = lab.dataset, "fake"
+    match change:
+        case "an id":
+            examples[3]["id"] = "three"
+            lab.change({"dataset": {"id": "id"}})
+            examples = [{"id": f"{number}", **example} for number, example in enumerate(examples)]
+        case "the order":
+            examples.reverse()
+        case "the name of the file":
+            file = lab.folder / "other.jsonl"
+            lab.change({"dataset": {"path": "other.jsonl"}})
+        case "one more":
+            examples.insert(0, {**examples[0], "text": "something new"})
+        case "one less":
+            del examples[2]
+        case "an input":
+            examples[2]["text"] = "something else"
+        case "the name of the model":
+            run = "renamed"
+            entry = lab.read()["models"]["fake"]
+            lab.change({"models": {"fake": ..., "renamed": entry}, "matrix": {"model": ["renamed"]}})
+        case "training examples":
+            (lab.folder / "train.jsonl").write_text('{"text": "solved", "label": "login"}\n')
+        case _:
+            examples[0]["label"] = "corrected"
+    file.write_text("".join(json.dumps(example) + "\n" for example in examples))
+
+    done = cli_inside("run-one", cwd=lab.folder)
+
+    assert done.code == 0, done.err
+    assert len(server.requests) == 8 + asked
+    found = rows(lab, run)
+    assert [row["inputs"]["text"] for row in found] == [example["text"] for example in examples]
+    assert [row["labels"]["label"] for row in found] == [example["label"] for example in examples]
+    assert sum(row["rescored"] for row in found) == len(examples) - asked
+    assert {row["run"] for row in found} == {run}
 
 
 def test_a_metric_that_the_program_imports_is_part_of_it(

@@ -42,6 +42,7 @@ from dspylab.testing import (
     server_process,
     tickets,
 )
+from dspylab.testing.answers import default_answer
 from dspylab.testing.experiment import merged
 from dspylab.testing.prompts import sample
 
@@ -376,6 +377,24 @@ def test_given_fields_are_written_for_the_adapter_and_the_others_are_filled_in(n
     assert seen == ["first line\n\nsecond: line"]
     assert (made.label, made.reasoning, made.parts) == ("payment", "1 < 2 & so on", [Item(name="x", count=3)])
     assert made.colour is Colour.RED
+
+
+def test_prompts_that_explain_nothing_are_answered_as_their_demonstrations_are() -> None:
+    """Those of `compact`, to a model that takes no JSON schema."""
+    import dspy
+
+    from dspylab.program.adapters import CompactAdapter
+
+    program = dspy.Predict("text -> label")
+    program.demos = [dspy.Example(text="a", label="bug"), dspy.Example(text="b", label="praise")]
+    with FakeServer() as server:
+        lm = dspy.LM("openai/fake", api_base=server.url, api_key=KEY, cache=False)
+        with dspy.context(lm=lm, adapter=CompactAdapter()):
+            assert program(text="c").label == "praise"
+    (request,) = server.requests
+    assert "response_format" not in (request.body or {})
+    messages = [{"role": "assistant", "content": "no JSON"}, {"role": "user", "content": "hello"}]
+    assert default_answer(ChatRequest(number=0, body={"messages": messages})) == "ok"
 
 
 def test_a_json_schema_in_the_request_is_satisfied() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dspylab.aggregate.collect import collect
 from dspylab.commands.find import find_config
+from dspylab.config.wording import counted
 from dspylab.errors import RunsIncomplete
 from dspylab.laboratory import open_laboratory
 from dspylab.pipeline.git import git_state
@@ -20,7 +21,7 @@ def aggregate_experiment(config: Path | None) -> None:
     laboratory = open_laboratory(find_config(config))
     collected = collect(laboratory, git_state(laboratory.layout.root))
     runs = len(collected.summary.runs)
-    print(f"{laboratory.layout.summary}: {runs} of {len(laboratory.runs)} runs")
+    print(f"{laboratory.layout.summary}: {runs} of {counted(len(laboratory.runs), 'run')}")
     if collected.outdated:
         raise RunsIncomplete(
             f"left out, as made with other settings, code or data: {', '.join(collected.outdated)}",

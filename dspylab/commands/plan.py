@@ -9,6 +9,7 @@ from dspylab.commands.console import console, note
 from dspylab.commands.find import find_config
 from dspylab.commands.programs import plan_compiles
 from dspylab.commands.sync import pipeline_entry
+from dspylab.config.wording import counted
 from dspylab.errors import UsageError
 from dspylab.laboratory import Laboratory, open_laboratory
 from dspylab.lm.routing import engine_for
@@ -55,8 +56,8 @@ def show_plan(config: Path | None, pilot: int | None) -> None:
         console().print(compiles_table(programs))
     console().print(plan_table(rows, laboratory.experiment.name))
     todo = [row.run for row in rows if row.state != "done"]
-    first = f"{len(programs)} programs, {len(to_compile)} to compile; " if programs else ""
-    note(f"{first}{len(rows)} runs, " + (f"{len(todo)} to execute" if todo else "nothing to do"))
+    first = f"{counted(len(programs), 'program')}, {len(to_compile)} to compile; " if programs else ""
+    note(f"{first}{counted(len(rows), 'run')}, " + (f"{len(todo)} to execute" if todo else "nothing to do"))
     if todo:
         # Heavy: it imports dspy, which a plan with nothing to do does not need.
         from dspylab.execute.fit import refuse_misfits
@@ -83,7 +84,8 @@ def _with_program(laboratory: Laboratory, runs: Sequence[str], to_compile: Colle
             remedy="compile one first: `dspylab compile-one`",
         )
     if len(able) < len(runs):
-        note(f"{len(runs) - len(able)} runs have no pilot, as their programs are not compiled")
+        without = counted(len(runs) - len(able), "run")
+        note(f"{without} without a pilot, as the programs are not compiled")
     return able
 
 
@@ -131,7 +133,8 @@ def _left_by_others(laboratory: Laboratory, run: RunSpec) -> set[int]:
     folders = retired(laboratory.layout, {other.key for other in laboratory.runs})
     if not folders:
         return set()
-    return EarlierRows(inheritable(laboratory.answers_hash(run), folders)).indexes
+    left = inheritable(laboratory.answers_hash(run), folders)
+    return EarlierRows(left, laboratory.splits.test).indexes
 
 
 def _kept(journal: Path) -> int:

@@ -60,6 +60,9 @@ def exit_code_of(command: Callable[[], Any]) -> int:
     except Exception as error:  # noqa: BLE001 - a bug of ours must not end in a traceback either
         if isinstance(error, _CommandLineError):
             error.show()  # type: ignore[attr-defined]  # mypy does not see which class this is
+            for name in sys.argv[2:]:
+                if name.endswith((".yaml", ".yml")) and f"({name}" in str(error):
+                    _say(f"name the experiment with -c {name}")
             return UsageError.exit_code
         if "--verbose" in sys.argv or "-v" in sys.argv:
             _say(traceback.format_exc())

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from dspylab.commands.find import find_layout
 from dspylab.commands.stale import tell_stale
+from dspylab.config.wording import counted
 from dspylab.errors import DataError
 from dspylab.places import shown_path
 from dspylab.record.layout import Layout
@@ -52,7 +53,7 @@ def write_report(config: Path | None, output: Path | None, form: Format, most_ex
     path = output or layout.folder / "report.html"
     content = text.encode("utf-8", "backslashreplace")
     write_atomically(path, [content])
-    print(f"{shown_path(path)}: {len(material.runs)} runs, {len(content) / 1e6:.1f} MB")
+    print(f"{shown_path(path)}: {counted(len(material.runs), 'run')}, {len(content) / 1e6:.1f} MB")
 
 
 def _page(material: Material, layout: Layout, most_examples: int) -> Page:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dspylab.commands.find import find_config
+from dspylab.commands.find import find_config, refuse_files
 from dspylab.commands.interrupt import stopping_on_signals
 from dspylab.commands.outcome import raise_unless_complete
 from dspylab.commands.progress import observing
@@ -21,6 +21,7 @@ def run_one_run(config: Path | None, coordinates: list[str], *, fresh: bool, qui
         RunsIncomplete: If examples are left that another try may mend.
         Interrupted: If the user stopped it.
     """
+    refuse_files(coordinates)
     laboratory = open_laboratory(find_config(config))
     spec = select(laboratory.runs, coordinates, "run-one", "run")
     metric = laboratory.experiment.ranked_by

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dspylab.aggregate.decision import Decision, decide
 from dspylab.commands.console import console
-from dspylab.commands.find import find_layout
+from dspylab.commands.find import find_layout, refuse_files
 from dspylab.commands.stale import tell_stale
 from dspylab.config.values import canonical
 from dspylab.config.wording import choose
@@ -57,6 +57,7 @@ def show_results(config: Path | None, view: View) -> None:
     from dspylab.report.formats import csv_text, markdown_table, markdown_text
     from dspylab.report.ranking import Figures, ranking_table
 
+    refuse_files(view.filters)
     results = workspace_results(find_layout(config))
     runs = select_runs(results.summary, view.filters)
     decision = decide(results, runs=runs)

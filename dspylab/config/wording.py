@@ -59,6 +59,11 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join([*first[:_MOST_NAMES], "and so on"] if len(first) > _MOST_NAMES else first)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things whose plural ends in s."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def near_miss(word: str, known: Iterable[str]) -> str | None:
     """The known name that a misspelt one was meant to be; None when none is near."""
     names = {name.casefold(): name for name in islice(known, _MOST_CANDIDATES)}

@@ -118,7 +118,7 @@ class ActiveRun:
         self._rows = rows
         self._work = work
         self._max_errors = max_errors
-        self._earlier = EarlierRows(())
+        self._earlier = EarlierRows((), ())
         self._info = info
         self._layout = layout
         self._observer = observer
@@ -226,7 +226,7 @@ class ActiveRun:
         finally:
             journal.__exit__()
             self._journal = None
-            self._earlier = EarlierRows(())
+            self._earlier = EarlierRows((), ())
         self._observer.ended(self.report)
 
     def _begin(self) -> None:
@@ -277,7 +277,7 @@ class ActiveRun:
             journal.begin_anew()
         # Its own failed and abandoned examples may have answers that could not be scored.
         others = [] if journal.is_anew else self._answers.sources()
-        self._earlier = EarlierRows([journal.path, *others])
+        self._earlier = EarlierRows([journal.path, *others], self._rows)
         self._answers.follow(journal.path)
 
     def _count(self, outcome: ExampleOutcome) -> None:

@@ -19,6 +19,7 @@ from dspylab.execute.fit import Mismatch, located, refuse
 from dspylab.execute.jobs import models_of_runs
 from dspylab.execute.parcel import pack
 from dspylab.execute.roster import Roster, lost, problem_of
+from dspylab.extras import install_command
 from dspylab.laboratory import Laboratory
 from dspylab.lm.budget import Ledger
 from dspylab.lm.build import width_of
@@ -200,7 +201,7 @@ def _connect(address: str, opened: contextlib.ExitStack) -> Any:
         from distributed import Client
     except ImportError as error:
         raise EnvironmentProblem(
-            "Dask is not installed", where="dask", remedy="pip install 'dspylab[dask]'"
+            "Dask is not installed", where="dask", remedy=install_command("dask")
         ) from error
     place: dict[str, Any] = {"address": address}
     if address.startswith("local:"):

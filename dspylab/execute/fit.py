@@ -17,11 +17,13 @@ from dspylab.config.axes import ADAPTERS
 from dspylab.config.models import Experiment, Metric
 from dspylab.config.scoring import NEEDS
 from dspylab.config.wording import Address, choose, listed, plain
-from dspylab.errors import Finding, InvalidExperiment
+from dspylab.errors import Finding, InvalidExperiment, ProgramError
 from dspylab.execute.example import example_of
 from dspylab.execute.labels import impossible_labels
+from dspylab.execute.odd_rows import empty_inputs, odd_labels, of_examples
 from dspylab.laboratory import Laboratory
 from dspylab.metrics.fields import answer_of, label_of
+from dspylab.program.discover import metric_functions
 from dspylab.program.interface import Interface, interface_of, named_outputs, refused_call
 from dspylab.records import CompileSpec, DataRow, RunSpec
 
@@ -95,13 +97,29 @@ def _require_metrics(laboratory: Laboratory) -> None:
     """Looks up the user's own metrics, which are needed only once there are answers that were paid for.
 
     Raises:
-        ProgramError: If one is not there.
+        ProgramError: If its module cannot be imported, or the program exports no such metric.
+        InvalidExperiment: If modules do not have those that the file names.
     """
+    missing = []
     for name, metric in laboratory.experiment.metrics.items():
         if metric.type == "program":
             laboratory.code.metric(name)
         elif metric.ref is not None:
-            laboratory.code.attribute(metric.ref)
+            source, _, attribute = metric.ref.rpartition(":")
+            module = laboratory.code.module(source)
+            try:
+                laboratory.code.attribute(metric.ref)
+            except ProgramError as error:
+                if "." in attribute or not isinstance(error.__cause__, AttributeError):
+                    raise
+                known = [*metric_functions(module)] or [
+                    key for key in vars(module) if not key.startswith("_")
+                ]
+                problem = f"{plain(source)} has no {plain(attribute)!r}"
+                address = ("metrics", name, "ref")
+                missing.append(laboratory.loaded.finding(address, problem, choose(attribute, known)))
+    if missing:
+        raise InvalidExperiment(missing)
 
 
 def misfits(laboratory: Laboratory, specs: Iterable[RunSpec | CompileSpec]) -> list[Misfit]:
@@ -179,19 +197,34 @@ def _of_program(
         yield Mismatch(_INPUTS, refusal, "name the parameters of forward() here, or change forward()")
     if has_own_fields:
         return
-    for name, number, label in impossible_labels(program, metrics, rows):
-        field = metrics[name].label or metrics[name].field or ""
-        problem = (
-            f"{number} of {len(rows)} test examples have a label for {plain(field)!r} that no answer can be, "
-            f"such as {plain(label)}"
-        )
-        yield Mismatch(("metrics", name), problem, "correct the data or the signature", fails=False)
+    yield from _rows(program, laboratory.experiment, rows)
     interface = interface_of(program)
     if interface is None:
         yield from _unheard_of(named_outputs(program), metrics, laboratory)
     else:
         yield from _prompts(interface, inputs)
         yield from _answers(interface, metrics)
+
+
+def _rows(program: dspy.Module, experiment: Experiment, rows: Sequence[DataRow]) -> Iterator[Mismatch]:
+    """Examples that can hardly be meant as they are: one warning for each of their fields."""
+    for problem in empty_inputs(program, experiment.dataset.inputs, rows):
+        yield Mismatch(("dataset",), problem, "complete these rows, or take them out", fails=False)
+    metrics = _compared(experiment)
+    others = len(metrics) < len(experiment.metrics) or any(each.type == "run" for each in metrics.values())
+    told = set()
+    for found in impossible_labels(program, metrics, rows, and_others=others):
+        told.add(found.field)
+        problem = (
+            f"{of_examples(found.count, rows)} a label for {plain(found.field)!r} that no answer can be, "
+            f"such as {plain(found.label)} of {plain(found.first)}"
+        )
+        place = ("dataset",) if found.metric is None else ("metrics", found.metric)
+        yield Mismatch(place, problem, "correct the data or the signature", fails=False)
+    names = {name for row in rows[:1] for name in row.labels if len(row.labels) == 1} | named_outputs(program)
+    names |= {name for metric in metrics.values() if (name := metric.label or metric.field)}
+    for problem in odd_labels(program, sorted(names - told), rows):
+        yield Mismatch(("dataset",), problem, "complete or correct these rows", fails=False)
 
 
 def _prompts(interface: Interface, inputs: Sequence[str]) -> Iterator[Mismatch]:
@@ -261,8 +294,8 @@ def _labels(metrics: Mapping[str, Metric], rows: Sequence[DataRow]) -> Iterator[
         if metric.label:
             yield Mismatch(("metrics", name, "label"), problem, choose(metric.label, known))
         elif metric.field:
-            remedy = f"add label: <label>; the labels are {listed(known) or 'none'}"
-            yield Mismatch(("metrics", name, "field"), problem, remedy)
+            otherwise = f"add label: <label>; the labels are {listed(known) or 'none'}"
+            yield Mismatch(("metrics", name, "field"), problem, choose(metric.field, known, otherwise))
         else:
             yield Mismatch(("metrics", name), problem, "")
 

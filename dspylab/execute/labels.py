@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -12,41 +13,80 @@ import dspy
 
 from dspylab.config.models import Metric
 from dspylab.metrics.builtin import Comparison, comparison
+from dspylab.program.interface import named_outputs
 from dspylab.records import DataRow
+
+#: How an answer is compared with a label when only the user's code knows.
+_SAME = comparison("exact_match", {}, "metrics")
+
+
+@dataclass(frozen=True, slots=True)
+class Impossible:
+    """Labels of one field that no answer can be.
+
+    Attributes:
+        metric: The metric of type ``exact_match`` that compares with them; None if it is another's.
+        field: The label.
+        count: How many examples have such a label.
+        first: Id of the first of them.
+        label: Its label, as JSON.
+    """
+
+    metric: str | None
+    field: str
+    count: int
+    first: str
+    label: str
 
 
 def impossible_labels(
-    program: dspy.Module, metrics: Mapping[str, Metric], rows: Sequence[DataRow]
-) -> Iterator[tuple[str, str, str]]:
+    program: dspy.Module, metrics: Mapping[str, Metric], rows: Sequence[DataRow], *, and_others: bool
+) -> Iterator[Impossible]:
     """Finds labels that no answer of the signatures in a program equals.
 
     Args:
         program: As the factory builds it.
         metrics: Name to metric; only those of type ``exact_match`` are looked at.
         rows: The examples that are scored.
-
-    Yields:
-        Name of the metric, the number of examples and one of their labels as JSON.
+        and_others: Whether there are metrics that nobody knows the fields of. They are taken to compare a
+            label with the output field of the same name, unless most labels are no such answer: then the
+            user's code surely translates them.
     """
+    compared = set()
     for name, metric in metrics.items():
-        allowed = _allowed(program, metric.field) if metric.type == "exact_match" and metric.field else None
-        if allowed is None:
+        if metric.type != "exact_match" or not metric.field:
             continue
-        compare = comparison(metric.type, metric.params, f"metrics.{name}")
-        known: dict[str, bool] = {}
-        impossible = []
-        for row in rows:
-            key = metric.label or metric.field
-            if key is None or key not in row.labels:
-                continue
-            label = row.labels[key]
-            text = json.dumps(label, ensure_ascii=False)
-            if text not in known:
-                known[text] = _is_possible(label, allowed, compare)
-            if not known[text]:
-                impossible.append(text)
-        if impossible:
-            yield name, str(len(impossible)), impossible[0]
+        label = metric.label or metric.field
+        compared.add(label)
+        found = _impossible(
+            program, metric.field, label, rows, comparison(metric.type, metric.params, f"metrics.{name}")
+        )
+        if found is not None:
+            yield replace(found, metric=name)
+    for field in sorted(named_outputs(program) - compared) if and_others else ():
+        found = _impossible(program, field, field, rows, _SAME)
+        if found is not None and found.count <= len(rows) / 2:
+            yield found
+
+
+def _impossible(
+    program: dspy.Module, field: str, label: str, rows: Sequence[DataRow], compare: Comparison
+) -> Impossible | None:
+    """The labels that equal no value of an output field; None if there are none, or if it may have any."""
+    allowed = _allowed(program, field)
+    if allowed is None:
+        return None
+    known: dict[str, bool] = {}
+    impossible = []
+    for row in rows:
+        if label not in row.labels:
+            continue
+        text = json.dumps(row.labels[label], ensure_ascii=False)
+        if text not in known:
+            known[text] = _is_possible(row.labels[label], allowed, compare)
+        if not known[text]:
+            impossible.append((row.example_id, text))
+    return Impossible(None, label, len(impossible), *impossible[0]) if impossible else None
 
 
 def _is_possible(label: Any, allowed: Sequence[Any], compare: Comparison) -> bool:

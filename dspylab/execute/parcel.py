@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from uuid import uuid4
 
 from dspylab.laboratory import Laboratory
-from dspylab.program.footprint import data_files, files_of, program_files, training_files
+from dspylab.program.footprint import data_files, files_of, readable_files
 from dspylab.program.modules import own_path
 
 #: No archive of the same content has other times.
@@ -55,12 +55,7 @@ def pack(laboratory: Laboratory, *, with_dataset: bool) -> Parcel:
         ProgramError: If the code cannot be imported.
     """
     folder, root, experiment = laboratory.layout.folder, laboratory.layout.root, laboratory.experiment
-    if with_dataset:
-        read = data_files(experiment, folder)
-    else:
-        read = program_files(experiment, folder)
-        if experiment.dataset.path is None:  # a program may read its demonstrations from them
-            read += training_files(experiment, folder)
+    read = (data_files if with_dataset else readable_files)(experiment, folder)
     files = {
         laboratory.loaded.path,
         *laboratory.code_files,

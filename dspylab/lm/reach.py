@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import time
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 from dspy import lm15
 
+from dspylab.config.wording import plain
 from dspylab.errors import EndpointError
 from dspylab.lm.build import Models
 from dspylab.lm.faults import first_words, normalized
@@ -14,9 +18,24 @@ from dspylab.lm.metered import MeteredEngine
 
 #: What the smallest call may answer, in tokens. Some endpoints refuse one or two.
 _FEW_TOKENS = 16
+#: Most models of an endpoint that a message names, and how near one has to be to come first, from 0 to 1.
+_MOST_NAMES, _NEAR = 5, 0.5
 
 
-def look(engine: MeteredEngine, timeout_s: float) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What an endpoint said when it was asked for its models.
+
+    Attributes:
+        said: It in words.
+        is_fine: Whether nothing speaks against a call. An endpoint may serve what it does not list.
+    """
+
+    said: str
+    is_fine: bool = True
+
+
+def look(engine: MeteredEngine, timeout_s: float) -> Look | None:
     """Asks for the endpoint's list of models, with the key.
 
     Args:
@@ -24,7 +43,7 @@ def look(engine: MeteredEngine, timeout_s: float) -> str | None:
         timeout_s: The silence after which it gives up, for the message.
 
     Returns:
-        What it said, in words; None when this engine does not know how to ask.
+        What it said; None when this engine does not know how to ask.
 
     Raises:
         EndpointError: If it can not be reached, or refuses the key.
@@ -41,10 +60,26 @@ def look(engine: MeteredEngine, timeout_s: float) -> str | None:
         return None
     except lm15.LM15Error as error:
         if getattr(error, "status", None) in (404, 405):
-            return "it can be reached; it lists no models"
+            return Look("it can be reached; it lists no models")
         raise _refused(engine, error, timeout_s, "correct api_base, or see whether it runs") from error
     listed = any(name == target.model or name.endswith(f"/{target.model}") for name in names)
-    return "it lists the model" if listed else "it can be reached; the model is not in its list"
+    return Look("it lists the model") if listed else _not_listed(target.model, names)
+
+
+def _not_listed(model: str, names: Collection[str]) -> Look:
+    """That an endpoint has other models than this, those first that it may have been meant to be."""
+    if not names:
+        return Look("it can be reached; it lists no models")
+    near = difflib.get_close_matches(model, names, n=_MOST_NAMES, cutoff=_NEAR)
+    others = sorted(name for name in names if name not in near)
+    shown = [*near, *others][:_MOST_NAMES]
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    listing = ", ".join(map(plain, shown))
+    return Look(
+        f"it can be reached, but the model is not in its list, which has {listing}{more}: "
+        "correct `model`, or see whether `dspylab doctor --call` is answered",
+        is_fine=False,
+    )
 
 
 def call(models: Models, model_id: str, timeout_s: float) -> str:

@@ -24,6 +24,7 @@ import jsonschema
 import referencing
 
 from dspylab.errors import EnvironmentProblem, ProgramError
+from dspylab.extras import install_command
 from dspylab.records import JSON
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -365,5 +366,5 @@ def _library(module: str) -> Any:
         raise EnvironmentProblem(
             f"the package {package} is not installed",
             where="metrics rouge_l and bleu",
-            remedy="pip install 'dspylab[text]'",
+            remedy=install_command("text"),
         ) from error

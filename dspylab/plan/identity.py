@@ -58,6 +58,7 @@ def config_hash(
     """
     decisive = {
         **_answering(experiment, run, files, versions, program),
+        "dataset": experiment.dataset.model_dump(mode="json"),
         "coordinates": dict(run.coordinates),
         "judges": {judge: resolved_model(experiment, judge, {}) for judge in _judges(experiment)},
         "metrics": {name: metric.model_dump(mode="json") for name, metric in experiment.metrics.items()},
@@ -74,14 +75,15 @@ def answers_hash(
 ) -> str:
     """Digest of everything that decides what the program of a run answers.
 
-    It is `config_hash` without the metrics, their code and their judges, and without the names of the axes:
-    two runs of one matrix may have it in common only if they would ask the same.
+    It is `config_hash` without the metrics, their code and their judges, without the examples, which are
+    compared one by one, and without the names of axes and models: two runs of one matrix may have it in
+    common only if they would ask the same.
 
     Args:
         experiment: The experiment.
         run: The run.
-        files: Path, relative to the root, of every data file, and every code file but those that only
-            metrics need, to the digest of its content.
+        files: Path, relative to the root, of every file that the program reads, and every code file but
+            those that only metrics need, to the digest of its content.
         versions: Package name to version, for the packages that shape prompts and replies.
         program: As for `config_hash`.
 
@@ -91,7 +93,7 @@ def answers_hash(
     decisive = {
         **_answering(experiment, run, files, versions, program),
         # Not the coordinates: an axis that is added later renames a run, and changes no answer.
-        "model_id": run.model,
+        "inputs": sorted(experiment.dataset.inputs),
         "is_seeded": "seed" in run.coordinates,
     }
     return digest(decisive)
@@ -112,7 +114,6 @@ def _answering(
         "seed": run.seed,
         "model": resolved_model(experiment, run.model, run.lm_settings),
         "optimizer": program,
-        "dataset": experiment.dataset.model_dump(mode="json"),
         "files": dict(files),
         "versions": dict(versions),
     }

@@ -38,6 +38,8 @@ _MODEL_SETTINGS = ("temperature", "max_tokens", "api_base")
 _DATA_FOLDERS = (".", "data", "dataset", "datasets")
 #: Larger files are not opened, in bytes: some formats are read whole to see their first row.
 _LARGEST_FILE = 100_000_000
+#: Fields that tell rows apart, when each row has a value of its own there.
+_ID_NAMES = ("id", "_id", "example_id", "row_id", "question_id", "qid", "uid", "uuid")
 _TRAIN_NAMES = ("train", "trainset", "training")
 _TEST_NAMES = ("test", "testset", "dev", "devset", "valset", "val", "validation", "eval", "evalset")
 
@@ -51,13 +53,15 @@ class FoundDataset:
     Attributes:
         train: File, or name of a list in the program; None when there is only one set.
         test: As `train`; what is scored.
-        labels: Fields of its first example beside the inputs.
+        labels: Fields of its first example beside the inputs and the id.
+        id: Field that tells the examples of each set apart; None if there is none.
         others: Further ones that fit, which were not chosen.
     """
 
     train: Path | str | None
     test: Path | str
     labels: tuple[str, ...]
+    id: str | None
     others: tuple[Path | str, ...]
 
 
@@ -127,7 +131,7 @@ def discover(path: Path, root: Path) -> FoundProgram:
         arguments=_arguments(getattr(module, factory)),
         inputs=inputs,
         outputs=_outputs(built),
-        metrics=tuple(_metrics(module)),
+        metrics=tuple(metric_functions(module)),
         dataset=_dataset(module, path.parent, root, inputs),
         model=_model(configured) if isinstance(configured, dspy.LM) else None,
     )
@@ -250,7 +254,7 @@ def _kind(annotation: Any) -> Kind:
     return "number" if annotation in (int, float) else "other"
 
 
-def _metrics(module: ModuleType) -> Iterator[str]:
+def metric_functions(module: ModuleType) -> Iterator[str]:
     """Names of functions whose parameters are those of a metric: (example, prediction, …)."""
     for name, value in vars(module).items():
         if not inspect.isfunction(value) or name.startswith("_"):
@@ -270,23 +274,46 @@ def _dataset(module: ModuleType, folder: Path, root: Path, inputs: tuple[str, ..
             if all(name in row for name in inputs)
         }
         if fitting:
-            return _chosen(fitting)
+            return _chosen(fitting, module)
     return None
 
 
-def _chosen(fitting: Mapping[Path | str, tuple[str, ...]]) -> FoundDataset:
+def _chosen(fitting: Mapping[Path | str, tuple[str, ...]], module: ModuleType) -> FoundDataset:
     """Which of the places with examples is which; given with the labels of their first example."""
     train = _called(fitting, _TRAIN_NAMES)
     rest = [place for place in fitting if place != train]
     test = _called(rest, _TEST_NAMES) or next(iter(rest), None)
     if test is None:
         train, test = None, next(iter(fitting))
+    used = [test] if train is None else [train, test]
+    fields = [name for name in _ID_NAMES if all(name in fitting[place] for place in used)]
+    key = next((name for name in fields if all(_tells_apart(name, place, module) for place in used)), None)
     return FoundDataset(
         train=train,
         test=test,
-        labels=fitting[test],
+        labels=tuple(name for name in fitting[test] if name != key),
+        id=key,
         others=tuple(place for place in fitting if place not in (train, test)),
     )
+
+
+def _tells_apart(name: str, place: Path | str, module: ModuleType) -> bool:
+    """Whether every row of a set has a value of its own in a field that `dataset.id` can name."""
+    if isinstance(place, Path):
+        rows: Iterable[Mapping[str, Any]] = (row for _, row in read_file(place))
+    else:
+        rows = (dict(row.items()) for row in getattr(module, place))
+    seen: set[str] = set()
+    try:
+        for row in rows:
+            value = row.get(name)
+            is_id = isinstance(value, str | int) and not isinstance(value, bool) and value != ""
+            if not is_id or str(value) in seen:
+                return False
+            seen.add(str(value))
+    except DspylabError:  # a row that can not be read: `dspylab run` says which
+        return False
+    return True
 
 
 def _lists(module: ModuleType) -> dict[Path | str, Mapping[str, Any]]:

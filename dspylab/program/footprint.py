@@ -59,6 +59,12 @@ def training_files(experiment: Experiment, folder: Path) -> list[Path]:
     return _files([ref for ref in (dataset.path, dataset.train, dataset.validation) if ref], folder)
 
 
+def readable_files(experiment: Experiment, folder: Path) -> list[Path]:
+    """What a program may read by itself: `program.files`, and separate training and validation examples."""
+    read = program_files(experiment, folder)
+    return read if experiment.dataset.path else [*read, *training_files(experiment, folder)]
+
+
 def program_files(experiment: Experiment, folder: Path) -> list[Path]:
     """Files beside the dataset that the program reads, and folders whose every file it may read."""
     return [Path(os.path.abspath(folder / name)) for name in experiment.program.files]  # noqa: PTH100

@@ -15,6 +15,7 @@ from typing import Any
 
 from dspylab.config.wording import plain
 from dspylab.errors import DataError, EnvironmentProblem
+from dspylab.extras import install_command
 from dspylab.places import shown_path
 
 #: A place for messages (`file:line`) and the row that stands there.
@@ -136,7 +137,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise EnvironmentProblem(
-            "reading parquet needs pyarrow", where=shown_path(path), remedy="pip install 'dspylab[parquet]'"
+            "reading parquet needs pyarrow", where=shown_path(path), remedy=install_command("parquet")
         ) from error
     name = shown_path(path)
     number = 0

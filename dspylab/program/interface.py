@@ -52,7 +52,7 @@ def interface_of(program: dspy.Module) -> Interface | None:
     predictor = program.predict if kind is dspy.ChainOfThought else program
     signature = predictor.signature
     return Interface(
-        needed=tuple(name for name, field in signature.input_fields.items() if _is_needed(field)),
+        needed=tuple(name for name, field in signature.input_fields.items() if is_needed(field)),
         known=tuple(signature.input_fields),
         outputs=(*signature.output_fields, *_ADDED[kind]),
     )
@@ -79,6 +79,6 @@ def named_outputs(program: dspy.Module) -> set[str]:
     return {name for predictor in program.predictors() for name in predictor.signature.output_fields}
 
 
-def _is_needed(field: Any) -> bool:
+def is_needed(field: Any) -> bool:
     """Whether DSPy misses an input that is not given."""
     return bool(field.is_required()) and not annotation_allows_none(field.annotation)

@@ -279,7 +279,8 @@ class Code:
             return ProgramError(
                 f"is not valid Python: {error.msg}", where=line or place, remedy="correct the line"
             )
-        return self._raised(error, "importing it", place, "correct the module")
+        remedy = 'correct the module; what it does as a script belongs below `if __name__ == "__main__":`'
+        return self._raised(error, "importing it", place, remedy)
 
     def _raised(self, error: BaseException, what: str, where: str, remedy: str) -> ProgramError:
         """The user's exception as an error of ours, at the line of the user's code that it came from."""

@@ -1,4 +1,4 @@
-"""Answers that were paid for already: what a run whose metrics alone were changed scores again.
+"""Answers that were paid for already: what a run scores again whose metrics, labels or examples were changed.
 
 Beside the journals lies, for each run, one file for each configuration whose answers are known, named by what
 decides the answers and by what decides the results. It is a hard link: to the journal as long as the run is
@@ -9,16 +9,19 @@ there when DVC has removed them, which it does before it executes a stage.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import weakref
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dspylab.errors import DataError
 from dspylab.record.layout import Layout
 from dspylab.record.publish import file_md5, read_json
+from dspylab.records import DataRow
 
 
 class KeptAnswers:
@@ -149,30 +152,38 @@ def recorded_in(lock: Path) -> Callable[[str], bool]:
 
 
 class EarlierRows:
-    """Rows that have an answer which can be scored again, by example. Thread-safe.
+    """Rows that have an answer which can be scored again, for the examples of a dataset. Thread-safe.
+
+    A row is an example's when the program was called with the same: labels, ids and the order of the dataset
+    may have changed since, examples may have come and gone. Of examples with the same inputs each has a row
+    of its own, in their order.
 
     It knows where they stand and reads them one at a time. The files stay open, so it does not matter what
     becomes of their names.
 
     Args:
         paths: Files of rows. Of several rows of an example the last one of the first file counts.
+        examples: The examples.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._places: dict[int, tuple[int, int, int]] = {}
+    def __init__(self, paths: Iterable[Path], examples: Sequence[DataRow]) -> None:
+        found: dict[_Asked, _Place] = {}
         for path in paths:
             try:
                 handle = os.open(path, os.O_RDONLY)
             except OSError:
                 continue
             with os.fdopen(os.dup(handle), "rb") as file:
-                found = {index: (handle, offset, length) for index, offset, length in _usable(file)}
-            if not found:
+                places = {index: (asked, (handle, *place)) for index, asked, place in _usable(file)}
+            if not places:
                 os.close(handle)
                 continue
             # A thread may still be reading when the run has ended: closed when nobody can any more.
             weakref.finalize(self, os.close, handle)
-            self._places = {**found, **self._places}
+            numbered = _numbered((asked, place) for _, (asked, place) in sorted(places.items()))
+            found = {**dict(numbered), **found}
+        asking = _numbered((asked_with(row.inputs), row.index) for row in examples) if found else ()
+        self._places = {index: (*asked, found[asked]) for asked, index in asking if asked in found}
 
     @property
     def indexes(self) -> set[int]:
@@ -183,22 +194,43 @@ class EarlierRows:
         """The row of an example; None if there is none."""
         if index not in self._places:
             return None
-        handle, offset, length = self._places[index]
+        asked, _, (handle, offset, length) = self._places[index]
         try:
             row = _with_answer(json.loads(os.pread(handle, length, offset)))
-        except (OSError, ValueError, AttributeError, RecursionError):  # somebody has changed the file
-            return None
-        return row if row.get("index") == index else None
+            return row if asked_with(row["inputs"]) == asked else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None  # somebody has changed the file
 
 
-def _usable(file: Iterable[bytes]) -> Iterator[tuple[int, int, int]]:
-    """Index, offset and length of the rows that save a call of the program."""
+#: A digest of inputs, and which of the examples with these inputs it is, from 0.
+_Asked = tuple[bytes, int]
+#: Handle of a file, offset and length of a row in it.
+_Place = tuple[int, int, int]
+_T = TypeVar("_T")
+
+
+def asked_with(inputs: Mapping[str, Any]) -> bytes:
+    """A digest of what the program is called with: the same only for values of the same types."""
+    text = json.dumps(inputs, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _numbered(asked: Iterable[tuple[bytes, _T]]) -> Iterator[tuple[_Asked, _T]]:
+    """Tells those that ask the same apart, by their order."""
+    seen: Counter[bytes] = Counter()
+    for inputs, value in asked:
+        yield (inputs, seen[inputs]), value
+        seen[inputs] += 1
+
+
+def _usable(file: Iterable[bytes]) -> Iterator[tuple[int, bytes, tuple[int, int]]]:
+    """Index, digest of the inputs, offset and length of the rows that save a call of the program."""
     offset = 0
     for line in file:
         try:
             row = _with_answer(json.loads(line))
             if _saves_the_call(row):
-                yield int(row["index"]), offset, len(line)
+                yield int(row["index"]), asked_with(row["inputs"]), (offset, len(line))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass  # a line that was cut or damaged
         offset += len(line)

@@ -97,7 +97,8 @@ def _model_settings(found: FoundProgram) -> str:
     variables = usual_variables(model)
     if variables and model.api_base is None:
         settings["api_key_env"] = variables[0]
-    return ", ".join(f"{name}: {_yaml(value)}" for name, value in settings.items())
+    # A line each: `dvc exp run -S` takes the quotes off, and within braces a colon can not do without.
+    return "\n".join(f"    {name}: {_yaml(value)}" for name, value in settings.items())
 
 
 def _dataset(found: FoundProgram, folder: Path, program: str) -> tuple[str, dict[str, str]]:
@@ -112,11 +113,15 @@ def _dataset(found: FoundProgram, folder: Path, program: str) -> tuple[str, dict
     def place(source: Path | str) -> str:
         return _yaml(_relative(source, folder) if isinstance(source, Path) else f"{program}:{source}")
 
-    test = place(found.dataset.test) + _choice(map(place, found.dataset.others))
+    key = found.dataset.id
+    values = {
+        "inputs": inputs,
+        "id": "" if key is None else filled("existing/dataset_id.yaml", {"id": key}),
+        "test": place(found.dataset.test) + _choice(map(place, found.dataset.others)),
+    }
     if found.dataset.train is None:
-        return filled("existing/dataset_one.yaml", {"test": test, "inputs": inputs}), {}
-    train = place(found.dataset.train)
-    return filled("existing/dataset_two.yaml", {"train": train, "test": test, "inputs": inputs}), {}
+        return filled("existing/dataset_one.yaml", values), {}
+    return filled("existing/dataset_two.yaml", {"train": place(found.dataset.train), **values}), {}
 
 
 def _metrics(found: FoundProgram, program: str) -> tuple[str, str]:
@@ -126,7 +131,7 @@ def _metrics(found: FoundProgram, program: str) -> tuple[str, str]:
             filled("existing/metric_path.yaml", {"name": name, "ref": _yaml(f"{program}:{name}")})
             for name in found.metrics
         ]
-        return "".join(lines), found.metrics[0]
+        return filled("existing/metric_hint.yaml", {}) + "".join(lines), found.metrics[0]
     labels = () if found.dataset is None else found.dataset.labels
     fields = [name for name in found.outputs if name in labels] or list(found.outputs) or ["answer"]
     kind = found.outputs.get(fields[0], "other")

@@ -14,6 +14,7 @@ from dspylab.testing.prompts import (
     AdapterKind,
     adapter_of,
     default_outputs,
+    demonstrated_outputs,
     format_outputs,
     input_field,
     sample,
@@ -261,12 +262,16 @@ def reply_fields(request: ChatRequest, fields: Mapping[str, Any]) -> str:
 
 
 def default_answer(request: ChatRequest) -> str:
-    """Answer any request in a well-formed way: DSPy prompts and JSON schemas with values, others with ok."""
+    """Answer any request in a well-formed way: DSPy prompts and JSON schemas with values, others with ok.
+
+    A prompt that says nothing of its output fields, such as those of the adapter ``compact`` to a model that
+    takes no JSON schema, is answered as its last demonstration is, if it has one.
+    """
     if request.schema:
         return json.dumps(sample(request.schema))
     outputs = default_outputs(request.system)
     if not outputs and request.adapter != "json":
-        return "ok"
+        return demonstrated_outputs(_texts(request.messages, {"assistant"})) or "ok"
     return format_outputs(outputs, request.adapter)
 
 

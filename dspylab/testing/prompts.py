@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 from xml.etree import ElementTree as ET
 
@@ -83,6 +83,24 @@ def default_outputs(system: str) -> dict[str, Any]:
         return {}
     templates = _templates(system)
     return {name: _value_for(templates.get(name, "")) for name in _LISTED_FIELD.findall(listed.group(1))}
+
+
+def demonstrated_outputs(replies: Sequence[str]) -> str | None:
+    """Find how a prompt that explains nothing wants to be answered.
+
+    Args:
+        replies: Texts of its assistant messages.
+
+    Returns:
+        The last of them that is a JSON object; None without one.
+    """
+    for reply in reversed(replies):
+        try:
+            if isinstance(json.loads(reply), dict):
+                return reply
+        except ValueError:
+            continue
+    return None
 
 
 def _templates(system: str) -> dict[str, str]:

@@ -56,7 +56,7 @@ def check_commands(folder: Path) -> None:
     assert "2 runs, 2 to execute" in dspylab("plan", folder=lab)
     dspylab("sync", folder=lab)
     if importlib.util.find_spec("xllamacpp") is None:
-        assert "pip install 'dspylab[local]'" in dspylab("run", folder=lab, code=3)
+        assert "pip install 'huggingface-hub" in dspylab("run", folder=lab, code=3)
         return
     assert "32/32" in dspylab("run", folder=lab)
     assert "nothing to do" in dspylab("run", folder=lab)
