@@ -125,7 +125,7 @@ def test_where_the_variance_comes_from() -> None:
 
 
 def test_how_many_examples_it_takes() -> None:
-    text = said(flipped(18, 2), needed={"0.05": 1234, "0.1": None})
+    text = said(flipped(3, 2, 59), needed={"0.05": 1234, "0.1": None})
     assert text.endswith(
         "Examples that it takes to see a difference (power 80%): 1,234 for 0.05, "
         "no number of examples is enough for 0.1."
@@ -140,6 +140,18 @@ def test_sides_without_a_common_example_id_are_told_apart_from_sides_without_a_v
     assert without_pairs([apart])[0].startswith("No example id is common to both sides, so")
     assert without_pairs([apart, empty])[0].startswith("No example id is common to both sides of new, so")
     assert " p: " not in markdown_table(comparisons_table("", [apart, empty], "old"))
+
+
+def test_what_is_already_called_better_needs_no_more_examples_unless_asked() -> None:
+    better = contrast(flipped(18, 2), needed={"0.05": 1234})
+    assert "Examples that it takes" not in "\n".join(sentences(better))
+    assert "Examples that it takes" in "\n".join(sentences(better, planned=True))
+
+
+def test_sides_that_do_not_differ_are_the_same() -> None:
+    text = said(flipped(0, 0, 64))
+    assert "The same on all 64 examples." in text
+    assert "p = 1.000" not in text
 
 
 # --- tables

@@ -9,6 +9,7 @@ import html.parser
 import json
 import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from dspylab.report.compiled import compiled_program
 from dspylab.report.markdown import render_markdown
 from dspylab.report.material import gather
 from dspylab.report.plots import plots
-from dspylab.report.standing import contradiction
+from dspylab.report.standing import contradiction, probably_worse
 from dspylab.report.verdict import verdict
 from dspylab.testing import FakeServer, experiment
 
@@ -70,6 +71,52 @@ def test_runs_that_cannot_be_told_apart_are_named_with_what_else_decides() -> No
     assert "Of these 2, `cheap` is the cheapest: $0.0000200 against $0.000200 for `dear` an example." in text
     assert "Of these 2, `cheap` is the fastest: 100 ms against 2.00 s for `dear` an example." in text
     assert "examples to see it; here are 30." in text
+
+
+def test_a_cheap_run_that_is_probably_worse_is_not_recommended() -> None:
+    """Six losses without a win are enough for one comparison, but not for three."""
+    runs = {
+        "good": [answered(i, 1.0, example_s=2.0) for i in range(30)],
+        "near": [answered(i, float(i > 0), example_s=2.0) for i in range(30)],
+        "cheap": [
+            answered(i, float(i > 5), call(prompt_tokens=10, completion_tokens=1), example_s=0.1)
+            for i in range(30)
+        ],
+    }
+    material = material_of(runs)
+    assert material.standing.comparisons["cheap"].p_value == 2 * 0.5**6
+    assert material.standing.probably_worse == ("cheap",)
+    said = verdict(material)
+    text = "\n".join(said.points)
+    assert said.headline.endswith("but `near` can not be told from it.")
+    assert "`cheap`: probably worse (-0.200 [-0.3" in text
+    assert "but not after correction for 3 runs: too many runs for 30 examples." in text
+    assert "`cheap` is the cheapest" not in text
+
+    other = {**runs, "near": scored(*[1.0] * 24, *[0.0] * 6)}
+    both = verdict(material_of(other))
+    assert both.headline.startswith("Ship `good`: it has the highest accuracy, 1.000")
+    assert "probably worse (up to -0.200 [-0.3" in "\n".join(both.points)
+    unsure = replace(material.standing.comparisons["cheap"], p_value=0.06)
+    assert probably_worse([unsure], material.standing).endswith("but too few examples differ to be sure")
+
+
+def test_of_runs_that_are_the_same_the_cheapest_and_then_the_fastest_is_the_best() -> None:
+    values = [float(i % 3 != 0) for i in range(30)]
+
+    def made(tokens: int, example_s: float) -> list[dict[str, Any]]:
+        used = call(prompt_tokens=tokens, completion_tokens=1)
+        return [answered(i, value, used, example_s=example_s) for i, value in enumerate(values)]
+
+    runs = {"dear": made(100, 0.1), "slow": made(10, 2.0), "fast": made(10, 0.1)}
+    material = material_of(runs)
+    assert material.standing.best == "fast"
+    assert list(material.standing.comparisons) == ["slow", "dear"]
+    assert [run.key for run in material.runs] == ["fast", "dear", "slow"]
+    said = verdict(material)
+    assert "Against the next, `slow`: the same on all 30 paired examples." in said.points
+    assert "better on 0" not in "\n".join(said.points)
+    assert 'title="the same on all 30 examples; p = 1.000' in page_of(material)
 
 
 def test_a_run_that_is_better_where_both_have_a_score_is_named_beside_the_highest_mean() -> None:

@@ -18,6 +18,7 @@ from dspylab.jsonable import to_json
 from dspylab.printable import printable
 from dspylab.records import ErrorSample, ExampleCounts, RunSummary, SeedsSummary, Summary
 from dspylab.report import numbers
+from dspylab.report.folding import folded
 from dspylab.report.tables import PlanRow, plan_table, results_table
 
 
@@ -330,3 +331,39 @@ def test_a_plan_on_a_narrow_terminal() -> None:
     assert all(len(line) <= 70 for line in text.splitlines())
     for part in ("mini-predict", "mini-[red]cot", "half done 3 of 9", "done", "Left out in this width"):
         assert part in text
+
+
+# --- names in narrow columns
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "lines"),
+    [
+        ("small-two_stepstrue-fewshot", 24, "small-two_stepstrue-\nfewshot"),
+        ("small-two_stepstrue-fewshot@HEAD", 24, "small-two_stepstrue-\nfewshot@HEAD"),
+        ("mini-predict@workspace", 18, "mini-predict@\nworkspace"),
+        ("model-0.25-few", 9, "model-0.\n25-few"),
+        ("a-muchlongerthanaline", 8, "a-muchlo\nngerthan\naline"),
+        ("abcdefghij", 4, "abcd\nefgh\nij"),
+        ("short words stay, mini-longest_of_all", 15, "short words stay, mini-longest_\nof_all"),
+        ("漢字-漢字漢字", 6, "漢字-\n漢字漢\n字"),
+        ("", 5, ""),
+    ],
+)
+def test_names_are_folded_between_their_parts(text: str, width: int, lines: str) -> None:
+    assert folded(text, width) == lines
+
+
+@given(st.text(alphabet="ab-_@. 漢\U0001f600\u0301", max_size=60), st.integers(2, 12))
+def test_folding_takes_nothing_away(text: str, width: int) -> None:
+    assert folded(text, width).replace("\n", "") == text
+
+
+def test_a_table_folds_the_names_of_its_runs() -> None:
+    summary = summary_of({"small-two_stepstrue-fewshot@HEAD": run_summary()})
+    shown = rendered(results_table(summary), 58)
+    assert (
+        "small-two_stepstrue-\n"
+        in "\n".join(line.split("  ")[0].rstrip() for line in shown.splitlines()) + "\n"
+    )
+    assert "fewshot@HEAD" in shown

@@ -90,6 +90,16 @@ class Comparison:
     spread: float | None
     verdict: Verdict
 
+    @property
+    def is_probably_worse(self) -> bool:
+        """Whether b can not be told from a, but its interval lies below 0: it is no equal of a."""
+        return self.verdict == "cannot tell" and self.ci95 is not None and self.ci95[1] < 0
+
+    @property
+    def is_the_same(self) -> bool:
+        """Whether no example differs."""
+        return self.n > 0 and self.ties == self.n
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
@@ -127,6 +137,16 @@ class Standing:
         """The best and all that can not be told from it: in all probability the true best is among them."""
         level = [name for name, found in self.comparisons.items() if found.verdict != "worse"]
         return () if self.best is None else (self.best, *level)
+
+    @property
+    def probably_worse(self) -> tuple[str, ...]:
+        """Those of `not_told_apart` that the correction alone, or the test, keeps from being called worse."""
+        return tuple(name for name, found in self.comparisons.items() if found.is_probably_worse)
+
+    @property
+    def level(self) -> tuple[str, ...]:
+        """The best and those of `not_told_apart` that are not probably worse: any of them can be chosen."""
+        return tuple(name for name in self.not_told_apart if name not in self.probably_worse)
 
     @property
     def better(self) -> tuple[str, ...]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from dspylab.aggregate.compare import Standing, against_best
-from dspylab.aggregate.pareto import Figure, Place, pareto
+from dspylab.aggregate.pareto import Figure, Place, Point, pareto
 from dspylab.aggregate.sides import RunNumbers, point, run_numbers, side_runs, side_values
 from dspylab.aggregate.stats import metric_summary
 from dspylab.record.results import StoredResults
@@ -79,11 +80,13 @@ def decide(
         for side, members in sides.items()
         if all(run in numbers and summary["runs"][run]["complete"] for run in members)
     }
-    standing = against_best(name, {side: side_values(found) for side, found in judged.items()})
     points = [
         point(side, found, [summary["runs"][run] for run in sides[side]], _quality(found))
         for side, found in judged.items()
     ]
+    # Of several with the very same mean the first is the best.
+    cheapest_first = [place.name for place in sorted(points, key=_spending)]
+    standing = against_best(name, {side: side_values(judged[side]) for side in cheapest_first})
     best = standing.best
     told = [
         (best, other)
@@ -99,6 +102,13 @@ def decide(
         places={place.name: place for place in places},
         left_out=tuple(side for side in sides if side not in judged),
     )
+
+
+def _spending(place: Point) -> tuple[float, float]:
+    """What is known to be cheaper comes first, then what is known to be faster."""
+    figures = [place.costs[objective] for objective in ("cost", "latency")]
+    cost, latency = (math.inf if figure is None else figure.value for figure in figures)
+    return cost, latency
 
 
 def _quality(runs: list[RunNumbers]) -> Figure | None:

@@ -10,11 +10,12 @@ undecided otherwise. Other figures are what they are.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from dspylab.aggregate.compare import Comparison
+from dspylab.aggregate.stats import sum_if_known
 from dspylab.config.checks import FIGURES
 from dspylab.config.models import Check
 from dspylab.config.values import canonical, meant
@@ -112,16 +113,28 @@ def chosen(summary: Summary, rule: str | Mapping[str, Any]) -> list[Side]:
         rule: `runs` of the check.
 
     Returns:
-        For ``best`` the complete side with the highest mean of the primary metric, or nothing.
+        For ``best`` the complete side with the highest mean of the primary metric (of several the cheapest,
+        then the fastest), or nothing.
     """
     if rule == "best":
         found = [side for side in sides(summary, summary.runs) if is_complete(summary, side)]
         means = [(quantity(summary, side, summary.primary_metric).value, side) for side in found]
-        known = [(mean, side) for mean, side in means if mean is not None]
-        return [max(known, key=lambda entry: entry[0])[1]] if known else []
+        known = [
+            ((-mean, *spending([summary.runs[run] for run in side.runs])), side)
+            for mean, side in means
+            if mean is not None
+        ]
+        return [min(known, key=lambda entry: entry[0])[1]] if known else []
     wanted = {} if isinstance(rule, str) else rule
     matching = {key: run for key, run in summary.runs.items() if _matches(run.coordinates, wanted)}
     return sides(summary, matching)
+
+
+def spending(runs: Sequence[RunSummary]) -> tuple[float, float]:
+    """What runs cost, and how long their examples take: the order of runs that are equally good."""
+    cost = sum_if_known([run.cost_usd.total for run in runs])
+    duration = sum_if_known([run.example_s.p50 for run in runs])
+    return math.inf if cost is None else cost, math.inf if duration is None else duration
 
 
 def is_complete(summary: Summary, side: Side) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dspylab.aggregate.gate import Side, is_complete, quantity, sides
+from dspylab.aggregate.gate import Side, is_complete, quantity, sides, spending
 from dspylab.aggregate.pareto import Figure, Point, pareto
 from dspylab.aggregate.stats import sum_if_known
 from dspylab.records import Summary
@@ -29,17 +29,17 @@ def plain_metrics(summary: Summary) -> dict[str, Any]:
         summary: The summary.
 
     Returns:
-        `best`, the complete run with the highest mean, with its name, its mean under the metric's name, its
-        median latency and its cost; then the number of complete runs, of failed examples, and what all runs
-        and the compiling of their programs cost, each program once. Figures that do not exist are left out,
-        since DVC has no way to show them.
+        `best`, the complete run with the highest mean (of several the cheapest, then the fastest), with its
+        name, its mean under the metric's name, its median latency and its cost; then the number of complete
+        runs, of failed examples, and what all runs and the compiling of their programs cost, each program
+        once. Figures that do not exist are left out, since DVC has no way to show them.
     """
     primary = summary.primary_metric
     name = f"{primary}_mean" if primary in _OWN_COLUMNS else primary
     means = _means(summary)
     plain: dict[str, Any] = {}
     if means:
-        best = max(means, key=means.__getitem__)
+        best = min(means, key=lambda key: (-means[key], *spending([summary.runs[key]])))
         run = summary.runs[best]
         figures = {name: means[best], "latency_p50_s": run.latency_s.p50, "cost_usd": run.cost_usd.total}
         known = {key: _rounded(value) for key, value in figures.items() if value is not None}

@@ -47,11 +47,15 @@ class Wish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Found:
-    """What is printed: the comparisons, and the flips of the only one, or of all if they were asked for."""
+    """What is printed: the comparisons, and the flips of the only one, or of all if they were asked for.
+
+    `planned`: differences to plan for were asked for.
+    """
 
     opponents: Opponents
     contrasts: Sequence[Contrast]
     flips: Sequence[Flips | None]
+    planned: bool
 
 
 def compare_results(config: Path | None, wish: Wish) -> None:
@@ -101,6 +105,7 @@ def _compare(opponents: Opponents, wish: Wish) -> _Found:
     return _Found(
         opponents=opponents,
         contrasts=contrasts,
+        planned=bool(wish.sizes),
         flips=[flips(opponents.metric, a, b, limit) if detailed else None for a, b in opponents.pairs],
     )
 
@@ -121,7 +126,7 @@ def _print_tables(found: _Found) -> None:
         out.print(_table(found))
     for one, shown in zip(found.contrasts, found.flips, strict=True):
         if single:
-            verdict, *details = sentences(one)
+            verdict, *details = sentences(one, planned=found.planned)
             out.print(verdict, style="bold", markup=False)
             for line in details:
                 out.print(line, markup=False)
@@ -144,7 +149,7 @@ def _print_markdown(found: _Found) -> None:
         parts.append(markdown_table(_table(found)))
     for one, shown in zip(found.contrasts, found.flips, strict=True):
         if len(found.contrasts) == 1:
-            verdict, *details = map(markdown_text, sentences(one))
+            verdict, *details = map(markdown_text, sentences(one, planned=found.planned))
             parts += [
                 f"**{verdict}**\n",
                 *(f"{line}\n" for line in details),

@@ -18,7 +18,7 @@ from dspylab.config.wording import choose
 from dspylab.errors import UsageError
 from dspylab.pipeline.stages import parse_coordinate
 from dspylab.record.results import StoredResults, workspace_results
-from dspylab.report.standing import all_pairs, contradiction
+from dspylab.report.standing import all_pairs, contradiction, probably_worse
 
 if TYPE_CHECKING:
     from dspylab.report.tables import FittingTable
@@ -155,12 +155,14 @@ def _findings(results: StoredResults, decision: Decision) -> list[str]:
     standing = decision.standing
     lines = []
     if standing.best is not None and standing.comparisons:
-        level = [name for name in standing.not_told_apart[1:] if name not in standing.better]
+        level = [name for name in standing.level[1:] if name not in standing.better]
         told = (
             f"can not be told from it on these examples: {', '.join(level)}"
             if level
             else "no other one is level with it"
             if standing.better
+            else "every other one is worse or probably worse"
+            if standing.probably_worse
             else "every other one is worse"
         )
         highest = "Highest" if standing.better else "Best"
@@ -168,6 +170,9 @@ def _findings(results: StoredResults, decision: Decision) -> list[str]:
             f"{highest} on {decision.metric}: {standing.best}; {told} (paired tests at 5% over "
             f"{all_pairs(standing.family)}; seeds are taken together). `dspylab compare` says by how much."
         )
+        leaning = [standing.comparisons[name] for name in standing.probably_worse]
+        if leaning:
+            lines.append(f"{', '.join(standing.probably_worse)}: {probably_worse(leaning, standing)}.")
         lines += filter(None, [contradiction(standing)])
     if any(not place.on_front for place in decision.places.values()):
         lines.append(

@@ -125,22 +125,29 @@ def without_pairs(contrasts: Sequence[Contrast]) -> list[str]:
     ]
 
 
-def sentences(contrast: Contrast) -> list[str]:
-    """What was found, in words: the verdict first."""
+def sentences(contrast: Contrast, *, planned: bool = False) -> list[str]:
+    """What was found, in words: the verdict first.
+
+    Args:
+        contrast: What was found.
+        planned: Whether the examples that it takes are named also when enough of them are there.
+    """
     found = contrast.comparison
     lines = [_verdict(found)]
     if found.p_adjusted is not None and found.p_value is not None:
         same = found.p_adjusted == found.p_value
         corrected = " (not corrected)" if same else f" ({p_value(found.p_adjusted)} after Holm)"
-        lines.append(
-            f"{_TESTS[found.test]}: {p_value(found.p_value)}{corrected}; over {count(found.n)} examples "
-            f"{found.b} is better on {count(found.wins)}, worse on {count(found.losses)}, equal on "
-            f"{count(found.ties)}."
+        counted = (
+            f"over {count(found.n)} examples {found.b} is better on {count(found.wins)}, worse on "
+            f"{count(found.losses)}, equal on {count(found.ties)}"
         )
+        tested = f"{_TESTS[found.test]}: {p_value(found.p_value)}{corrected}; {counted}."
+        lines.append(f"The same on all {count(found.n)} examples." if found.is_the_same else tested)
     lines += _disagreement(found)
     lines += _lost(contrast)
     lines += _variance(found)
-    lines += _needed(contrast)
+    if found.verdict == "cannot tell" or planned:
+        lines += _needed(contrast)
     return lines
 
 

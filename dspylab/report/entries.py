@@ -12,11 +12,14 @@ Entry = Mapping[str, Any]
 
 
 def ranked(entries: Sequence[Entry], primary: str) -> list[Entry]:
-    """The best first. A mean over part of the examples is no match for one over all of them."""
+    """The best first. A mean over part of the examples is no match for one over all of them.
 
-    def place(entry: Entry) -> tuple[bool, bool, float]:
+    Of entries with the very same mean those come first whose ``verdict``, if they have one, is ``best``.
+    """
+
+    def place(entry: Entry) -> tuple[bool, bool, float, bool]:
         mean = metric_of(entry, primary).get("mean")
-        return not entry["complete"], mean is None, -(mean or 0.0)
+        return not entry["complete"], mean is None, -(mean or 0.0), entry.get("verdict") != "best"
 
     return sorted(entries, key=place)
 

@@ -120,7 +120,10 @@ def gather(results: StoredResults) -> Material:
     decision = decide(results)
     side_of = {run: side for side, runs in decision.sides.items() for run in runs}
     runs = []
-    entries = [{"key": key, **entry} for key, entry in results.summary["runs"].items()]
+    verdicts = decision.verdicts()
+    entries = [
+        {"key": key, "verdict": verdicts.get(key), **entry} for key, entry in results.summary["runs"].items()
+    ]
     for key in (entry["key"] for entry in ranked(entries, results.summary["primary_metric"])):
         rows = functools.partial(results.rows, key) if key in results.files else None
         reader = _Reader(results.summary["primary_metric"])

@@ -191,8 +191,9 @@ def _against(material: Material, run: RunMaterial) -> str:
     found = material.standing.comparisons.get(run.side)
     if found is None or found.difference is None:
         return words
+    counted = f"better on {found.wins}, worse on {found.losses} of {found.n} examples"
     title = (
-        f"better on {found.wins}, worse on {found.losses} of {found.n} examples; "
+        f"{f'the same on all {found.n} examples' if found.is_the_same else counted}; "
         f"{p_value(found.p_adjusted)} after correction over {all_pairs(material.standing.family)}"
     )
     shown = html_text(difference(found.difference, found.ci95))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
-from dspylab.aggregate.compare import Family, Standing
+from dspylab.aggregate.compare import ALPHA, Comparison, Family, Standing
 from dspylab.report.material import Material, RunMaterial
-from dspylab.report.numbers import count
+from dspylab.report.numbers import count, difference
 
 RunStanding = Literal["best", "better", "level", "worse", "none"]
 
@@ -35,6 +36,22 @@ def all_pairs(family: Family) -> str:
     """The pairs that a p-value of a comparison with the best was corrected for."""
     many = f"all {count(family.total)} pairs of runs" if family.total > 1 else "the only pair of runs"
     return f"{many} (at most: so many pairs are not ranked)" if family.is_bound else many
+
+
+def probably_worse(found: Sequence[Comparison], standing: Standing) -> str:
+    """What is said of runs that are not called worse although their intervals lie below 0."""
+    worst = max(found, key=lambda one: abs(one.difference or 0.0))
+    shown = difference(worst.difference, worst.ci95)
+    size = shown if len(found) == 1 else f"up to {shown}"
+    runs = len(standing.comparisons) + 1
+    if all(one.p_value is not None and one.p_value <= ALPHA for one in found) and runs > 2:
+        examples = min(one.n for one in found)
+        reason = (
+            f"but not after correction for {count(runs)} runs: too many runs for {count(examples)} examples"
+        )
+    else:
+        reason = "but too few examples differ to be sure"
+    return f"probably worse ({size}), {reason}"
 
 
 def contradiction(standing: Standing) -> str | None:

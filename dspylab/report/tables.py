@@ -25,6 +25,7 @@ from dspylab.report.entries import (
     other_metrics,
     ranked,
 )
+from dspylab.report.folding import FoldingText
 from dspylab.report.numbers import (
     NOTHING,
     cost,
@@ -130,7 +131,7 @@ class FittingTable:
         )
         for column in columns:
             table.add_column(
-                Text(column.title),
+                (FoldingText if column.text else Text)(column.title),
                 justify="left" if column.text else "right",
                 overflow="fold",
                 no_wrap=not column.text,
@@ -139,7 +140,10 @@ class FittingTable:
         for row in self.rows:
             styles = [column.style(row) if column.style else "" for column in columns]
             cells = [printable(column.cell(row)) for column in columns]
-            table.add_row(*(Text(cell, style=style) for cell, style in zip(cells, styles, strict=True)))
+            kinds = [FoldingText if column.text else Text for column in columns]
+            table.add_row(
+                *(kind(cell, style=style) for kind, cell, style in zip(kinds, cells, styles, strict=True))
+            )
         return table
 
 

@@ -9,7 +9,7 @@ from dspylab.aggregate.compare import ALPHA, Comparison, Family, needed_examples
 from dspylab.report.entries import estimate_of, most_frequent_error
 from dspylab.report.material import Material, Objective, RunMaterial
 from dspylab.report.numbers import cost, count, difference, duration, number, p_value
-from dspylab.report.standing import all_pairs
+from dspylab.report.standing import all_pairs, probably_worse
 
 #: Names that a sentence lists before it only counts.
 _MOST_NAMES = 6
@@ -41,7 +41,13 @@ def verdict(material: Material) -> Verdict:
     Args:
         material: What the report is made from.
     """
-    points = [*_against_next(material), *_choice(material), *_dominated(material), *_cautions(material)]
+    points = [
+        *_against_next(material),
+        *_probably_worse(material),
+        *_choice(material),
+        *_dominated(material),
+        *_cautions(material),
+    ]
     return Verdict(_headline(material), tuple(points))
 
 
@@ -68,9 +74,13 @@ def _headline(material: Material) -> str:
             f"{verb} better on the examples that both have a value for. Their means are over different "
             f"examples: see what failed in {best}."
         )
-    level = standing.not_told_apart[1:]
+    level = standing.level[1:]
     if not level:
-        return f"Ship {best}: with {score}, its {primary} is better than that of every other run."
+        sure = f"Ship {best}: with {score}, its {primary} is better than that of every other run."
+        perhaps = (
+            f"Ship {best}: it has the highest {primary}, {score}, and all others are at least probably worse."
+        )
+        return perhaps if standing.probably_worse else sure
     if len(level) == len(standing.comparisons):
         return f"No clear winner: {best} has the highest {primary}, {score}, but no run can be told from it."
     return f"{best} has the highest {primary}, {score}, but {names(level)} can not be told from it."
@@ -93,6 +103,9 @@ def _against_next(material: Material) -> Iterator[str]:
         if found.p_adjusted is not None
         else "too few examples for a test"
     )
+    if found.is_the_same:
+        yield f"Against the next, {names([found.b])}: the same on all {count(found.n)} paired examples."
+        return
     gained = difference(0.0 - found.difference, ends)
     yield (
         f"Against the next, {names([found.b])}: {gained} over {count(found.n)} "
@@ -118,9 +131,17 @@ def _needed(found: Comparison, family: Family) -> Iterator[str]:
         )
 
 
+def _probably_worse(material: Material) -> Iterator[str]:
+    """Runs that no one should choose for being cheap, though it is not sure that they are worse."""
+    standing = material.standing
+    found = [standing.comparisons[name] for name in standing.probably_worse]
+    if found:
+        yield f"{names(standing.probably_worse)}: {probably_worse(found, standing)}."
+
+
 def _choice(material: Material) -> Iterator[str]:
     """Between runs of one quality, cost and latency decide."""
-    level = material.standing.not_told_apart
+    level = material.standing.level
     if len(level) < 2:
         return
     for objective, shown, least in _OBJECTIVES:
