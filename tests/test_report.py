@@ -391,7 +391,7 @@ def test_without_the_extra_the_error_names_it(
     done = cli_inside("report", "-c", lab.config, cwd=lab.root)
     assert done.code == 3
     assert "not_installed_here" in done.err
-    assert "pip install 'dspylab[report]'" in done.err
+    assert "pip install 'altair" in done.err
     assert cli_inside("report", "-c", lab.config, "--format", "md", cwd=lab.root).code == 0
 
 

@@ -142,7 +142,7 @@ none                      –        96/96       0   300 ms   1.25 s     –   7
 part*  0.990 [0.890, 1.090]  40/40 of 96       0   300 ms   1.25 s     –   77.8    $0   0.250  0.500
 […]: 95% interval. scored: of those attempted. latency: a call from sending it to its last token. –: no such
 figure.
-* not complete: run it again to go on. Its figures are over what is done.
+* not complete: `dspylab run` goes on, or says why not. Its figures are over what is done.
 poor: 3 failed: AdapterParseError
 A cost is missing where a model has no known price: give it pricing: in the file.
 """  # noqa: RUF001 - dashes stand for figures that do not exist

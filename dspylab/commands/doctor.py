@@ -18,6 +18,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from dspylab.commands.find import configs_in_sight, find_config
 from dspylab.commands.sync import pipeline_entry
 from dspylab.config.models import Experiment
+from dspylab.config.wording import counted
 from dspylab.errors import DspylabError, EnvironmentProblem, InvalidExperiment
 from dspylab.extras import install_command
 from dspylab.laboratory import Laboratory, open_laboratory
@@ -203,7 +204,8 @@ def _experiment(path: Path, *, call: bool) -> Iterator[Check]:
     name = str(path)
     laboratory = open_laboratory(path)
     runs = len(laboratory.runs)
-    yield Check("ok", name, f"valid, {runs} run{'s' * (runs != 1)}")
+    yield Check("ok", name, f"valid, {counted(runs, 'run')}")
+    yield from (Check("note", name, warning) for warning in laboratory.loaded.warnings)
     yield from (_read_only(folder) for folder in _fixed(laboratory.layout.folder, laboratory.layout.results))
     yield from _guarded(name, lambda: _code(name, laboratory))
     yield from _guarded(name, lambda: _data(name, laboratory))

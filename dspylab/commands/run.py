@@ -15,6 +15,7 @@ from dspylab.commands.outcome import raise_if_unscored, raise_unless_complete
 from dspylab.commands.sync import pipeline_entry
 from dspylab.compiled import is_wanted_anew, restore, set_aside, valid_record
 from dspylab.config.models import DASK_PATTERN
+from dspylab.config.wording import counted
 from dspylab.errors import UsageError
 from dspylab.jsonable import to_json
 from dspylab.laboratory import Laboratory, open_laboratory
@@ -68,10 +69,11 @@ def run_experiment(
     if todo.is_empty and repository.summary_state(entry).state == "done":
         known = workspace_results(laboratory.layout).summary
         raise_if_unscored(known["primary_metric"], known["runs"])
-        note(f"{laboratory.experiment.name}: all {len(laboratory.runs)} runs are done: nothing to do", silent)
+        runs = counted(len(laboratory.runs), "run")
+        note(f"{laboratory.experiment.name}: nothing to do: all is done ({runs})", silent)
         return
     if todo.restored:
-        note(f"{len(todo.restored)} runs come from the cache of DVC", silent)
+        note(f"{counted(len(todo.restored), 'run')} restored: the results come from the cache of DVC", silent)
     # Whoever can not begin keeps what there is.
     execution, stop = _execute(
         laboratory, todo, leftovers.move_out, fresh=fresh, quiet=quiet, json_events=json_events, dask=dask

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dspylab.aggregate.pareto import Figure, Point, pareto
 from dspylab.aggregate.stats import percentile
 from dspylab.errors import EnvironmentProblem
+from dspylab.extras import install_command
 from dspylab.printable import printable
 from dspylab.redact import redact
 from dspylab.report.entries import metric_of
@@ -72,7 +73,7 @@ def require_packages() -> None:
         raise EnvironmentProblem(
             f"the plots need {' and '.join(absent)}, not installed here",
             where="dspylab report",
-            remedy="pip install 'dspylab[report]', or take --format md, which has no plots",
+            remedy=f"{install_command('report')}, or take --format md, which has no plots",
         )
 
 

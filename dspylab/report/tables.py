@@ -316,7 +316,9 @@ def run_notes(rows: Sequence[Mapping[str, Any]], primary: str) -> list[str]:
     """What has to be said below a table of runs: what is incomplete, failed or unknown."""
     notes = []
     if any(not run["complete"] for run in rows):
-        notes.append("* not complete: run it again to go on. Its figures are over what is done.")
+        notes.append(
+            "* not complete: `dspylab run` goes on, or says why not. Its figures are over what is done."
+        )
     notes += _failures([run for run in rows if run["examples"]["failed"]])
     notes += _metric_errors(rows)
     if any(run["cost_usd"]["total"] is None for run in rows):
