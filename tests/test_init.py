@@ -422,7 +422,7 @@ def test_an_id_has_to_be_one_in_every_set_that_is_used(tmp_path: Path, cli_insid
     assert load(config).experiment.dataset.id == "id"
 
     config.unlink()
-    (tmp_path / "qa.py").write_text((tmp_path / "qa.py").read_text().replace('"id": n', '"id": 1'))
+    (tmp_path / "qa.py").write_text((tmp_path / "qa.py").read_text().replace('"id": n', '"id": 100'))
     assert cli_inside("init", "--from", "qa.py", cwd=tmp_path).code == 0
     assert load(config).experiment.dataset.id is None
 
