@@ -15,7 +15,11 @@ def install_command(extra: str) -> str:
     Args:
         extra: Such as `local`.
     """
-    requirements = map(Requirement, importlib.metadata.requires("dspylab") or [])
+    try:
+        declared = importlib.metadata.requires("dspylab") or []
+    except importlib.metadata.PackageNotFoundError:  # it runs from its sources
+        return f"pip install 'dspylab[{extra}]'"
+    requirements = map(Requirement, declared)
     packages = [
         f"'{requirement.name}{requirement.specifier}'"
         for requirement in requirements

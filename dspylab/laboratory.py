@@ -14,6 +14,7 @@ from dspylab.config.axes import NO_OPTIMIZER
 from dspylab.config.load import LoadedExperiment, load
 from dspylab.config.models import Experiment
 from dspylab.config.optimizers import WITH_FRAME
+from dspylab.config.values import canonical
 from dspylab.errors import EnvironmentProblem, UsageError
 from dspylab.lm.keys import ambient_base, read_environment, without_login
 from dspylab.plan.compiles import compiles, distinct_compiles
@@ -265,15 +266,19 @@ class Laboratory:
     def _read_files(self) -> dict[Path, str]:
         """Those of the data files that the program reads by itself, which decide what it answers.
 
-        The examples are not: the program is called with their inputs. But a program whose code names their
-        file may read it.
+        The examples are not: the program is called with their inputs. But a program may read their file, too,
+        whose code or arguments spell its name, or its ending, as for all files of a folder.
         """
         read = set(readable_files(self.experiment, self.layout.folder))
-        code = [path.read_text("utf-8", "replace") for path in self._answer_files if path.suffix == ".py"]
+        text = canonical([dict(run.program_args) for run in self.runs])
+        for path in self._answer_files:
+            text += path.read_text("utf-8", "replace") if path.suffix == ".py" else ""
+        for path in read:  # an ending that is part of their names says nothing of others
+            text = text.replace(path.name, "")
         return {
             path: digest
             for path, digest in self.data_files.items()
-            if path in read or any(path.name in text for text in code)
+            if path in read or path.name in text or (path.suffix and path.suffix in text)
         }
 
     @functools.cached_property

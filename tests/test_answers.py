@@ -137,9 +137,11 @@ def test_a_new_run_inherits_from_runs_that_are_gone(layout: Layout) -> None:
     for _ in range(2):
         inherit(layout, "r", "a1", folders)
         assert [path.name for path in layout.answers("r").iterdir()] == ["a1-gone.jsonl"]
-    assert (layout.answers("r") / "a1-gone.jsonl").samefile(layout.answers("gone") / "a1-gone.jsonl")
-    inherit(layout, "s", "a3", folders)
+    assert (layout.answers("r") / "a1-gone.jsonl").read_text() == "gone"
+    # One heir: another run that would ask the same asks for itself.
+    inherit(layout, "s", "a1", folders)
     assert not layout.answers("s").exists()
+    assert [path.name for path in layout.answers("gone").iterdir()] == ["a2-gone.jsonl"]
 
 
 def test_what_one_file_can_not_be_linked_keeps_no_other_back(layout: Layout) -> None:
@@ -260,11 +262,23 @@ def test_an_example_has_the_row_that_was_asked_the_same(tmp_path: Path) -> None:
 
 
 def test_examples_that_ask_the_same_have_a_row_each(tmp_path: Path) -> None:
-    same = [row(index, f"{index}", inputs={"text": "same"}) for index in (3, 1)]
-    first = written(tmp_path / "first", row(1, "late", inputs={"text": "same"}))
-    rows = EarlierRows([first, written(tmp_path / "second", *same)], [example(i, "same") for i in range(3)])
+    same = [row(index, f"{index}", inputs={"text": "same"}, started_at=float(index)) for index in (3, 1)]
+    first = written(tmp_path / "first", row(1, "late", inputs={"text": "same"}, started_at=9.0))
+    second = written(tmp_path / "second", *same)
+    rows = EarlierRows([first, second], [example(i, "same") for i in range(3)])
     labels = {index: (rows.row(index) or {})["prediction"]["label"] for index in rows.indexes}
-    assert labels == {0: "late", 1: "3"}
+    assert labels == {0: "1", 1: "late", 2: "3"}
+
+
+def test_an_answer_is_not_given_to_two_examples(tmp_path: Path) -> None:
+    """Not that of another one that is finished, nor a copy of it that was scored again."""
+    again = row(1, "B", inputs={"text": "same"}, started_at=2.0)
+    finished = written(tmp_path / "journal", again)
+    kept = written(tmp_path / "kept", {**again, "rescored": True})
+    examples = [example(0, "same"), example(1, "same")]
+    assert EarlierRows([finished], examples).indexes == {1}
+    assert EarlierRows([finished, kept], examples).indexes == {1}
+    assert EarlierRows([kept], [*examples, example(2, "same")][::-1]).indexes == {1}
 
 
 def test_values_of_other_types_are_not_the_same(tmp_path: Path) -> None:

@@ -576,6 +576,34 @@ def test_workers_that_join_late_help_unless_they_do_not_fit(
     assert processes == {own.workers[0].pid, own.workers[2].pid}
 
 
+def test_a_worker_without_a_way_to_the_endpoint_is_set_aside(
+    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository, own: DaskCluster
+) -> None:
+    with FakeServer("[[ ## label ## ]]\nbug\n\n[[ ## completed ## ]]", ttft_s=0.02) as server:
+        # A firewall: the endpoint refuses that worker, once it has answered the other one.
+        (tmp_path / "walled").mkdir()
+        (tmp_path / "walled" / "sitecustomize.py").write_text(
+            "import socket, time\n"
+            "connect = socket.socket.connect\n"
+            "def walled(self, address):\n"
+            f"    if isinstance(address, tuple) and address[1] == {server.port}:\n"
+            "        time.sleep(1)\n"
+            "        raise ConnectionRefusedError(111, 'walled off')\n"
+            "    return connect(self, address)\n"
+            "socket.socket.connect = walled\n"
+        )
+        own.add_worker()
+        own.add_worker(PYTHONPATH=str(tmp_path / "walled"))
+        own.wait_for(2)
+        lab = telling(tmp_path / "lab", server, 60, models={"fake": {"num_retries": 0}})
+        init_repository(lab)
+        done = cli_inside("run", "-c", lab.config, "--dask", str(own.file), cwd=lab.root)
+    assert done.code == 0, done.out + done.err
+    assert "is not used any more: models.fake: " in done.err
+    assert len(rows(lab)) == 60
+    assert all(row["error"] is None for row in rows(lab))
+
+
 def test_a_frozen_worker_does_not_hold_up_the_others(
     tmp_path: Path,
     cli_inside: Cli,

@@ -217,7 +217,7 @@ def test_a_broken_file_cannot_be_loaded(tmp_path: Path) -> None:
 def test_without_the_engine_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "xllamacpp", None)  # an import of it now fails
 
-    with pytest.raises(EnvironmentProblem, match="pip install .*xllamacpp"):
+    with pytest.raises(EnvironmentProblem, match=r"pip install .*xllamacpp"):
         local.serve(tmp_path / "any.gguf")
 
 

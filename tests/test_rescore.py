@@ -196,6 +196,13 @@ def test_what_decides_answers_asks_for_new_ones(
     assert len(server.requests) == 16
 
 
+#: What the program says of the dataset's file, by what is changed.
+SPELLED = {
+    "a file that the code names": "NAME = 'tickets.jsonl'\n",
+    "a file of a kind that the code names": "KIND = '*.jsonl'\n",
+}
+
+
 @pytest.mark.parametrize(
     ("change", "asked"),
     [
@@ -208,6 +215,7 @@ def test_what_decides_answers_asks_for_new_ones(
         ("an input", 1),
         ("the name of the model", 0),
         ("a file that the code names", 8),
+        ("a file of a kind that the code names", 8),
         ("training examples", 8),
     ],
 )
@@ -215,8 +223,7 @@ def test_an_answer_is_kept_as_long_as_the_program_would_be_asked_the_same(
     tmp_path: Path, server: FakeServer, cli_inside: Cli, change: str, asked: int
 ) -> None:
     lab = make(tmp_path, server)
-    names = f"NAME = {lab.dataset.name!r}\n" if change == "a file that the code names" else ""
-    lab.program.write_text(names + lab.program.read_text())
+    lab.program.write_text(SPELLED.get(change, "") + lab.program.read_text())
     if change == "training examples":
         (lab.folder / "train.jsonl").write_text('{"text": "solved", "label": "bug"}\n')
         lab.change({"dataset": {"path": ..., "train": "train.jsonl", "test": lab.dataset.name}})
@@ -258,6 +265,7 @@ def test_an_answer_is_kept_as_long_as_the_program_would_be_asked_the_same(
     assert [row["labels"]["label"] for row in found] == [example["label"] for example in examples]
     assert sum(row["rescored"] for row in found) == len(examples) - asked
     assert {row["run"] for row in found} == {run}
+    assert {call["model"] for row in found for call in row["calls"]} == {run}
 
 
 def test_a_metric_that_the_program_imports_is_part_of_it(
@@ -493,12 +501,12 @@ def test_a_prediction_is_exact_when_its_json_gives_the_same_values(
             "index": 0, "example_id": "a", "inputs": {"text": "t"}, "prediction": recorded, "example_s": 1.0,
             "exact_prediction": True, "started_at": 2.0, "parse_failures": 0, "calls": [],
         }  # fmt: skip
-        again = answered_before(row, json.loads(json.dumps(stored)), types)
+        again = answered_before(row, json.loads(json.dumps(stored)), types, "fake")
         assert again is not None
         assert again.prediction.toDict() == prediction.toDict()
         assert type(again.prediction.label) is type(value)
-        assert answered_before(row, {**stored, "inputs": {"text": "other"}}, types) is None
-        assert answered_before(row, {**stored, "exact_prediction": False}, types) is None
+        assert answered_before(row, {**stored, "inputs": {"text": "other"}}, types, "fake") is None
+        assert answered_before(row, {**stored, "exact_prediction": False}, types, "fake") is None
 
 
 def test_more_than_fields_is_not_exact() -> None:

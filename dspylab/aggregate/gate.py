@@ -131,10 +131,14 @@ def chosen(summary: Summary, rule: str | Mapping[str, Any]) -> list[Side]:
 
 
 def spending(runs: Sequence[RunSummary]) -> tuple[float, float]:
-    """What runs cost, and how long their examples take: the order of runs that are equally good."""
+    """What an example costs, and how long it takes: the order of runs that are equally good."""
     cost = sum_if_known([run.cost_usd.total for run in runs])
     duration = sum_if_known([run.example_s.p50 for run in runs])
-    return math.inf if cost is None else cost, math.inf if duration is None else duration
+    attempted = sum(run.examples.attempted for run in runs) or 1
+    return (
+        math.inf if cost is None else cost / attempted,
+        math.inf if duration is None else duration / len(runs),
+    )
 
 
 def is_complete(summary: Summary, side: Side) -> bool:

@@ -44,7 +44,7 @@ def unscored_entry(metric: str, entry: Mapping[str, Any]) -> str | None:
     has_values = found is not None and found["n"] > 0
     if has_values or entry["examples"]["attempted"] == entry["examples"]["failed"]:
         return None
-    first = entry["first_metric_errors"].get(_file_name(metric))
+    first = entry.get("first_metric_errors", {}).get(_file_name(metric))
     if first is not None:
         return _raised(metric, first["message"], first["example_id"])
     return _without_error(metric, [name for name, summary in entry["metrics"].items() if summary["n"]])

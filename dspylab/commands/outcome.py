@@ -27,7 +27,7 @@ _MOST_NAMES = 8
 #: What to do when a metric has no value for any example.
 _SCORED_AGAIN = (
     "mend the metric and run the same command again: the answers are kept, and are scored again without "
-    "calling the program"
+    "calling the program once its entry or its code has changed"
 )
 
 

@@ -73,7 +73,7 @@ class DaskRun:
             self.dispatcher.end(self)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Batch:
     """Examples that were submitted together, and what is known of them."""
 
@@ -145,6 +145,8 @@ class Dispatcher:
         self._note_duration = note_duration
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._waiting: deque[_Chunk] = deque()
+        self._open: set[_Batch] = set()
+        self._answered: set[str] = set()
         self._sent: dict[str, _Chunk] = {}
         self._arriving = 0
         self._counting = threading.Lock()
@@ -213,14 +215,16 @@ class Dispatcher:
         if self._error is not None:
             chunk.batch.future.set_exception(self._error)
         else:
+            self._open = {batch for batch in self._open if not batch.future.done()} | {chunk.batch}
             self._waiting.append(chunk)
 
     def _fail(self, error: BaseException) -> None:
         """Ends everything that is under way."""
         self._error = error
-        for chunk in (*self._waiting, *self._sent.values()):
-            if not chunk.batch.future.done():
-                chunk.batch.future.set_exception(error)
+        for batch in self._open:
+            if not batch.future.done():
+                batch.future.set_exception(error)
+        self._open.clear()
         self._waiting.clear()
         self._sent.clear()
 
@@ -351,11 +355,19 @@ class Dispatcher:
             return
         del self._sent[key]
         self._note_duration(chunk.run.models[0], answer["took_s"], len(chunk.todos))
+        spent = Spending(*answer["spent"])
         if answer["refusal"] is not None and chunk.run.refusal is None:
             name, message, where, remedy = answer["refusal"]
             kind = UnreachableEndpoint if name == UnreachableEndpoint.__name__ else EndpointError
-            chunk.run.refusal = kind(message, where=where, remedy=remedy)
-        self._keep(chunk, answer["outcomes"], Spending(*answer["spent"]))
+            refusal = kind(message, where=where, remedy=remedy)
+            if kind is UnreachableEndpoint and where in self._answered:
+                # It is the worker that has no way to it: others have had answers.
+                self._roster.set_aside(chunk.worker, refusal)
+                self._lending.take_back(chunk.lent, spent, 0)
+                self._waiting.appendleft(chunk)
+                return
+            chunk.run.refusal = refusal
+        self._keep(chunk, answer["outcomes"], spent)
 
     def _keep(self, chunk: _Chunk, values: Sequence[Mapping[str, Any] | None], spent: Spending) -> None:
         """Takes outcomes in; what a part of the budget did not suffice for is executed again."""
@@ -365,6 +377,8 @@ class Dispatcher:
         again: list[Todo] = []
         for todo, value in zip(chunk.todos, values, strict=True):
             outcome = outcome_of(value, run.key, todo.row)
+            if outcome is not None:
+                self._answered |= {f"models.{call.model}" for call in outcome.calls if call.error is None}
             is_abandoned = outcome is None or isinstance(outcome, AbandonedExample)
             if is_abandoned and not is_over:
                 answer = outcome.answer if isinstance(outcome, AbandonedExample) else None

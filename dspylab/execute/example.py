@@ -89,10 +89,10 @@ def execute_example(job: Job, todo: Todo) -> Outcome:
         remains of it are the calls that it made, or None.
     """
     row, stored = todo.row, todo.stored
-    failure = None if stored is None else failed_before(row, stored, job.spec.key)
+    failure = None if stored is None else failed_before(row, stored, job.spec.key, job.spec.model)
     if failure is not None:
         return failure
-    answer = None if stored is None else answered_before(row, stored, job.types)
+    answer = None if stored is None else answered_before(row, stored, job.types, job.spec.model)
     recorder = Recorder(names=job.names, keep_prompts=job.keep_prompts, has_ended=job.has_ended)
     started_at, started = time.time(), time.perf_counter()
     try:

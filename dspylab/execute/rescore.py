@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -87,13 +87,16 @@ def is_exact(prediction: dspy.Prediction, recorded: Mapping[str, JSON], output: 
         return False
 
 
-def answered_before(row: DataRow, stored: Mapping[str, Any], output: OutputTypes) -> Answer | None:
+def answered_before(
+    row: DataRow, stored: Mapping[str, Any], output: OutputTypes, model: str
+) -> Answer | None:
     """The answer that a stored row holds; None when it is of no use for the example.
 
     Args:
         row: The example.
         stored: A row with a prediction.
         output: From `output_types`, of the same program.
+        model: Id of the run's model now.
     """
     if not _is_of(row, stored) or not stored.get("exact_prediction"):
         return None
@@ -106,13 +109,13 @@ def answered_before(row: DataRow, stored: Mapping[str, Any], output: OutputTypes
             started_at=stored["started_at"],
             is_earlier=True,
             parse_failures=stored["parse_failures"],
-            calls=_calls(stored),
+            calls=_calls(stored, model),
         )
     except Exception:  # noqa: BLE001 - a damaged row, or a type that refuses what it gave
         return None
 
 
-def failed_before(row: DataRow, stored: Mapping[str, Any], run: str) -> ExampleFailure | None:
+def failed_before(row: DataRow, stored: Mapping[str, Any], run: str, model: str) -> ExampleFailure | None:
     """The failure of the program that a stored row holds; None when it holds another thing."""
     error = stored.get("error")
     if not _is_of(row, stored) or error is None or stored.get("prediction") is not None:
@@ -128,7 +131,7 @@ def failed_before(row: DataRow, stored: Mapping[str, Any], run: str) -> ExampleF
             parse_failures=stored["parse_failures"],
             example_s=stored["example_s"],
             started_at=stored["started_at"],
-            calls=_calls(stored),
+            calls=_calls(stored, model),
             rescored=True,
         )
     except (KeyError, TypeError):
@@ -145,8 +148,12 @@ def _is_of(row: DataRow, stored: Mapping[str, Any]) -> bool:
     return asked_with(stored.get("inputs") or {}) == asked_with(row.inputs)
 
 
-def _calls(stored: Mapping[str, Any]) -> tuple[LMCall, ...]:
-    return tuple(call_of(call) for call in stored["calls"] if call["role"] == "task")
+def _calls(stored: Mapping[str, Any], model: str) -> tuple[LMCall, ...]:
+    """The program's calls. Their model may have had another id then."""
+    calls = [call_of(call) for call in stored["calls"] if call["role"] == "task"]
+    if len({call.model for call in calls}) == 1:
+        calls = [replace(call, model=model) for call in calls]
+    return tuple(calls)
 
 
 def _rebuilt(recorded: Mapping[str, JSON], output: OutputTypes) -> dict[str, Any]:

@@ -181,11 +181,13 @@ class Roster:
         Raises:
             EnvironmentProblem: If it does not answer.
         """
-        address = min(self.alive)
-        try:
-            return self._ask(address, function, *args, timeout_s=_PREPARING_S).result()
-        except Exception as error:
-            raise lost(f"has lost the worker {address} ({type(error).__name__}: {error})") from error
+        problem = "has no worker left"
+        for address in sorted(self.alive):
+            try:
+                return self._ask(address, function, *args, timeout_s=_PREPARING_S).result()
+            except Exception as error:  # noqa: BLE001 - another one is asked
+                problem = f"has lost the worker {address} ({type(error).__name__}: {error})"
+        raise lost(problem)
 
     def tell(self, function: Any, *args: Any) -> None:
         """Has all workers that are ready call a function, and does not wait for it."""
@@ -198,6 +200,14 @@ class Roster:
         with self._lock:
             self._ready.pop(address, None)
             self._parts.pop(address, None)
+
+    def set_aside(self, address: str, problem: DspylabError) -> None:
+        """Uses a worker no more, as it turned out that it does not fit."""
+        with self._lock:
+            self._ready.pop(address, None)
+            self._parts.pop(address, None)
+            self._refused[address] = problem
+        logger.warning("the worker %s is not used any more: %s", address, problem)
 
     def _waited_for(self) -> list[Future[Any]]:
         """Workers that the first chunk waits for: not for one that is silent, as long as there are others.

@@ -111,7 +111,7 @@ def _open(settings: Mapping[str, Any], place: Path) -> Session:
     return Session(settings, place, _builder, same[0] if same else None)
 
 
-def check(session: str) -> dict[str, Any]:
+async def check(session: str) -> dict[str, Any]:
     """Builds the programs of a session's runs, and compares them with what the experiment says of them.
 
     Args:
@@ -120,6 +120,11 @@ def check(session: str) -> dict[str, Any]:
     Returns:
         `mismatches`, each as the values of a `dspylab.execute.fit.Mismatch`; or `problem`.
     """
+    # On a thread, as `prepare`: it may have to wait for its turn.
+    return await asyncio.to_thread(_check, session)
+
+
+def _check(session: str) -> dict[str, Any]:
     try:
         opened = _sessions[session]
         with _turns.of(str(opened.place)):

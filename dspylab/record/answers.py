@@ -13,10 +13,10 @@ import hashlib
 import json
 import os
 import weakref
-from collections import Counter
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 from dspylab.errors import DataError
 from dspylab.record.layout import Layout
@@ -131,6 +131,8 @@ def inherit(layout: Layout, run: str, answers_hash: str, folders: Iterable[Path]
         with contextlib.suppress(OSError):
             own.mkdir(exist_ok=True)
             os.link(kept, own / kept.name)
+            # It is the heir: another run that asks the same asks for itself.
+            kept.unlink()
 
 
 def recorded_in(lock: Path) -> Callable[[str], bool]:
@@ -156,7 +158,7 @@ class EarlierRows:
 
     A row is an example's when the program was called with the same: labels, ids and the order of the dataset
     may have changed since, examples may have come and gone. Of examples with the same inputs each has a row
-    of its own, in their order.
+    of its own: that of its own index if there is one, else one that no other has.
 
     It knows where they stand and reads them one at a time. The files stay open, so it does not matter what
     becomes of their names.
@@ -167,46 +169,78 @@ class EarlierRows:
     """
 
     def __init__(self, paths: Iterable[Path], examples: Sequence[DataRow]) -> None:
-        found: dict[_Asked, _Place] = {}
+        files: list[dict[int, _Found]] = []
         for path in paths:
             try:
                 handle = os.open(path, os.O_RDONLY)
             except OSError:
                 continue
             with os.fdopen(os.dup(handle), "rb") as file:
-                places = {index: (asked, (handle, *place)) for index, asked, place in _usable(file)}
-            if not places:
+                rows = {found.example: found for found in _usable(file, handle)}
+            if not rows:
                 os.close(handle)
                 continue
             # A thread may still be reading when the run has ended: closed when nobody can any more.
             weakref.finalize(self, os.close, handle)
-            numbered = _numbered((asked, place) for _, (asked, place) in sorted(places.items()))
-            found = {**dict(numbered), **found}
-        asking = _numbered((asked_with(row.inputs), row.index) for row in examples) if found else ()
-        self._places = {index: (*asked, found[asked]) for asked, index in asking if asked in found}
+            files.append(rows)
+        self._rows = _matched(files, examples) if files else {}
 
     @property
     def indexes(self) -> set[int]:
         """Examples that have such a row."""
-        return set(self._places)
+        return set(self._rows)
 
     def row(self, index: int) -> Mapping[str, Any] | None:
         """The row of an example; None if there is none."""
-        if index not in self._places:
+        if index not in self._rows:
             return None
-        asked, _, (handle, offset, length) = self._places[index]
+        found = self._rows[index]
         try:
-            row = _with_answer(json.loads(os.pread(handle, length, offset)))
-            return row if asked_with(row["inputs"]) == asked else None
+            row = _with_answer(json.loads(os.pread(found.handle, found.length, found.offset)))
+            return row if asked_with(row["inputs"]) == found.asked else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None  # somebody has changed the file
 
 
-#: A digest of inputs, and which of the examples with these inputs it is, from 0.
-_Asked = tuple[bytes, int]
-#: Handle of a file, offset and length of a row in it.
-_Place = tuple[int, int, int]
-_T = TypeVar("_T")
+class _Found(NamedTuple):
+    """A row that saves a call: where it stands, and what tells it from others.
+
+    Attributes:
+        example: Index of the example that it was made for.
+        asked: Digest of the inputs.
+        answered_at: When the program was called; a row that was scored again has that of the first one.
+        handle: Of the file.
+        offset: Of the row in it.
+        length: Of the row.
+    """
+
+    example: int
+    asked: bytes
+    answered_at: Any
+    handle: int
+    offset: int
+    length: int
+
+
+def _matched(files: Sequence[Mapping[int, _Found]], examples: Sequence[DataRow]) -> dict[int, _Found]:
+    """Index of an example to its row."""
+    asking = {row.index: asked_with(row.inputs) for row in examples}
+    matched: dict[int, _Found] = {}
+    for rows in files:
+        for index, found in rows.items():
+            if asking.get(index) == found.asked:
+                matched.setdefault(index, found)
+    taken = {(found.asked, found.answered_at) for found in matched.values()}
+    left: dict[bytes, deque[_Found]] = {}
+    for rows in files:
+        for _, found in sorted(rows.items()):
+            if (found.asked, found.answered_at) not in taken:
+                taken.add((found.asked, found.answered_at))
+                left.setdefault(found.asked, deque()).append(found)
+    for index, asked in asking.items():
+        if index not in matched and left.get(asked):
+            matched[index] = left[asked].popleft()
+    return matched
 
 
 def asked_with(inputs: Mapping[str, Any]) -> bytes:
@@ -215,22 +249,16 @@ def asked_with(inputs: Mapping[str, Any]) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _numbered(asked: Iterable[tuple[bytes, _T]]) -> Iterator[tuple[_Asked, _T]]:
-    """Tells those that ask the same apart, by their order."""
-    seen: Counter[bytes] = Counter()
-    for inputs, value in asked:
-        yield (inputs, seen[inputs]), value
-        seen[inputs] += 1
-
-
-def _usable(file: Iterable[bytes]) -> Iterator[tuple[int, bytes, tuple[int, int]]]:
-    """Index, digest of the inputs, offset and length of the rows that save a call of the program."""
+def _usable(file: Iterable[bytes], handle: int) -> Iterator[_Found]:
+    """The rows that save a call of the program."""
     offset = 0
     for line in file:
         try:
             row = _with_answer(json.loads(line))
             if _saves_the_call(row):
-                yield int(row["index"]), asked_with(row["inputs"]), (offset, len(line))
+                asked, answered_at = asked_with(row["inputs"]), row.get("started_at")
+                hash(answered_at)
+                yield _Found(int(row["index"]), asked, answered_at, handle, offset, len(line))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass  # a line that was cut or damaged
         offset += len(line)
