@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dspylab.aggregate.unscored import parts_of, unscored_entry, unscored_rows
+from dspylab.unscored import parts_of, unscored_entry, unscored_rows
 
 
 def row(*, failed: bool = False, errors: dict[str, str] | None = None, **metrics: float) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from dspylab.aggregate.checking import State, judge
 from dspylab.aggregate.gate import Outcome
-from dspylab.aggregate.unscored import unscored_entry
 from dspylab.commands.console import note
 from dspylab.commands.find import find_config
 from dspylab.errors import ChecksFailed, DataError, UsageError
@@ -21,6 +20,7 @@ from dspylab.record.publish import write_atomically
 from dspylab.record.results import StoredResults, workspace_results
 from dspylab.report.checks import junit, lines, markdown, verdict, workflow_commands
 from dspylab.results import read_summary
+from dspylab.unscored import unscored_entry
 
 
 def check_experiment(

@@ -10,7 +10,6 @@ from dspylab.aggregate.compare import Family
 from dspylab.aggregate.contrast import SideOf
 from dspylab.aggregate.decision import decide
 from dspylab.aggregate.sides import axes_of, same_sides, side_runs
-from dspylab.aggregate.unscored import parts_of, unscored_entry
 from dspylab.config.wording import choose
 from dspylab.errors import DataError, UsageError
 from dspylab.pipeline.git import find_revision
@@ -18,6 +17,7 @@ from dspylab.pipeline.revisions import results_at, workspace_digests
 from dspylab.record.layout import Layout
 from dspylab.record.results import WORKSPACE, StoredResults, workspace_results
 from dspylab.report.standing import contradiction
+from dspylab.unscored import parts_of, unscored_entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

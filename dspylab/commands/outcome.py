@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dspylab.aggregate.unscored import unscored_entry
 from dspylab.errors import (
     BudgetExhausted,
     DspylabError,
@@ -14,6 +13,7 @@ from dspylab.errors import (
     RepositoryError,
     RunsIncomplete,
 )
+from dspylab.unscored import unscored_entry
 
 if TYPE_CHECKING:
     # Heavy: they import dspy, which whoever has nothing to execute does not need.

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from dspylab.aggregate.unscored import unscored_rows
 from dspylab.errors import RepositoryError, UnreachableEndpoint
 from dspylab.execute.compile import CompileReport
 from dspylab.execute.workers import Outcome, Todo, Work
@@ -20,6 +19,7 @@ from dspylab.record.journal import Journal
 from dspylab.record.layout import Layout
 from dspylab.record.publish import write_atomically, write_json
 from dspylab.records import AbandonedExample, DataRow, ExampleFailure, ExampleOutcome, RunInfo, RunSpec
+from dspylab.unscored import unscored_rows
 
 #: Why a run of which nothing was executed was left out.
 NOT_BEGUN = "not begun"
