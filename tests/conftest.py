@@ -44,8 +44,8 @@ API_KEY = "canary-key-0123456789"
 
 @pytest.hookimpl(optionalhook=True)  # mutation testing does without xdist
 def pytest_xdist_auto_num_workers() -> int:
-    """Twice as many as there are cores: often a test waits, for a process or a server."""
-    return (os.cpu_count() or 1) * 2
+    """Half as many again as there are cores: at times a test waits, for a process or a server."""
+    return (os.cpu_count() or 1) * 3 // 2
 
 
 @pytest.fixture
