@@ -288,6 +288,12 @@ def test_values_of_other_types_are_not_the_same(tmp_path: Path) -> None:
     assert EarlierRows([path], [example(0, 1)]).indexes == {0}
 
 
+def test_the_order_of_inputs_and_half_a_character_do_not_matter(tmp_path: Path) -> None:
+    path = written(tmp_path / "rows", row(0, inputs={"a": {"x": 1, "y": "\ud800"}, "b": 2}))
+    asked = DataRow(index=0, example_id="e", inputs={"b": 2, "a": {"y": "\ud800", "x": 1}}, labels={})
+    assert EarlierRows([path], [asked]).indexes == {0}
+
+
 def test_rows_are_read_whatever_becomes_of_the_name(tmp_path: Path) -> None:
     path = written(tmp_path / "rows", row(0))
     rows = earlier(path)

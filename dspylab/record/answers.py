@@ -245,8 +245,7 @@ def _matched(files: Sequence[Mapping[int, _Found]], examples: Sequence[DataRow])
 
 def asked_with(inputs: Mapping[str, Any]) -> bytes:
     """A digest of what the program is called with: the same only for values of the same types."""
-    text = json.dumps(inputs, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=16).digest()
 
 
 def _usable(file: Iterable[bytes], handle: int) -> Iterator[_Found]:
