@@ -17,3 +17,9 @@ def printable(text: str) -> str:
 def shortened(text: str, most: int) -> str:
     """The text up to so many characters, with a mark where the rest of it was left out."""
     return text if len(text) <= most else f"{text[:most]} […]"
+
+
+def in_a_line(text: str, most: int = 200) -> str:
+    """The words of a text on one line of at most so many characters."""
+    words = " ".join(text.split())
+    return words if len(words) <= most else f"{words[: most - 1]}…"

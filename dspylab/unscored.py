@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-#: Longest error that is repeated, in characters.
-_LONGEST_MESSAGE = 200
+from dspylab.printable import in_a_line
 
 
 def unscored_rows(metric: str, rows: Iterable[Mapping[str, Any]]) -> str | None:
@@ -62,9 +61,7 @@ def _file_name(metric: str) -> str:
 
 
 def _raised(metric: str, message: str, example_id: str) -> str:
-    words = " ".join(message.split())
-    cut = words if len(words) <= _LONGEST_MESSAGE else f"{words[: _LONGEST_MESSAGE - 1]}…"
-    return f"{metric} has no value for any example: {cut} (on {example_id})"
+    return f"{metric} has no value for any example: {in_a_line(message)} (on {example_id})"
 
 
 def _without_error(metric: str, names: Iterable[str]) -> str:

@@ -19,6 +19,7 @@ from dspylab.aggregate.gains import with_gains
 from dspylab.aggregate.scores import OverSeeds, Scores
 from dspylab.aggregate.stats import distribution
 from dspylab.config.models import Experiment
+from dspylab.printable import in_a_line
 from dspylab.records import (
     CompileRecord,
     ErrorSample,
@@ -35,8 +36,6 @@ _ZERO_TO_ONE = frozenset({
     "exact_match", "contains", "token_f1", "numeric", "regex", "json_schema",
     "rouge_l", "bleu", "semantic_f1", "llm_judge",
 })  # fmt: skip
-#: Longest message of an error that is kept, in characters. The rows have all of it.
-_LONGEST_MESSAGE = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,9 +223,8 @@ class _Totals:
 
 def _keep_first(samples: dict[str, ErrorSample], kind: str, row: Mapping[str, Any], message: str) -> None:
     if kind not in samples:
-        words = " ".join(str(message).split())  # a damaged row may hold anything
-        cut = words if len(words) <= _LONGEST_MESSAGE else f"{words[: _LONGEST_MESSAGE - 1]}…"
-        samples[kind] = ErrorSample(example_id=row["example_id"], message=cut)
+        # The rows have all of it; a damaged one may hold anything.
+        samples[kind] = ErrorSample(example_id=row["example_id"], message=in_a_line(str(message)))
 
 
 def _iso(timestamp: float | None) -> str | None:
