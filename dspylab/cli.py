@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -498,4 +499,10 @@ def main() -> None:
 
 def execute_command_line() -> int:
     """Runs the command that `sys.argv` names, prints its error, and returns the exit code."""
-    return exit_code_of(lambda: app(standalone_mode=False))
+    return exit_code_of(lambda: _command()(standalone_mode=False))
+
+
+@functools.cache
+def _command() -> Any:
+    """All commands as typer reads them off their signatures: a process that calls several does that once."""
+    return typer.main.get_command(app)

@@ -48,6 +48,14 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) * 3 // 2
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs LiteLLM goes to one process, since the import alone takes seconds."""
+    for item in items:
+        if "litellm" in item.nodeid and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group("litellm"))
+
+
 @pytest.fixture
 def server() -> Iterator[FakeServer]:
     """An endpoint that answers at once."""

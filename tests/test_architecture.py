@@ -376,3 +376,11 @@ def test_start_up_is_light(arguments: list[str]) -> None:
     loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in report}
     assert "dspylab" in loaded
     assert sorted(loaded & HEAVY) == []
+
+
+@pytest.mark.xdist_group("a group")
+def test_tests_of_a_group_share_a_process(request: pytest.FixtureRequest) -> None:
+    """What a group needs is made once. pytest-xdist of one version ignored groups with pytest of another."""
+    if not getattr(request.config.option, "loadgroup", False):
+        pytest.skip("needs --dist loadgroup")
+    assert request.node.nodeid.endswith("@a group")

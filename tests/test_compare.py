@@ -8,13 +8,15 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import scipy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats as scipy_stats
 
 from dspylab.aggregate.compare import Comparison, adjusted, against_best, compare, needed_examples
 from dspylab.aggregate.pairs import RunValues, pair
 from dspylab.aggregate.significance import holm, mcnemar_exact, wilcoxon_signed_rank
+
+pytestmark = pytest.mark.xdist_group("scipy")
 
 
 def run(values: list[float]) -> RunValues:
@@ -30,20 +32,20 @@ def flipped(wins: int, losses: int, ties: int) -> Comparison:
 @pytest.mark.parametrize(("wins", "losses"), [(0, 0), (1, 0), (3, 11), (40, 4), (25, 25), (700, 650)])
 def test_mcnemar_is_the_exact_binomial_test(wins: int, losses: int) -> None:
     n = wins + losses
-    expected = scipy_stats.binomtest(wins, n).pvalue if n else 1.0
+    expected = scipy.stats.binomtest(wins, n).pvalue if n else 1.0
     assert mcnemar_exact(wins, losses) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("n", [2, 5, 30, 200])
 def test_wilcoxon_is_scipys_exact_test_without_ties(n: int) -> None:
     values = np.random.default_rng(n).normal(0.2, 1, n)
-    expected = scipy_stats.wilcoxon(values, method="exact").pvalue
+    expected = scipy.stats.wilcoxon(values, method="exact").pvalue
     assert wilcoxon_signed_rank(values.tolist()) == pytest.approx(expected, rel=1e-9)
 
 
 def test_wilcoxon_of_many_differences_is_the_normal_approximation_with_tied_ranks() -> None:
     values = np.random.default_rng(8).integers(-3, 4, 900).astype(float) + 0.0
-    expected = scipy_stats.wilcoxon(values, method="approx", correction=False).pvalue
+    expected = scipy.stats.wilcoxon(values, method="approx", correction=False).pvalue
     assert wilcoxon_signed_rank(values.tolist()) == pytest.approx(expected, rel=1e-9)
 
 
@@ -58,7 +60,7 @@ def test_wilcoxon_of_many_differences_is_the_normal_approximation_with_tied_rank
 )
 def test_wilcoxon_with_ties_enumerates_all_signs(values: list[float]) -> None:
     known = np.array([value for value in values if value])
-    ranks = scipy_stats.rankdata(np.abs(known))
+    ranks = scipy.stats.rankdata(np.abs(known))
     signs = np.array(np.meshgrid(*[[0, 1]] * len(ranks))).reshape(len(ranks), -1)
     sums = ranks @ signs
     observed = min(ranks[known > 0].sum(), ranks[known < 0].sum())
@@ -100,7 +102,7 @@ def test_pass_or_fail_is_compared_by_mcnemar() -> None:
     assert found.test == "mcnemar"
     assert (found.wins, found.losses, found.ties, found.n) == (16, 2, 46, 64)
     assert found.difference == pytest.approx(14 / 64)
-    assert found.p_value == pytest.approx(scipy_stats.binomtest(2, 18).pvalue)
+    assert found.p_value == pytest.approx(scipy.stats.binomtest(2, 18).pvalue)
     assert found.ci95 is not None
     assert 0 < found.ci95[0] < 14 / 64 < found.ci95[1] < 0.4
     assert found.verdict == "better"
@@ -114,11 +116,11 @@ def test_numbers_are_compared_by_wilcoxon() -> None:
     b = a + rng.normal(0.2, 0.3, 60)
     found = compare("f1", [run(a.tolist())], [run(b.tolist())])
     assert found.test == "wilcoxon"
-    assert found.p_value == pytest.approx(scipy_stats.wilcoxon(b - a, method="exact").pvalue, rel=1e-6)
-    assert found.stderr == pytest.approx(scipy_stats.sem(b - a))
+    assert found.p_value == pytest.approx(scipy.stats.wilcoxon(b - a, method="exact").pvalue, rel=1e-6)
+    assert found.stderr == pytest.approx(scipy.stats.sem(b - a))
     assert found.spread == pytest.approx(np.std(b - a, ddof=1))
     # For numbers that are near normal the bootstrap agrees with Student.
-    expected = scipy_stats.t.interval(0.95, 59, np.mean(b - a), scipy_stats.sem(b - a))
+    expected = scipy.stats.t.interval(0.95, 59, np.mean(b - a), scipy.stats.sem(b - a))
     assert found.ci95 == pytest.approx(expected, abs=0.01)
 
 
@@ -161,7 +163,7 @@ def test_two_pairs_have_a_p_value() -> None:
 
 def test_many_pairs_that_differ_are_still_tested_exactly() -> None:
     found = flipped(wins=150, losses=120, ties=3)
-    assert found.p_value == pytest.approx(scipy_stats.binomtest(150, 270).pvalue, rel=1e-9)
+    assert found.p_value == pytest.approx(scipy.stats.binomtest(150, 270).pvalue, rel=1e-9)
 
 
 def test_an_example_that_one_seed_lost_is_compared_by_the_others() -> None:

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from scipy import stats as scipy_stats
+import scipy
 
 from dspylab.aggregate.compare import Comparison, compare
 from dspylab.aggregate.pairs import pair, uncertainty
+
+pytestmark = pytest.mark.xdist_group("scipy")
 
 #: What makes the same comparison have the same interval everywhere, also after an upgrade.
 SEED, RESAMPLES = 20260214, 4000
@@ -30,7 +32,7 @@ def compared(a: Table, b: Table) -> Comparison:
 def ends(means: np.ndarray, differences: Sequence[float], widening: float = 1.0) -> tuple[float, float]:
     """Hesterberg's expanded percentiles of the resampled means, widened."""
     n, centre = len(differences), float(np.mean(differences))
-    share = scipy_stats.norm.cdf(-math.sqrt(n / (n - 1)) * scipy_stats.t.ppf(0.975, n - 1))
+    share = scipy.stats.norm.cdf(-math.sqrt(n / (n - 1)) * scipy.stats.t.ppf(0.975, n - 1))
     low, high = np.quantile(means, [share, 1 - share])
     return centre - (centre - low) * widening, centre + (high - centre) * widening
 
@@ -123,7 +125,7 @@ def widening_of(a: Table, b: Table) -> float:
     if shift <= 0:
         return 1.0
     df = max(1, math.floor((of_examples + shift) ** 2 / doubt))
-    t = scipy_stats.t.ppf(0.975, [df, n - 1])
+    t = scipy.stats.t.ppf(0.975, [df, n - 1])
     return max(1.0, float(math.sqrt((of_examples + shift) / of_examples) * t[0] / t[1]))
 
 

@@ -231,7 +231,7 @@ def test_a_run_that_goes_leaves_the_other_keys_alone(matrix: dict[str, Any]) -> 
             ["tiny-fewshot-seed0", "tiny-fewshot-seed1"],
         ),
         ({"model": ["tiny"], "compile_model": ["mini"], "optimizer": ["gepa"]}, ["tiny-mini-gepa"]),
-        ({"model": ["tiny"], "program.style": [True, None]}, ["tiny-styletrue", "tiny-stylenull"]),
+        ({"model": ["tiny"], "program.style": [True, None]}, ["tiny-style-true", "tiny-style-null"]),
         ({"model": ["tiny"], "program.style": ["A b", ""]}, ["tiny-A-b-#", "tiny-style-#"]),
         (
             {"model": ["tiny"], "adapter": ["json", "program.py:Short"]},

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats as scipy_stats
+import scipy
 
 from dspylab.aggregate.pareto import Figure, Point, median_interval, pareto
+
+pytestmark = pytest.mark.xdist_group("scipy")
 
 
 def exact(value: float) -> Figure:
@@ -89,8 +91,8 @@ def test_the_interval_of_a_median_is_the_narrowest_that_holds_it_often_enough(n:
     low, high = round(ends[0]), round(ends[1])
     assert low + high == n + 1
     # The k-th and the (n + 1 - k)-th value miss the median when fewer than k lie on one side of it.
-    assert 2 * scipy_stats.binom.cdf(low - 1, n, 0.5) <= 0.05
-    assert 2 * scipy_stats.binom.cdf(low, n, 0.5) > 0.05
+    assert 2 * scipy.stats.binom.cdf(low - 1, n, 0.5) <= 0.05
+    assert 2 * scipy.stats.binom.cdf(low, n, 0.5) > 0.05
 
 
 def test_too_few_values_have_no_interval_of_the_median() -> None:

@@ -8,9 +8,9 @@ from array import array
 
 import numpy as np
 import pytest
+import scipy
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats as scipy_stats
 
 from dspylab.aggregate.stats import (
     distribution,
@@ -23,22 +23,24 @@ from dspylab.aggregate.stats import (
 )
 from dspylab.jsonable import to_json
 
+pytestmark = pytest.mark.xdist_group("scipy")
+
 finite = st.floats(min_value=-1e6, max_value=1e6)
 
 
 @pytest.mark.parametrize(("ones", "n"), [(0, 20), (1, 20), (10, 20), (19, 20), (20, 20), (7, 96), (1, 1)])
 def test_wilson_is_scipys(ones: int, n: int) -> None:
-    expected = scipy_stats.binomtest(ones, n).proportion_ci(method="wilson")
+    expected = scipy.stats.binomtest(ones, n).proportion_ci(method="wilson")
     assert wilson(ones / n, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_zeros_and_ones_get_wilsons_interval() -> None:
     summary = metric_summary([1.0] * 78 + [0.0] * 18)
-    expected = scipy_stats.binomtest(78, 96).proportion_ci(method="wilson")
+    expected = scipy.stats.binomtest(78, 96).proportion_ci(method="wilson")
     assert summary.method == "wilson"
     assert summary.mean == pytest.approx(78 / 96)
     assert summary.ci95 == pytest.approx((expected.low, expected.high))
-    assert summary.stderr == pytest.approx(scipy_stats.sem([1] * 78 + [0] * 18))
+    assert summary.stderr == pytest.approx(scipy.stats.sem([1] * 78 + [0] * 18))
     assert (summary.n, summary.examples) == (96, 96)
 
 
@@ -51,7 +53,7 @@ def test_all_right_is_not_certainty() -> None:
 
 def test_without_skewness_the_interval_is_students_t() -> None:
     values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
-    low, high = scipy_stats.t.interval(0.95, 5, np.mean(values), scipy_stats.sem(values))
+    low, high = scipy.stats.t.interval(0.95, 5, np.mean(values), scipy.stats.sem(values))
     assert hall(values) == pytest.approx((low, high))
     summary = metric_summary(values)
     assert summary.method == "hall"
@@ -69,7 +71,7 @@ def test_a_skewed_metric_gets_a_longer_arm_on_the_side_of_the_tail() -> None:
 def test_halls_transformation_of_both_ends_is_students_quantile(values: list[float]) -> None:
     n, mean, s = len(values), np.mean(values), np.std(values, ddof=1)
     k = sum(((value - mean) / s) ** 3 for value in values) / n
-    reach = scipy_stats.t.ppf(0.975, n - 1) / math.sqrt(n)
+    reach = scipy.stats.t.ppf(0.975, n - 1) / math.sqrt(n)
     for end, expected in zip(hall(values), (reach, -reach), strict=True):
         t = (mean - end) / s
         assert t + k * t**2 / 3 + k**2 * t**3 / 27 + k / (6 * n) == pytest.approx(expected)
@@ -158,7 +160,7 @@ def test_repeated_examples_that_are_all_right_are_as_good_as_so_many_examples() 
 
 def test_t_quantiles() -> None:
     assert t_quantile(1) == pytest.approx(12.7062, abs=1e-4)
-    assert t_quantile(10_000) == pytest.approx(scipy_stats.t.ppf(0.975, 10_000))
+    assert t_quantile(10_000) == pytest.approx(scipy.stats.t.ppf(0.975, 10_000))
 
 
 @pytest.mark.parametrize("p", [0.05, 0.5, 0.95])
@@ -169,7 +171,7 @@ def test_coverage_of_proportions_lies_in_the_band(n: int, p: float) -> None:
     for ones in range(n + 1):
         ends = metric_summary([1.0] * ones + [0.0] * (n - ones)).ci95
         assert ends is not None
-        covered += scipy_stats.binom.pmf(ones, n, p) * (ends[0] <= p <= ends[1])
+        covered += scipy.stats.binom.pmf(ones, n, p) * (ends[0] <= p <= ends[1])
     if n == 20 and p != 0.5:
         assert covered == pytest.approx(0.9245, abs=1e-4)
     else:

@@ -34,8 +34,15 @@ class Decision:
     left_out: tuple[str, ...]
 
     def verdicts(self) -> dict[str, str]:
-        """Run key to ``best``, ``better``, ``cannot tell`` or ``worse``: its side against the best one."""
-        said = {name: found.verdict for name, found in self.standing.comparisons.items()}
+        """Run key to how its side stands to the best one.
+
+        ``best``, ``better`` (where both have a value), ``cannot tell``, ``probably worse`` (not sure, but its
+        interval lies below 0) or ``worse``.
+        """
+        said = {
+            name: "probably worse" if found.is_probably_worse else found.verdict
+            for name, found in self.standing.comparisons.items()
+        }
         return {
             run: "best" if name == self.standing.best else said[name]
             for name, runs in self.sides.items()

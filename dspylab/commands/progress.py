@@ -19,7 +19,6 @@ from dspylab.records import ExampleFailure, ExampleOutcome
 from dspylab.report.numbers import cost, duration, number
 
 if TYPE_CHECKING:
-    from rich.live import Live
     from rich.table import Table
 
 #: Between two plain lines about a run, and between two pictures of the live view, in seconds.
@@ -96,7 +95,7 @@ class RunTally:
 class Quiet:
     """Shows nothing."""
 
-    def limited_by(self, limits: Limits) -> None:
+    def ready(self, limits: Limits, calls: Callable[[], int]) -> None:
         """Nothing."""
 
     def compiling(self, program: str) -> None:
@@ -118,7 +117,7 @@ class Quiet:
 class Events:
     """One JSON object a line, for programs that follow."""
 
-    def limited_by(self, limits: Limits) -> None:
+    def ready(self, limits: Limits, calls: Callable[[], int]) -> None:
         """Nothing."""
 
     def compiling(self, program: str) -> None:
@@ -168,7 +167,7 @@ class Lines:
         self._metric = metric
         self._tallies: dict[str, RunTally] = {}
 
-    def limited_by(self, limits: Limits) -> None:
+    def ready(self, limits: Limits, calls: Callable[[], int]) -> None:
         """Nothing."""
 
     def compiling(self, program: str) -> None:
@@ -200,76 +199,69 @@ class Lines:
 
 
 class LiveView:
-    """A table that is redrawn in place."""
+    """A table that is redrawn in place, by a thread that calls `table` now and then."""
 
-    def __init__(self, metric: str, live: Live) -> None:
+    def __init__(self, metric: str) -> None:
+        from rich.console import Console
+
+        self.console = Console()
         self._metric = metric
-        self._live = live
         self._tallies: dict[str, RunTally] = {}
-        self._compiling: list[str] = []
-        self._drawn = 0.0
-        self._calls = 0
+        self._compiling: dict[str, float] = {}
         self._began = time.monotonic()
         self._limits: Limits = dict
+        self._calls: Callable[[], int] = int
 
-    def limited_by(self, limits: Limits) -> None:
-        """Remembers how to ask what the limiter does."""
-        self._limits = limits
+    def ready(self, limits: Limits, calls: Callable[[], int]) -> None:
+        """Remembers how to ask for figures."""
+        self._limits, self._calls = limits, calls
 
     def compiling(self, program: str) -> None:
         """Adds a row."""
-        self._compiling.append(program)
-        self._draw(now=True)
+        self._compiling[program] = time.monotonic()
 
     def compiled(self, report: CompileReport) -> None:
         """Moves a row to the lines above the table."""
-        self._compiling.remove(report.program)
-        self._live.console.print(_compile_line(report), markup=False, highlight=False)
-        self._draw(now=True)
+        del self._compiling[report.program]
+        self.console.print(_compile_line(report), markup=False, highlight=False)
 
     def begun(self, run: str, total: int, kept: int, scores: Collection[float]) -> None:
         """Adds a row."""
         self._tallies[run] = RunTally.of(total, kept, scores)
-        self._draw(now=True)
 
     def finished(self, outcome: ExampleOutcome) -> None:
         """Updates a row."""
         self._tallies[outcome.run].add(outcome, self._metric)
-        self._calls += len(new_calls(outcome))
-        self._draw()
 
     def ended(self, report: RunReport) -> None:
         """Moves a row to the lines above the table."""
         line = _end_line(report, self._tallies.pop(report.run), self._metric)
-        self._live.console.print(line, markup=False, highlight=False)
-        self._draw(now=True)
+        self.console.print(line, markup=False, highlight=False)
 
-    def _draw(self, *, now: bool = False) -> None:
-        moment = time.monotonic()
-        if now or moment - self._drawn >= _REFRESH_S:
-            self._drawn = moment
-            self._live.update(self._table(), refresh=True)
-
-    def _table(self) -> Table:
+    def table(self) -> Table:
+        """What is under way now."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
-        elapsed_s = time.monotonic() - self._began
+        now = time.monotonic()
         table = Table(box=None, pad_edge=False, show_header=False)
-        for program in self._compiling[:_SHOWN_RUNS]:
-            table.add_row(Text(program, overflow="ellipsis"), "", Text("compiling"))
+        for program, began in list(self._compiling.items())[:_SHOWN_RUNS]:
+            table.add_row(
+                Text(program, overflow="ellipsis"), "", Text(f"compiling for {duration(now - began)}")
+            )
         for run, tally in list(self._tallies.items())[:_SHOWN_RUNS]:
             bar = ProgressBar(total=max(tally.total, 1), completed=tally.done, width=20)
             table.add_row(Text(run, overflow="ellipsis"), bar, Text(tally.line(self._metric)))
         hidden = len(self._tallies) - _SHOWN_RUNS
-        rate = self._calls / elapsed_s if elapsed_s else 0.0
+        elapsed_s, calls = now - self._began, self._calls()
+        rate = calls / elapsed_s if elapsed_s else 0.0
         slowed = [
-            f"{model} slowed to {now} of {most}"
-            for model, (now, most) in self._limits().items()
-            if now < most
+            f"{model} slowed to {current} of {most}"
+            for model, (current, most) in self._limits().items()
+            if current < most
         ]
-        foot = ", ".join([f"{self._calls} calls, {rate:.1f} calls/s, {duration(elapsed_s)}", *slowed])
+        foot = ", ".join([f"{calls} calls, {rate:.1f} calls/s, {duration(elapsed_s)}", *slowed])
         table.add_row(
             Text(f"and {hidden} more runs" if hidden > 0 else "", style="dim"), "", Text(foot, style="dim")
         )
@@ -318,10 +310,11 @@ def observing(metric: str, *, quiet: bool, json_events: bool) -> Iterator[Observ
     elif quiet:
         yield Quiet()
     elif sys.stdout.isatty():
-        from rich.console import Console
         from rich.live import Live
 
-        with Live(console=Console(), auto_refresh=False, transient=True) as live:
-            yield LiveView(metric, live)
+        view = LiveView(metric)
+        rate = 1 / _REFRESH_S
+        with Live(console=view.console, get_renderable=view.table, refresh_per_second=rate, transient=True):
+            yield view
     else:
         yield Lines(metric)

@@ -30,8 +30,13 @@ _MAX_ERROR = 200
 class Observer(Protocol):
     """Whoever wants to follow the execution; called from one thread."""
 
-    def limited_by(self, limits: Callable[[], Mapping[str, tuple[int, int]]]) -> None:
-        """Before anything begins: how to ask, per model, for the calls allowed at once now and at most."""
+    def ready(self, limits: Callable[[], Mapping[str, tuple[int, int]]], calls: Callable[[], int]) -> None:
+        """Before anything begins.
+
+        Args:
+            limits: Gives, per model, the calls that are allowed at once now and at most. From any thread.
+            calls: Gives the calls of this session so far, those of compiles included. From any thread.
+        """
 
     def compiling(self, program: str) -> None:
         """A program is compiled from now on."""

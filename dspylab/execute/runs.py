@@ -138,7 +138,8 @@ def execute_runs(
                 want_anew(laboratory, anew)
         stop.on_request(workers.stop)
         stop.on_request(models.stop)
-        observer.limited_by(workers.limits)
+        earlier = models.ledger.spent.calls
+        observer.ready(workers.limits, lambda: models.ledger.spent.calls - earlier)
         _work(under_way, jobs, models, plan, stop)
         compiled = [under_way.compile_report(job.spec.key) for job in jobs]
         return Execution(under_way.reports(keys), models.ledger.spent, models.ledger.exhausted, compiled)

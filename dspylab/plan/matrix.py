@@ -137,14 +137,16 @@ def _readable(cell: Mapping[str, JSON]) -> tuple[str, bool]:
     parts: list[str] = []
     exact = True
     for axis, value in cell.items():
-        text = value if isinstance(value, str) else axis.rpartition(".")[2] + canonical(value)
+        name = axis.rpartition(".")[2]
+        joint = "-" if value is None or isinstance(value, bool) else ""  # temperature0.7, but thinks-true
+        text = value if isinstance(value, str) else f"{name}{joint}{canonical(value)}"
         slug = re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")
         # Hyphens are ours to join with, so a value that has one is still exact: a clash is found later.
         exact = exact and bool(slug) and slug == text
-        parts.append(slug or axis.rpartition(".")[2])
-    name = "-".join(parts)
-    exact = exact and len(name) <= MAX_KEY_LENGTH and name.partition(".")[0].casefold() not in _RESERVED
-    return name, exact
+        parts.append(slug or name)
+    key = "-".join(parts)
+    exact = exact and len(key) <= MAX_KEY_LENGTH and key.partition(".")[0].casefold() not in _RESERVED
+    return key, exact
 
 
 def _describe(cell: Mapping[str, JSON]) -> str:

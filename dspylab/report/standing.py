@@ -9,13 +9,14 @@ from dspylab.aggregate.compare import ALPHA, Comparison, Family, Standing
 from dspylab.report.material import Material, RunMaterial
 from dspylab.report.numbers import count, difference
 
-RunStanding = Literal["best", "better", "level", "worse", "none"]
+RunStanding = Literal["best", "better", "level", "leaning", "worse", "none"]
 
 #: How a run stands, to what people read.
 WORDS: dict[RunStanding, str] = {
     "best": "best",
     "better": "better on shared examples",
     "level": "cannot tell",
+    "leaning": "probably worse",
     "worse": "worse",
     "none": "not compared",
 }
@@ -29,7 +30,9 @@ def standing_of(material: Material, run: RunMaterial) -> RunStanding:
     found = standing.comparisons.get(run.side)
     if found is None:
         return "none"
-    return "level" if found.verdict == "cannot tell" else found.verdict
+    if found.verdict == "cannot tell":
+        return "leaning" if found.is_probably_worse else "level"
+    return found.verdict
 
 
 def all_pairs(family: Family) -> str:
