@@ -388,7 +388,7 @@ def report(
     ] = None,
     form: Annotated[
         Literal["html", "md"],
-        typer.Option("--format", help="html: one page that needs no network; md: for a pull request."),
+        typer.Option("--format", "-f", help="html: one page that needs no network; md: for a pull request."),
     ] = "html",
     examples: Annotated[
         int, typer.Option("--examples", min=1, help="Examples in the page at most; failed ones come first.")

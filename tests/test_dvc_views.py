@@ -67,12 +67,6 @@ def test_what_does_not_exist_is_left_out() -> None:
     assert "best" not in plain_metrics(summary_of(unscored, primary="of_several.numbers"))
 
 
-@pytest.mark.parametrize("name", ["run", "cost_usd", "latency_p50_s"])
-def test_a_metric_may_have_the_name_of_a_column(name: str) -> None:
-    best = plain_metrics(summary_of({"a": run_summary(metrics={name: metric(0.75)})}, primary=name))["best"]
-    assert best == {"run": "a", f"{name}_mean": 0.75, "latency_p50_s": 0.5, "cost_usd": 0.5}
-
-
 def test_points_of_the_plots() -> None:
     runs = {
         "slow": run_summary(metrics={"accuracy": metric(0.9, (0.8, 0.95))}, latency_s=timing(2.0, 3.0)),

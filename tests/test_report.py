@@ -33,7 +33,7 @@ from dspylab.report.compiled import compiled_program
 from dspylab.report.markdown import render_markdown
 from dspylab.report.material import gather
 from dspylab.report.plots import plots
-from dspylab.report.standing import contradiction, probably_worse
+from dspylab.report.standing import contradiction, probably_worse, standing_of
 from dspylab.report.verdict import verdict
 from dspylab.testing import FakeServer, experiment
 
@@ -86,6 +86,9 @@ def test_a_cheap_run_that_is_probably_worse_is_not_recommended() -> None:
     material = material_of(runs)
     assert material.standing.comparisons["cheap"].p_value == 2 * 0.5**6
     assert material.standing.probably_worse == ("cheap",)
+    assert material.decision.verdicts() == {"good": "best", "near": "cannot tell", "cheap": "probably worse"}
+    standings = {run.key: standing_of(material, run) for run in material.runs}
+    assert standings == {"good": "best", "near": "level", "cheap": "leaning"}
     said = verdict(material)
     text = "\n".join(said.points)
     assert said.headline.endswith("but `near` can not be told from it.")

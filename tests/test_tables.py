@@ -169,7 +169,7 @@ def test_eighty_columns_keep_what_matters() -> None:
     assert all(len(line) <= 80 for line in lines)
     for part in ("accuracy", "0.812 [0.713, 0.912]", "96/96", "failed", "300 ms", "$0"):
         assert part in text
-    assert "Left out in this width: TTFT p50, tok/s, polite, f1." in text
+    assert "Left out in this width: latency p95, TTFT p50, tok/s, f1." in text
     names = "".join(line.split("  ")[0].strip() for line in lines[3:-2])
     assert key in names
 

@@ -14,8 +14,6 @@ from dspylab.aggregate.pareto import Figure, Point, pareto
 from dspylab.aggregate.stats import sum_if_known
 from dspylab.records import Summary
 
-#: Columns of `best` that a metric of the same name must not overwrite.
-_OWN_COLUMNS = frozenset({"run", "latency_p50_s", "cost_usd"})
 #: Significant digits of the figures that DVC shows.
 _DIGITS = 6
 
@@ -35,13 +33,12 @@ def plain_metrics(summary: Summary) -> dict[str, Any]:
         once. Figures that do not exist are left out, since DVC has no way to show them.
     """
     primary = summary.primary_metric
-    name = f"{primary}_mean" if primary in _OWN_COLUMNS else primary
     means = _means(summary)
     plain: dict[str, Any] = {}
     if means:
         best = min(means, key=lambda key: (-means[key], *spending([summary.runs[key]])))
         run = summary.runs[best]
-        figures = {name: means[best], "latency_p50_s": run.latency_s.p50, "cost_usd": run.cost_usd.total}
+        figures = {primary: means[best], "latency_p50_s": run.latency_s.p50, "cost_usd": run.cost_usd.total}
         known = {key: _rounded(value) for key, value in figures.items() if value is not None}
         plain["best"] = {"run": best, **known}
     plain["complete_runs"] = sum(run.complete for run in summary.runs.values())

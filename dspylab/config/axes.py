@@ -20,7 +20,8 @@ MAX_RUNS: Final = 100_000
 #: Most comparisons of a run with an entry of exclude.
 _MAX_COMPARISONS: Final = 10_000_000
 
-_NAMED_AXES: Final = ("model", "compile_model", "optimizer", "adapter", "seed")
+#: The axes of a matrix that are no argument of the program and no setting of a model.
+NAMED_AXES: Final = ("model", "compile_model", "optimizer", "adapter", "seed")
 _FREE_AXIS: Final = re.compile(r"(program|lm)\.[A-Za-z_][A-Za-z0-9_]*")
 #: Request settings that are the engine's business, to where they belong.
 _ENGINES: Final = {
@@ -194,9 +195,9 @@ def _check_include(
     if not entry:
         yield Defect(address, "is empty", "name the coordinates of a run, or take it out")
     for axis, value in entry.items():
-        if axis not in _NAMED_AXES and not _FREE_AXIS.fullmatch(axis):
-            otherwise = f"the axes are: {listed(_NAMED_AXES)}, program.<argument>, lm.<setting>"
-            remedy = choose(axis, [*_NAMED_AXES, *sorted(matrix.named)], otherwise)
+        if axis not in NAMED_AXES and not _FREE_AXIS.fullmatch(axis):
+            otherwise = f"the axes are: {listed(NAMED_AXES)}, program.<argument>, lm.<setting>"
+            remedy = choose(axis, [*NAMED_AXES, *sorted(matrix.named)], otherwise)
             yield Defect((*address, axis), "unknown axis", remedy)
             continue
         yield from _check_value(axis, value, (*address, axis), sections)

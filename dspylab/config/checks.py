@@ -42,6 +42,18 @@ FIGURES: Final[Mapping[str, Better]] = {
     **dict.fromkeys(_LESS, "less"),
     "throughput_tokens_per_s": "more",
 }
+#: Short names of figures in `summary.json`, for columns of tables.
+SHORT_NAMES: Final[Mapping[str, str]] = {
+    "scored": "examples.scored",
+    "failed": "examples.failed",
+    "latency_p50_s": "latency_s.p50",
+    "latency_p95_s": "latency_s.p95",
+    "ttft_p50_s": "ttft_s.p50",
+    "tokens_per_s": "throughput_tokens_per_s",
+    "cost_usd": "cost_usd.total",
+}
+#: Columns that are said about a run, not measured in it.
+SAID_OF_RUNS: Final = ("run", "verdict", "pareto")
 
 
 def check_checks(sections: Sections) -> Iterator[Defect]:

@@ -7,33 +7,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from dspylab.config.checks import SAID_OF_RUNS, SHORT_NAMES
 from dspylab.config.wording import choose
 from dspylab.errors import UsageError
 from dspylab.report.entries import estimate_of, metric_of, other_metrics, ranked
 from dspylab.report.numbers import NOTHING, cost, count, in_unit, number
 from dspylab.report.tables import (
-    OTHER_METRICS,
     Column,
     FittingTable,
     alarm,
     name_of,
+    other_rank,
     run_notes,
     scored,
     table_title,
 )
 
-#: Short names of figures in `summary.json`.
-SHORT_NAMES = {
-    "scored": "examples.scored",
-    "failed": "examples.failed",
-    "latency_p50_s": "latency_s.p50",
-    "latency_p95_s": "latency_s.p95",
-    "ttft_p50_s": "ttft_s.p50",
-    "tokens_per_s": "throughput_tokens_per_s",
-    "cost_usd": "cost_usd.total",
-}
-#: Columns that are said about a run, not measured in it.
-_SAID = ("run", "verdict", "pareto")
 #: Parts of an address that say that less is better; of all else, more is.
 _LESS_IS_BETTER = ("failed", "errors", "fallback", "truncated", "tokens", "calls")
 
@@ -83,7 +72,7 @@ class Figures:
         """A figure of a run as it is: the mean of a metric, a number, a text; None if it has none."""
         if name == "run":
             return row["key"]
-        if name in _SAID:
+        if name in SAID_OF_RUNS:
             return row[name]
         if name in row["coordinates"]:
             return row["coordinates"][name]
@@ -191,7 +180,10 @@ def ranking_table(
     names = columns or figures.names()
     for name in names:
         figures.check(name)
-    made = [figures.column(name, OTHER_METRICS + position) for position, name in enumerate(names)]
+    ranks = {
+        name: other_rank(place) for place, name in enumerate(other_metrics(figures.rows, figures.primary))
+    }
+    made = [figures.column(name, ranks.get(name, 0)) for name in names]
     if columns is not None:
         # What was asked for is shown, whatever the width.
         made = [

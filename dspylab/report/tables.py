@@ -39,8 +39,6 @@ from dspylab.report.numbers import (
 _NAME_WIDTH = 18
 #: Characters between two columns.
 _GAP = 2
-#: Rank of the column of the first metric that is not the primary one.
-OTHER_METRICS = 8
 #: Runs whose failures are described below the table.
 _NAMED_FAILURES = 5
 
@@ -294,11 +292,20 @@ def _primary_column(rows: Sequence[Mapping[str, Any]], primary: str) -> Column:
 
 
 def _other_metrics(rows: Sequence[Mapping[str, Any]], primary: str) -> list[Column]:
-    """The means of the other metrics; they are the first to go when it gets narrow."""
+    """The means of the other metrics."""
     return [
-        Column(printable(name), partial(mean_of, name=name), rank=OTHER_METRICS + position)
-        for position, name in enumerate(other_metrics(rows, primary))
+        Column(printable(name), partial(mean_of, name=name), rank=other_rank(place))
+        for place, name in enumerate(other_metrics(rows, primary))
     ]
+
+
+def other_rank(place: int) -> int:
+    """Rank of the column of another metric than the primary one: the first stay longer than tails of timings.
+
+    Args:
+        place: How many of the others come before it.
+    """
+    return 4 + 2 * place
 
 
 def name_of(row: Mapping[str, Any]) -> str:
