@@ -86,11 +86,15 @@ editors-test: setup ## Check what editors complete in experiment files (installs
 	npm install --silent --no-audit --no-fund --no-save --no-package-lock --prefix build/editors yaml-language-server@2.0
 	$(BIN)/pytest tests/test_editors.py
 
-lint: setup ## Check style, format and types
+lint: setup ## Check style, format, types and what GitHub reads
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin # what only Linux has is not used unasked
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/idea.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 
 format: setup ## Mend what ruff can mend by itself
 	$(BIN)/ruff check --fix-only
