@@ -50,9 +50,11 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs LiteLLM goes to one process, since the import alone takes seconds."""
+    """What takes long to begin with goes to one process: LiteLLM's import, and the start of the model."""
     for item in items:
-        if "litellm" in item.nodeid and not item.get_closest_marker("xdist_group"):
+        if item.get_closest_marker("local"):
+            item.add_marker(pytest.mark.xdist_group("local model"))
+        elif "litellm" in item.nodeid:
             item.add_marker(pytest.mark.xdist_group("litellm"))
 
 

@@ -18,6 +18,9 @@ from typing import Literal
 
 import pytest
 
+# Read and parsed once.
+pytestmark = pytest.mark.xdist_group("architecture")
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dspylab"
 
@@ -378,9 +381,8 @@ def test_start_up_is_light(arguments: list[str]) -> None:
     assert sorted(loaded & HEAVY) == []
 
 
-@pytest.mark.xdist_group("a group")
 def test_tests_of_a_group_share_a_process(request: pytest.FixtureRequest) -> None:
     """What a group needs is made once. pytest-xdist of one version ignored groups with pytest of another."""
     if not getattr(request.config.option, "loadgroup", False):
         pytest.skip("needs --dist loadgroup")
-    assert request.node.nodeid.endswith("@a group")
+    assert request.node.nodeid.endswith("@architecture")

@@ -151,7 +151,6 @@ def test_sync_brings_a_copy_of_the_schema_up_to_date_and_no_other_file(
 
 
 @pytest.mark.local
-@pytest.mark.xdist_group("local-model")
 def test_the_example_runs_at_once(tmp_path: Path, cli: Cli) -> None:
     if not is_present("local/smollm2-135m-instruct", base=tmp_path):
         pytest.skip("the embedded model is not on this machine")

@@ -37,6 +37,8 @@ from dspylab.report.standing import contradiction, probably_worse, standing_of
 from dspylab.report.verdict import verdict
 from dspylab.testing import FakeServer, experiment
 
+pytestmark = pytest.mark.xdist_group("report")
+
 ROOT = Path(__file__).parent.parent
 GOOD, BAD = scored(*[1.0] * 30, 0.0, 0.0), scored(*[0.0] * 28, *[1.0] * 4)
 HOSTILE = '</script><script>hacked()</script><img src=x onerror="hacked()">'

@@ -32,8 +32,8 @@ pytestmark = [
         CHROMIUM is None or DRIVER is None,
         reason="no Chromium with its driver: apt-get install chromium chromium-driver",
     ),
-    # One browser for all of these tests.
-    pytest.mark.xdist_group("browser"),
+    # One browser for all of these tests, beside the other tests that import what draws.
+    pytest.mark.xdist_group("report"),
 ]
 
 
