@@ -196,7 +196,7 @@ def compile_one(
 
 @app.command(
     "diff-program",
-    epilog=_example("dspylab diff-program none fewshot-smollm2 -c experiments/triage/experiment.yaml"),
+    epilog=_example("dspylab diff-program none search-smollm2-zero_shot"),
 )
 def diff_program(
     first: Annotated[str, typer.Argument(help="A program or run; none for the program as it is built.")],
@@ -268,7 +268,7 @@ def aggregate(config: Config = None, verbose: Verbose = False) -> None:
         "dspylab show                                      # the best first",
         "dspylab show model=smollm2 --sort latency_p50_s   # some of them, the fastest first",
         "dspylab show --columns run,accuracy,cost_usd --format csv",
-        "dspylab show --program bootstrap-smollm2-labels",
+        "dspylab show --program smollm2-zero_shot-search",
     )
 )
 def show(
@@ -320,9 +320,9 @@ def show(
 
 @app.command(
     epilog=_example(
-        "dspylab compare                               # all against the best",
-        "dspylab compare smollm2-labels smollm2-cot    # the second run against the first",
-        "dspylab compare main my-exp                   # two revisions of git, or DVC experiments",
+        "dspylab compare                                       # all against the best",
+        "dspylab compare smollm2-labels-none smollm2-cot-none  # the second run against the first",
+        "dspylab compare main my-exp                           # two revisions of git, or DVC experiments",
     )
 )
 def compare(

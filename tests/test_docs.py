@@ -20,7 +20,10 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from dspylab.cli import app
+from dspylab.config.load import load
 from dspylab.config.models import Experiment
+from dspylab.plan.compiles import compiles
+from dspylab.plan.matrix import expand
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = (ROOT / "experiments").glob("*/README.md")
@@ -123,6 +126,36 @@ def test_troubleshooting_quotes_messages_that_exist() -> None:
         literal = max((part.strip() for part in parts), key=len)
         # DSPy's own, or put together from parts: then the first words stand in the code.
         assert literal in source or literal == "AdapterParseError" or literal[:12] in source, message
+
+
+def test_runs_and_programs_of_the_demo_are_called_by_their_names() -> None:
+    """Whoever tries what the README, a page or the help shows has only run the demo."""
+    demo = load(ROOT / "experiments/triage/experiment.yaml").experiment
+    runs = expand(demo)
+    known = {spec.key for spec in (*runs, *compiles(runs).values())}
+    texts = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
+    texts["--help"] = (ROOT / "dspylab/cli.py").read_text(encoding="utf-8")
+    texts["the notebook"] = (ROOT / "docs/notebooks/results.ipynb").read_text(encoding="utf-8")
+    named = {
+        (where, name)
+        for where, text in texts.items()
+        for name in re.findall(r"\b(?:search-)?smollm2-(?:zero_shot|labels|balanced_demos|cot)[\w-]*", text)
+    }
+    assert len(named) > 10
+    assert not {found for found in named if found[1] not in known}
+
+
+def test_what_is_set_in_the_demo_stands_in_it() -> None:
+    demo = yaml.safe_load((ROOT / "experiments/triage/experiment.yaml").read_text(encoding="utf-8"))
+    address = re.compile(r"experiments/triage/experiment\.yaml:(\+?)([\w.]+)=")
+    found = [match for page in PAGES for match in address.findall(page.read_text(encoding="utf-8"))]
+    assert found
+    for is_added, path in found:
+        value: Any = demo
+        *parents, key = path.split(".")
+        for part in parents:
+            value = value[part]
+        assert (key in value) != bool(is_added), path
 
 
 def test_the_extras_are_those_of_the_package() -> None:
