@@ -132,7 +132,7 @@ def test_runs_and_programs_of_the_demo_are_called_by_their_names() -> None:
     """Whoever tries what the README, a page or the help shows has only run the demo."""
     demo = load(ROOT / "experiments/triage/experiment.yaml").experiment
     runs = expand(demo)
-    known = {spec.key for spec in (*runs, *compiles(runs).values())}
+    known = {run.key for run in runs} | {spec.key for spec in compiles(runs).values()}
     texts = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
     texts["--help"] = (ROOT / "dspylab/cli.py").read_text(encoding="utf-8")
     texts["the notebook"] = (ROOT / "docs/notebooks/results.ipynb").read_text(encoding="utf-8")

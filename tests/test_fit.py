@@ -436,19 +436,19 @@ RIGHT = {"accuracy": ..., "right": {"type": "path", "ref": "program.py:right"}}
         (
             "typing.Literal['pos', 'neg']",
             ["pos", "neg", "", "3", "pos"],
-            "2 of 5 test examples have a label for 'label' that no answer can be, such as \"\" of 2",
+            "2 of 5 test examples have a label for 'label' that no answer can be, such as \"\" of 2 (text 2)",
         ),
         # Most of them are none: the metric translates.
         ("typing.Literal['pos', 'neg']", ["P", "N", "P", "neg"], None),
         (
             "str",
             ["a", "b", "", None],
-            f"2 of 4 test examples have a label 'label' that {ODD}, such as \"\" of 2",
+            f"2 of 4 test examples have a label 'label' that {ODD}, such as \"\" of 2 (text 2)",
         ),
         (
             "str",
             [*"abcdefghij", 3],
-            f"1 of 11 test examples has a label 'label' that {ODD}, such as 3 of 10",
+            f"1 of 11 test examples has a label 'label' that {ODD}, such as 3 of 10 (text 10)",
         ),
         ("str", [*"abcdefghij", ["k", "l"]], None),  # several that are right
         ("str", ["a", 3], None),
@@ -486,6 +486,15 @@ def test_empty_inputs_are_told_once_a_field(tmp_path: Path) -> None:
         "~ dataset: 3 of 5 test examples have nothing in the input 'text', such as row-1: "
         "complete these rows, or take them out"
     )
+
+
+def test_rows_that_init_wrote_are_told(tmp_path: Path) -> None:
+    examples = [{"text": "TODO: text of row 1", "label": "a"}, {"text": "Mine: TODO", "label": "b"}]
+
+    (only,) = found(tmp_path, "import dspy\nbuild = dspy.Predict('text -> label')\n", examples=examples)
+
+    assert "1 of 2 test examples has the input 'text' that `dspylab init` wrote, such as " in only
+    assert "(TODO: text of row 1): complete these rows, or take them out" in only
 
 
 def test_odd_rows_are_found_quickly(tmp_path: Path) -> None:
@@ -546,8 +555,8 @@ def test_an_argument_that_the_factory_does_not_take_moves_nothing_out(
     assert len(server.requests) == calls
     lab.change({"matrix": {"program.two_step": ..., "program.two_steps": [False]}})
     ended = cli_inside("run", "-c", lab.config, cwd=lab.root)
-    assert "fake-two_stepstrue-few: no longer in the matrix: moved out" in ended.out
-    assert "few-fake-two_stepstrue: programs that no run needs: moved to .dspylab" in ended.out
+    assert "fake-two_steps-true-few: no longer in the matrix: moved out" in ended.out
+    assert "few-fake-two_steps-true: programs that no run needs: moved to .dspylab" in ended.out
 
 
 @pytest.mark.parametrize(

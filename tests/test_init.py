@@ -287,6 +287,30 @@ def test_an_agent_and_a_typed_program(tmp_path: Path, cli_inside: Cli) -> None:
     assert list(experiment.metrics) == ["accuracy"]
 
 
+def test_labels_in_the_data_are_metrics_without_a_doubt(tmp_path: Path, cli_inside: Cli) -> None:
+    (tmp_path / "hotel.py").write_text(
+        "import dspy\nbuild = dspy.Predict('review -> topic, stars: int, seed, reason')\n"
+    )
+    (tmp_path / "hotel.csv").write_text(
+        "review,topic,stars,seed\nThe bed was hard,room,1,a\nFine food,food,5,b\n"
+    )
+
+    done = cli_inside("init", "--from", "hotel.py", cwd=tmp_path, **SOMEBODY)
+
+    assert done.code == 0, done.err
+    assert "committed what was written; files of your own are not: git add --all && git commit" in done.out
+    assert "TODO: right if" not in experiment_of(tmp_path, "hotel")
+    experiment = load(tmp_path / "experiments" / "hotel" / "experiment.yaml").experiment
+    found = {name: (metric.type, metric.field) for name, metric in experiment.metrics.items()}
+    # `seed` is an axis of every matrix.
+    assert found == {
+        "topic": ("exact_match", "topic"),
+        "stars": ("numeric", "stars"),
+        "seed_right": ("exact_match", "seed"),
+    }
+    assert experiment.ranked_by == "topic"
+
+
 @pytest.mark.parametrize(
     ("source", "factory"),
     [

@@ -339,8 +339,8 @@ def test_a_plan_on_a_narrow_terminal() -> None:
 @pytest.mark.parametrize(
     ("text", "width", "lines"),
     [
-        ("small-two_stepstrue-fewshot", 24, "small-two_stepstrue-\nfewshot"),
-        ("small-two_stepstrue-fewshot@HEAD", 24, "small-two_stepstrue-\nfewshot@HEAD"),
+        ("small-two_steps-true-fewshot", 24, "small-two_steps-true-\nfewshot"),
+        ("small-two_steps-true-fewshot@HEAD", 24, "small-two_steps-true-\nfewshot@HEAD"),
         ("mini-predict@workspace", 18, "mini-predict@\nworkspace"),
         ("model-0.25-few", 9, "model-0.\n25-few"),
         ("a-muchlongerthanaline", 8, "a-muchlo\nngerthan\naline"),
@@ -360,10 +360,10 @@ def test_folding_takes_nothing_away(text: str, width: int) -> None:
 
 
 def test_a_table_folds_the_names_of_its_runs() -> None:
-    summary = summary_of({"small-two_stepstrue-fewshot@HEAD": run_summary()})
+    summary = summary_of({"small-two_steps-true-fewshot@HEAD": run_summary()})
     shown = rendered(results_table(summary), 58)
     assert (
-        "small-two_stepstrue-\n"
+        "small-two_steps-true-\n"
         in "\n".join(line.split("  ")[0].rstrip() for line in shown.splitlines()) + "\n"
     )
     assert "fewshot@HEAD" in shown

@@ -161,7 +161,8 @@ def _commit(made: _Made, root: Path) -> None:
     elif refusal := git.commit_files(root, made.written, _MESSAGE):
         print(f"not committed: git says: {refusal}")
     else:
-        print("committed what was written")
+        theirs = "; files of your own are not: git add --all && git commit" if git.has_untracked(root) else ""
+        print(f"committed what was written{theirs}")
 
 
 def _tell_next(made: _Made, root: Path, config: Path | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Literal
 
-from dspylab.config.axes import check_coordinates
+from dspylab.config.axes import NAMED_AXES, check_coordinates
 from dspylab.config.defect import Defect
 from dspylab.config.models import Check, Metric
 from dspylab.config.scoring import WITH_PARTS
@@ -54,6 +54,8 @@ SHORT_NAMES: Final[Mapping[str, str]] = {
 }
 #: Columns that are said about a run, not measured in it.
 SAID_OF_RUNS: Final = ("run", "verdict", "pareto")
+#: What tables and checks would not know a metric of the same name from.
+FIGURE_NAMES: Final = frozenset({*FIGURES, *SHORT_NAMES, *SAID_OF_RUNS, *NAMED_AXES})
 
 
 def check_checks(sections: Sections) -> Iterator[Defect]:

@@ -8,14 +8,13 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from dspylab.config.axes import (
-    NAMED_AXES,
     NO_OPTIMIZER,
     check_adapter,
     check_matrix,
     check_settings,
     optimizers_used,
 )
-from dspylab.config.checks import FIGURES, SAID_OF_RUNS, SHORT_NAMES, check_checks
+from dspylab.config.checks import FIGURE_NAMES, check_checks
 from dspylab.config.defect import Defect
 from dspylab.config.models import Dataset, Metric, Model, Optimizer, Program
 from dspylab.config.optimizers import check_nested, check_type
@@ -23,8 +22,6 @@ from dspylab.config.scoring import WITH_PARTS, check_metric
 from dspylab.config.sections import Sections
 from dspylab.config.wording import Address, choose, listed, shown
 
-#: What `dspylab show` and `checks` would not know a metric from.
-_TAKEN: Final = frozenset({*FIGURES, *SHORT_NAMES, *SAID_OF_RUNS, *NAMED_AXES})
 _MODULE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
 
 
@@ -71,7 +68,7 @@ def _check_entries(sections: Sections) -> Iterator[Defect]:
             yield from _check_optimizer(optimizer, ("optimizers", name), sections)
     labels = _labels(sections.dataset)
     for name, metric in (sections.metrics or {}).items():
-        if name in _TAKEN:
+        if name in FIGURE_NAMES:
             yield Defect(("metrics", name), "every run has a figure of this name", f"call it my_{name}, say")
         if metric is not None:
             yield from check_metric(metric, ("metrics", name), sections.models, labels)

@@ -20,7 +20,7 @@ from dspylab.config.wording import Address, choose, listed, plain
 from dspylab.errors import Finding, InvalidExperiment, ProgramError
 from dspylab.execute.example import example_of
 from dspylab.execute.labels import impossible_labels
-from dspylab.execute.odd_rows import empty_inputs, odd_labels, of_examples
+from dspylab.execute.odd_rows import empty_inputs, named, odd_labels, of_examples
 from dspylab.laboratory import Laboratory
 from dspylab.metrics.fields import answer_of, label_of
 from dspylab.program.discover import metric_functions
@@ -242,7 +242,7 @@ def _rows(program: dspy.Module, experiment: Experiment, rows: Sequence[DataRow])
         told.add(found.field)
         problem = (
             f"{of_examples(found.count, rows)} a label for {plain(found.field)!r} that no answer can be, "
-            f"such as {plain(found.label)} of {plain(found.first)}"
+            f"such as {plain(found.label)} of {found.first}"
         )
         place = ("dataset",) if found.metric is None else ("metrics", found.metric)
         yield Mismatch(place, problem, "correct the data or the signature", fails=False)
@@ -343,10 +343,8 @@ def _no_label(label: str | None, row: DataRow) -> str:
 
 def _partly_labelled(label: str | None, without: Sequence[DataRow], rows: Sequence[DataRow]) -> str:
     """That some examples have no label, and which is the first of them."""
-    first = without[0]
     what = "not just one label" if label is None else f"no {plain(label)!r}"
-    beginning = next((f" ({plain(str(value))})" for value in first.inputs.values()), "")
     return (
         f"{len(without)} of {len(rows)} test examples have {what} and will not be scored, such as "
-        f"{plain(first.example_id)}{beginning}"
+        f"{named(without[0])}"
     )

@@ -12,6 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import dspy
 
 from dspylab.config.models import Metric
+from dspylab.execute.odd_rows import named
 from dspylab.metrics.builtin import Comparison, comparison
 from dspylab.program.interface import named_outputs
 from dspylab.records import DataRow
@@ -28,7 +29,7 @@ class Impossible:
         metric: The metric of type ``exact_match`` that compares with them; None if it is another's.
         field: The label.
         count: How many examples have such a label.
-        first: Id of the first of them.
+        first: The first of them, as a message names it.
         label: Its label, as JSON.
     """
 
@@ -85,7 +86,7 @@ def _impossible(
         if text not in known:
             known[text] = _is_possible(row.labels[label], allowed, compare)
         if not known[text]:
-            impossible.append((row.example_id, text))
+            impossible.append((named(row), text))
     return Impossible(None, label, len(impossible), *impossible[0]) if impossible else None
 
 

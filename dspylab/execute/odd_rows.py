@@ -11,6 +11,7 @@ import dspy
 from dspy.adapters.utils import annotation_allows_none
 
 from dspylab.config.wording import plain
+from dspylab.program.dataset import PATTERN_ROW
 from dspylab.program.interface import is_needed
 from dspylab.records import JSON, DataRow
 
@@ -31,10 +32,14 @@ def empty_inputs(program: dspy.Module, inputs: Iterable[str], rows: Sequence[Dat
         fields = _fields(program, name, "input_fields")
         if fields and not any(map(is_needed, fields)):
             continue
-        odd = [row for row in rows if _is_empty(row.inputs.get(name))]
-        if odd:
-            first = plain(odd[0].example_id)
-            yield f"{of_examples(len(odd), rows)} nothing in the input {plain(name)!r}, such as {first}"
+        empty = [row for row in rows if _is_empty(row.inputs.get(name))]
+        pattern = [row for row in rows if _is_pattern(row.inputs.get(name))]
+        for odd, what in (
+            (empty, f"nothing in the input {plain(name)!r}"),
+            (pattern, f"the input {plain(name)!r} that `dspylab init` wrote"),
+        ):
+            if odd:
+                yield f"{of_examples(len(odd), rows)} {what}, such as {named(odd[0])}"
 
 
 def odd_labels(program: dspy.Module, names: Iterable[str], rows: Sequence[DataRow]) -> Iterator[str]:
@@ -60,13 +65,19 @@ def odd_labels(program: dspy.Module, names: Iterable[str], rows: Sequence[DataRo
             label = plain(json.dumps(odd[0].labels[name], ensure_ascii=False))
             yield (
                 f"{of_examples(len(odd), rows)} a label {plain(name)!r} that is empty or unlike nearly all "
-                f"others, such as {label} of {plain(odd[0].example_id)}"
+                f"others, such as {label} of {named(odd[0])}"
             )
 
 
 def of_examples(count: int, rows: Sequence[DataRow]) -> str:
     """How a message about some of the examples begins."""
     return f"{count} of {len(rows)} test examples {'has' if count == 1 else 'have'}"
+
+
+def named(row: DataRow) -> str:
+    """An example by its id and by how its inputs begin, since most ids are digests."""
+    beginning = next((f" ({plain(str(value))})" for value in row.inputs.values() if not _is_empty(value)), "")
+    return f"{plain(row.example_id)}{beginning}"
 
 
 def _fields(program: dspy.Module, name: str, side: str) -> list[Any]:
@@ -77,6 +88,10 @@ def _fields(program: dspy.Module, name: str, side: str) -> list[Any]:
 
 def _is_empty(value: JSON) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _is_pattern(value: JSON) -> bool:
+    return isinstance(value, str) and value.startswith(PATTERN_ROW)
 
 
 def _kind(value: JSON) -> str:

@@ -95,6 +95,11 @@ def has_identity(root: Path) -> bool:
     return _git(root, "var", "GIT_COMMITTER_IDENT").returncode == 0
 
 
+def has_untracked(root: Path) -> bool:
+    """Whether there are files that git neither tracks nor ignores."""
+    return bool(_git(root, "ls-files", "--others", "--exclude-standard").stdout.strip())
+
+
 def init_git(root: Path) -> None:
     """Makes a folder a git repository.
 

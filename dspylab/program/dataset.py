@@ -22,6 +22,8 @@ from dspylab.program.formats import Row, as_object, read_file
 from dspylab.program.modules import own_frame
 from dspylab.records import JSON, DataRow
 
+#: How the values begin of rows that only show what a row looks like, as `dspylab init --from` writes them.
+PATTERN_ROW = "TODO: "
 #: How many lists and objects may stand inside each other in a field.
 _MAX_DEPTH = 50
 #: How much of an example a message repeats, in characters.

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from dspylab.config.checks import FIGURE_NAMES
 from dspylab.config.models import ID_PATTERN, Model
 from dspylab.lm.keys import usual_variables
+from dspylab.program.dataset import PATTERN_ROW
 from dspylab.program.discover import FoundProgram, Kind
 from dspylab.scaffold.folder import filled
 
@@ -106,7 +108,7 @@ def _dataset(found: FoundProgram, folder: Path, program: str) -> tuple[str, dict
     inputs = ", ".join(map(_yaml, found.inputs))
     if found.dataset is None:
         names = dict.fromkeys((*found.inputs, *found.outputs))
-        rows = [{name: f"TODO: {name} of row {number}" for name in names} for number in (1, 2)]
+        rows = [{name: f"{PATTERN_ROW}{name} of row {number}" for name in names} for number in (1, 2)]
         text = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
         return filled("existing/dataset_none.yaml", {"test": _EXAMPLES, "inputs": inputs}), {_EXAMPLES: text}
 
@@ -133,10 +135,30 @@ def _metrics(found: FoundProgram, program: str) -> tuple[str, str]:
         ]
         return filled("existing/metric_hint.yaml", {}) + "".join(lines), found.metrics[0]
     labels = () if found.dataset is None else found.dataset.labels
-    fields = [name for name in found.outputs if name in labels] or list(found.outputs) or ["answer"]
-    kind = found.outputs.get(fields[0], "other")
-    values = {"name": "accuracy", "type": _METRIC_TYPES[kind], "field": _yaml(fields[0])}
-    return filled("existing/metric_label.yaml", values), "accuracy"
+    labelled = [name for name in found.outputs if name in labels]
+    if len(labelled) > 1:
+        names = {_metric_id(name): name for name in labelled}
+    else:
+        names = {"accuracy": next(iter([*labelled, *found.outputs, "answer"]))}
+    doubt = "" if labelled else "   # TODO: right if the rows have a label called {}"
+    lines = [
+        filled(
+            "existing/metric_label.yaml",
+            {
+                "name": metric,
+                "type": _METRIC_TYPES[found.outputs.get(field, "other")],
+                "field": _yaml(field),
+                "doubt": doubt.format(field),
+            },
+        )
+        for metric, field in names.items()
+    ]
+    return "".join(lines), next(iter(names))
+
+
+def _metric_id(field: str) -> str:
+    """A field's own name as the id of its metric, if it may be one."""
+    return field if re.match(ID_PATTERN, field) and field not in FIGURE_NAMES else f"{field.strip('_')}_right"
 
 
 def _choice(others: Iterable[str]) -> str:
