@@ -289,9 +289,9 @@ def test_the_best_and_what_can_not_be_told_from_it() -> None:
     assert against_best("accuracy", {"alone": [run([1.0])]}).not_told_apart == ("alone",)
 
 
-def passed(*wrong: int) -> list[RunValues]:
-    """A run over 60 examples that passes all but the named ones."""
-    return [run([float(example not in wrong) for example in range(60)])]
+def passed(*wrong: int, of: int = 60) -> list[RunValues]:
+    """A run over so many examples that passes all but the named ones."""
+    return [run([float(example not in wrong) for example in range(of)])]
 
 
 def test_a_rank_is_that_among_all_pairs_not_among_those_shown() -> None:
@@ -321,6 +321,18 @@ def test_corrected_p_values_against_the_best_are_holms_over_all_pairs() -> None:
     assert standing.family.total == len(pairs) == 28
     for name, found in standing.comparisons.items():
         assert found.p_adjusted == pytest.approx(wanted[frozenset((standing.best or "", name))])
+
+
+def test_a_pair_that_is_not_shown_has_the_test_that_it_would_be_shown_with() -> None:
+    """McNemar's exact test, which Wilcoxon's agrees with as long as up to 200 examples differ."""
+    poor, other = passed(*range(300), of=700), passed(*range(260, 520), of=700)
+    sides = {"best": passed(of=700), "other": other, "poor": poor}
+    (unshown,) = against_best("accuracy", sides).family.unshown
+    assert unshown == compare("accuracy", other, poor).p_value
+    assert unshown == mcnemar_exact(260, 220)
+    sides["poor"] = [{**poor[0], "0": (0.5,)}]
+    (graded,) = against_best("accuracy", sides).family.unshown
+    assert graded == compare("accuracy", other, sides["poor"]).p_value != unshown
 
 
 def test_too_many_pairs_are_bounded_instead_of_ranked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -249,6 +249,14 @@ def test_another_metric_and_fewer_runs(tmp_path: Path) -> None:
     assert set(nothing.dominance().values()) == {"front"}
 
 
+def test_of_equal_runs_one_of_known_cost_is_the_best(tmp_path: Path) -> None:
+    rows = {name: timed([1.0, 0.0], 1.0, 0.5) for name in ("unknown", "dear", "cheap")}
+    costs = {"unknown": None, "dear": 2.0, "cheap": 1.0}
+    runs = {name: run_summary(cost_usd=usd) for name, usd in costs.items()}
+    found = decide(results(tmp_path, rows, runs=runs).results)
+    assert (found.standing.best, *found.standing.comparisons) == ("cheap", "dear", "unknown")
+
+
 def test_what_is_dominated_by_the_figures_alone(tmp_path: Path) -> None:
     rows = {"a": timed([1.0, 1.0, 0.0], 1.0, 0.5), "b": timed([1.0, 0.0, 0.0], 1.0, 0.5)}
     runs = {run: run_summary(cost_usd=1.5) for run in rows}
