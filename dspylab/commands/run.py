@@ -64,6 +64,7 @@ def run_experiment(
     refresh_schema(laboratory.loaded.path, repository.root)
     leftovers = _Leftovers(laboratory, repository, silent=silent)
     todo = _Todo(laboratory, repository, entry, fresh=fresh)
+    repository.refuse_tracked(entry, todo.runs)
     if not todo.runs and not todo.compiles:
         leftovers.move_out()
     if todo.is_empty and repository.summary_state(entry).state == "done":
@@ -81,14 +82,9 @@ def run_experiment(
     summary, has_new = _record(laboratory, repository, entry, execution, todo.adopted)
     if not json_events:
         console().print(results_table(summary))
-    if stop is not None and stop.requested:
-        # Half of an experiment is none, and whoever pressed Ctrl-C is waiting.
-        note("not saved as a DVC experiment: it was interrupted", silent)
-    elif not has_new:
-        # Each would be a row of `dvc exp show` with nothing in it that another one has not.
-        note(f"not saved as a DVC experiment: {_without_news(execution)}", silent)
-    else:
-        _save(laboratory, repository, silent=silent)
+    if repository.has_git:
+        is_interrupted = stop is not None and stop.requested
+        _save(laboratory, repository, _why_not(execution, has_new, is_interrupted), silent=silent)
     if execution is not None and stop is not None:
         raise_unless_complete(execution, stop)
     # What was executed has said so itself. What DVC has recorded may have been ranked by another metric then.
@@ -329,11 +325,21 @@ def _record(
     return summary, bool(compiled or executed & recorded)
 
 
-def _without_news(execution: Execution | None) -> str:
+def _why_not(execution: Execution | None, has_new: bool, is_interrupted: bool) -> str | None:
+    """Why the results are not to be saved as a DVC experiment; None if they are."""
+    if is_interrupted:
+        # Half of an experiment is none, and whoever pressed Ctrl-C is waiting.
+        return "it was interrupted"
+    if has_new:
+        return None
+    # Each would be a row of `dvc exp show` with nothing in it that another one has not.
     return "nothing was executed" if execution is None else "no run was completed and recorded"
 
 
-def _save(laboratory: Laboratory, repository: Repository, *, silent: bool) -> None:
+def _save(laboratory: Laboratory, repository: Repository, why_not: str | None, *, silent: bool) -> None:
+    if why_not is not None:
+        note(f"not saved as a DVC experiment: {why_not}", silent)
+        return
     layout, loaded = laboratory.layout, laboratory.loaded
     own = [loaded.path, layout.folder / ".gitignore", layout.summary, layout.metrics]
     own += layout.plots.glob("*.json")
