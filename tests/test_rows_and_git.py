@@ -89,6 +89,64 @@ def test_rows_that_git_tracks_are_found_before_the_first_call(
     assert cli_inside("run", cwd=lab.root).code == 0
 
 
+def test_an_earlier_revision_stays_as_it_was(lab: Laboratory, server: FakeServer, cli_inside: Cli) -> None:
+    assert cli_inside("run", cwd=lab.root).code == 0
+    lab.commit("Warm")
+    lab.change({"models": {"fake": {"temperature": 0.5}}, "matrix": {"program.style": ["cot"]}})
+    assert cli_inside("run", cwd=lab.root).code == 0
+    lab.commit("Hot")
+
+    for revision, restored in (("main~1", "2 runs restored"), ("main", "1 run restored")):
+        lab.git("checkout", "--quiet", revision)
+        done = cli_inside("run", cwd=lab.root)
+
+        assert done.code == 0, done.err
+        assert restored in done.out
+        assert lab.git("status", "--porcelain") == ""
+        assert "up to date" in lab.dvc("status")
+        assert "nothing to do" in cli_inside("run", cwd=lab.root).out
+    assert len(server.requests) == 24
+
+
+def test_settings_that_are_taken_back_give_the_summary_of_git(
+    lab: Laboratory, server: FakeServer, cli: Cli, cli_inside: Cli
+) -> None:
+    assert cli_inside("run", cwd=lab.root).code == 0
+    lab.commit("Warm")
+    text = lab.config.read_text()
+    for take_back in ("run", "repro"):
+        lab.change({"models": {"fake": {"temperature": 0.5}}})
+        assert cli_inside("run", cwd=lab.root).code == 0
+        hot = summary(lab)
+        assert hot["git"]["dirty"]
+        lab.config.write_text(text)
+
+        if take_back == "run":
+            assert "2 runs restored" in cli_inside("run", cwd=lab.root).out
+        else:
+            assert cli_inside("sync", cwd=lab.root).code == 0
+            assert cli("repro", cwd=lab.root, program="dvc").code == 0
+
+        assert lab.git("status", "--porcelain") == ""
+        assert "up to date" in lab.dvc("status")
+    assert len(server.requests) == 32
+
+
+def test_a_summary_that_says_something_else_says_when_it_was_made(
+    lab: Laboratory, server: FakeServer, cli_inside: Cli
+) -> None:
+    assert cli_inside("run", cwd=lab.root).code == 0
+    lab.commit("Both")
+    before = summary(lab)
+    lab.change({"matrix": {"program.style": ["cot"]}})
+
+    assert cli_inside("run", cwd=lab.root).code == 0
+
+    assert set(summary(lab)["runs"]) == {"fake-cot"}
+    assert summary(lab)["git"]["commit"] != (before["git"] or {}).get("commit")
+    assert len(server.requests) == 16
+
+
 def test_a_repository_without_git(server: FakeServer, make_lab: MakeLab, cli_inside: Cli) -> None:
     lab = make_lab(server.url, examples=tickets(3))
     shutil.rmtree(lab.root / ".git")

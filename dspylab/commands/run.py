@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dspylab.aggregate.collect import collect
+from dspylab.commands.aggregate import summarize_workspace
 from dspylab.commands.console import console, note, warn
 from dspylab.commands.find import find_config
 from dspylab.commands.outcome import raise_if_unscored, raise_unless_complete
@@ -30,6 +31,7 @@ from dspylab.report.tables import results_table
 from dspylab.scaffold.editors import refresh_schema
 
 if TYPE_CHECKING:
+    from dspylab.execute.active import RunReport
     from dspylab.execute.pool import Stop
     from dspylab.execute.runs import Execution
     from dspylab.pipeline.repo import Repository
@@ -86,7 +88,7 @@ def run_experiment(
         is_interrupted = stop is not None and stop.requested
         _save(laboratory, repository, _why_not(execution, has_new, is_interrupted), silent=silent)
     if execution is not None and stop is not None:
-        raise_unless_complete(execution, stop)
+        raise_unless_complete(_with_what_others_did(laboratory, execution, summary), stop)
     # What was executed has said so itself. What DVC has recorded may have been ranked by another metric then.
     raise_if_unscored(summary.primary_metric, to_json(summary.runs))
 
@@ -310,7 +312,7 @@ def _record(
     Returns:
         The summary, and whether DVC recorded anything that was executed just now.
     """
-    summary = collect(laboratory, repository.git_state()).summary
+    summary = summarize_workspace(laboratory).summary
     complete = [report.run for report in execution.reports if report.complete] if execution else []
     executed = set(complete)
     complete += adopted
@@ -323,6 +325,27 @@ def _record(
     for key in recorded:
         drop_journal(laboratory.journal(laboratory.run(key)))
     return summary, bool(compiled or executed & recorded)
+
+
+def _with_what_others_did(laboratory: Laboratory, execution: Execution, summary: Summary) -> Execution:
+    """The execution with the runs that another process held as the table shows them.
+
+    It may have completed them since they were left to it.
+    """
+
+    def is_complete(report: RunReport) -> bool:
+        known = summary.runs.get(report.run)
+        journal = laboratory.journal(laboratory.run(report.run))
+        # With `--fresh` the other one makes new results, and those before are there until it has.
+        return known is not None and known.complete and (not begins_anew(journal) or is_published(journal))
+
+    reports = [
+        replace(report, done=report.total, stopped=None, held=False)
+        if report.held and is_complete(report)
+        else report
+        for report in execution.reports
+    ]
+    return replace(execution, reports=reports)
 
 
 def _why_not(execution: Execution | None, has_new: bool, is_interrupted: bool) -> str | None:
