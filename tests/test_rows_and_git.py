@@ -14,7 +14,7 @@ MATRIX = {"matrix": {"model": ["fake"], "program.style": ["predict", "cot"]}}
 
 @pytest.fixture
 def lab(server: FakeServer, make_lab: MakeLab) -> Laboratory:
-    return make_lab(server.url, config=MATRIX)
+    return make_lab(server.url, config=MATRIX, files={".gitignore": "__pycache__/\n"})
 
 
 def test_a_pilot_leaves_nothing_in_the_workspace(
