@@ -100,6 +100,47 @@ def test_what_is_written_says_what_was_found(lab: Laboratory) -> None:
         assert [line["run"] for line in lines] == [PLAIN, FEWSHOT]
 
 
+def test_a_summary_that_says_the_same_stays_as_it_was(lab: Laboratory) -> None:
+    collected(lab)
+    text = lab.summary.read_text()
+    earlier = text.replace(json.loads(text)["created_at"], "2026-01-01T00:00:00+00:00")
+    earlier = earlier.replace('"dspylab": "', '"dspylab": "0.0.', 1)  # that of the runs stays
+    committed = earlier.replace("2026-01-01", "2026-01-02").replace("0" * 40, "1" * 40)
+    assert text != earlier != committed
+
+    lab.summary.write_text(earlier)
+    assert collected(lab).summary.created_at == "2026-01-01T00:00:00+00:00"
+    assert lab.summary.read_text() == earlier
+
+    found = collect(open_laboratory(lab.config), GIT, committed)
+    assert lab.summary.read_text() == committed
+    assert json.loads(committed) == to_json(found.summary)
+
+    lab.summary.unlink()
+    assert collect(open_laboratory(lab.config), None, None).summary.git is None
+
+
+@pytest.mark.parametrize("earlier", ["", "[", "[]", "{}", '{"git": 7}', "[" * 100_000])
+def test_a_summary_that_cannot_be_read_is_made_anew(lab: Laboratory, earlier: str) -> None:
+    found = collected(lab)
+    lab.summary.write_text(earlier)
+    assert collect(open_laboratory(lab.config), GIT, earlier).summary.runs == found.summary.runs
+    assert json.loads(lab.summary.read_text())["runs"].keys() == {PLAIN, FEWSHOT}
+
+
+@pytest.mark.parametrize(
+    ("mine", "his"),
+    [('"complete": true', '"complete": false'), ('"experiment": "triage"', '"experiment": "other"')],
+)
+def test_a_summary_that_says_something_else_is_replaced(lab: Laboratory, mine: str, his: str) -> None:
+    collected(lab)
+    text = lab.summary.read_text()
+    other = text.replace(mine, his).replace(json.loads(text)["created_at"], "2026-01-01T00:00:00+00:00")
+    lab.summary.write_text(other)
+    assert mine in text
+    assert collected(lab).summary.created_at != "2026-01-01T00:00:00+00:00"
+
+
 def test_results_of_other_settings_are_outdated(lab: Laboratory) -> None:
     edit(lab.raw(PLAIN).with_name("run.json"), config_hash="of other settings")
     found = collected(lab)

@@ -184,7 +184,7 @@ PARAMS = {"config": "experiments/x/experiment.yaml", "sections": [], "settings":
 
 
 def test_templates_are_written_where_dvc_is_and_only_there(tmp_path: Path) -> None:
-    entry = PipelineEntry("x", PurePosixPath("experiments/x/experiment.yaml"), {}, PARAMS, ())
+    entry = PipelineEntry("x", PurePosixPath("experiments/x/experiment.yaml"), {}, PARAMS)
     upsert(tmp_path, entry)
     assert not (tmp_path / ".dvc").exists()
     (tmp_path / ".dvc").mkdir()

@@ -312,6 +312,55 @@ def test_a_second_process_says_who_executes_the_run(tmp_path: Path, cli_inside: 
         assert cli_inside("run-one", "model=fake", cwd=lab.root).code == 0
 
 
+def test_a_run_that_another_process_completes_meanwhile_is_complete(
+    cli_inside: Cli, make_lab: MakeLab
+) -> None:
+    waiting = {"predict", "cot"}
+
+    def style(request: ChatRequest) -> str:
+        return "cot" if "reasoning" in json.dumps(request.body) else "predict"
+
+    def command(*arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [BINARIES / "dspylab", *arguments],
+            cwd=lab.root, env={**os.environ, "FAKE_API_KEY": API_KEY},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def wait_for(wanted: str, process: subprocess.Popen[str]) -> None:
+        while wanted not in asked and process.poll() is None:
+            time.sleep(0.02)
+
+    asked: set[str] = set()
+
+    def fail(request: ChatRequest) -> Fault | None:
+        asked.add(style(request))
+        return Fault("hang") if style(request) in waiting else None
+
+    with FakeServer(fail=fail) as server:
+        config = {
+            "models": {"fake": {"timeout_s": 2, "num_retries": 50}},
+            "matrix": {"model": ["fake"], "program.style": ["predict", "cot"]},
+        }
+        lab = make_lab(server.url, config=config, examples=tickets(3))
+        with command("run-one", "program.style=predict") as first:
+            wait_for("predict", first)
+            with command("run") as second:
+                # It has found by now that the other run is being executed.
+                wait_for("cot", second)
+                waiting.remove("predict")
+                assert first.wait(timeout=120) == 0
+                waiting.remove("cot")
+                out, err = second.communicate(timeout=120)
+
+        assert f"fake-predict: stopped: is being executed by process {first.pid}" in out
+        assert second.returncode == 0, err
+        assert "incomplete" not in err
+        before = len(server.requests)
+        assert cli_inside("run", cwd=lab.root).code == 0
+        assert len(server.requests) == before
+
+
 def test_killed_before_publication_or_before_dvc_recorded_it(
     server: FakeServer, cli_inside: Cli, make_lab: MakeLab
 ) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from dspylab.lm.pricing import rates_for
 from dspylab.metrics.runlevel import build_run_metrics, evaluate
 from dspylab.places import shown_path
 from dspylab.plan.identity import digest
-from dspylab.record.publish import read_json, read_rows, write_json, write_lines
+from dspylab.record.publish import json_text, read_json, read_rows, write_json, write_lines
 from dspylab.records import GitState, Rates, RunInfo, Summary
 
 logger = logging.getLogger(__name__)
@@ -41,12 +42,17 @@ class Collected:
     outdated: tuple[str, ...]
 
 
-def collect(laboratory: Laboratory, git: GitState | None) -> Collected:
+def collect(laboratory: Laboratory, git: GitState | None, committed: str | None = None) -> Collected:
     """Builds the summary from `run.json` and `raw.jsonl` of every run, and writes it.
+
+    One that differs from an earlier summary only in what made it, and when, is not news: the earlier one
+    stands, byte for byte, as DVC and git have recorded it.
 
     Args:
         laboratory: The experiment.
         git: The commit that the results are made on.
+        committed: The `summary.json` of that commit; None without one. The other earlier summary is the one
+            in the workspace.
 
     Returns:
         The summary, which also stands in `summary.json`; what DVC shows of it is in `metrics.json` and
@@ -94,11 +100,33 @@ def collect(laboratory: Laboratory, git: GitState | None) -> Collected:
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=versions(REPORTED_PACKAGES),
     )
+    summary = _as_before(summary, [committed, _text(layout.summary)])
     write_json(layout.summary, to_json(summary))
     write_json(layout.metrics, to_json(plain_metrics(summary)))
     for name, lines in plot_points(summary).items():
         write_lines(layout.plot(name), [to_json(line) for line in lines])
     return Collected(summary, tuple(missing), tuple(outdated))
+
+
+def _as_before(summary: Summary, earlier: Iterable[str | None]) -> Summary:
+    """The first of the earlier summaries that says the same, else the summary."""
+    for text in earlier:
+        try:
+            known = json.loads(text or "")
+            git = None if known["git"] is None else GitState(**known["git"])
+            same = replace(summary, git=git, created_at=known["created_at"], versions=known["versions"])
+            if json_text(to_json(same)) == text:
+                return same
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue  # there is none, or it is not of this version
+    return summary
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
 
 
 def read_info(value: Mapping[str, Any], where: str) -> RunInfo:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dspylab.aggregate.collect import collect
+from dspylab.aggregate.collect import Collected, collect
 from dspylab.commands.find import find_config
 from dspylab.config.wording import counted
 from dspylab.errors import RunsIncomplete
-from dspylab.laboratory import open_laboratory
-from dspylab.pipeline.git import git_state
+from dspylab.laboratory import Laboratory, open_laboratory
+from dspylab.pipeline.git import file_at, git_state
 
 
 def aggregate_experiment(config: Path | None) -> None:
@@ -19,7 +19,7 @@ def aggregate_experiment(config: Path | None) -> None:
         RunsIncomplete: If results were made with other settings than the file has now. They are left out.
     """
     laboratory = open_laboratory(find_config(config))
-    collected = collect(laboratory, git_state(laboratory.layout.root))
+    collected = summarize_workspace(laboratory)
     runs = len(collected.summary.runs)
     print(f"{laboratory.layout.summary}: {runs} of {counted(len(laboratory.runs), 'run')}")
     if collected.outdated:
@@ -28,3 +28,15 @@ def aggregate_experiment(config: Path | None) -> None:
             where=str(laboratory.loaded.path),
             remedy="execute them with `dspylab run`, or `dspylab sync` and then `dvc repro`",
         )
+
+
+def summarize_workspace(laboratory: Laboratory) -> Collected:
+    """Writes the summary of what lies in the workspace; the one of the current commit if it says the same.
+
+    Raises:
+        DspylabError: As `collect`.
+    """
+    root = laboratory.layout.root
+    state = git_state(root)
+    name = laboratory.layout.summary.relative_to(root).as_posix()
+    return collect(laboratory, state, None if state is None else file_at(root, state.commit, name))

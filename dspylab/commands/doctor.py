@@ -137,8 +137,7 @@ def _parsed(text: str) -> Requirement | None:
 def _git(root: Path) -> Iterator[Check]:
     top = git.find_git_root(root)
     if top is None:
-        yield Check("problem", "git", f"{root} is not in a git repository: make it one: git init && dvc init")
-        return
+        return  # DVC may do without, and says so if it does not
     if unmerged := git.unmerged(top):
         found = f"a merge is not finished: {', '.join(unmerged[:5])}"
         yield Check("problem", "git", f"{found}: resolve it, or go back with git merge --abort")
@@ -169,7 +168,8 @@ def _dvc(root: Path) -> Iterator[Check]:
         stages = repository.check()
     finally:
         repository.close()
-    yield Check("ok", "DVC", f"{repository.root}, {stages} stage{'s' * (stages != 1)}, not locked")
+    without = "" if repository.has_git else ", without git"
+    yield Check("ok", "DVC", f"{repository.root}, {stages} stage{'s' * (stages != 1)}, not locked{without}")
 
 
 def _files(root: Path) -> Iterator[Check]:

@@ -58,6 +58,7 @@ def show_plan(config: Path | None, pilot: int | None) -> None:
     todo = [row.run for row in rows if row.state != "done"]
     first = f"{counted(len(programs), 'program')}, {len(to_compile)} to compile; " if programs else ""
     note(f"{first}{counted(len(rows), 'run')}, " + (f"{len(todo)} to execute" if todo else "nothing to do"))
+    repository.refuse_tracked(entry, todo)
     if todo:
         # Heavy: it imports dspy, which a plan with nothing to do does not need.
         from dspylab.execute.fit import refuse_misfits

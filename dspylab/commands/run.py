@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dspylab.aggregate.collect import collect
+from dspylab.commands.aggregate import summarize_workspace
 from dspylab.commands.console import console, note, warn
 from dspylab.commands.find import find_config
 from dspylab.commands.outcome import raise_if_unscored, raise_unless_complete
@@ -30,6 +31,7 @@ from dspylab.report.tables import results_table
 from dspylab.scaffold.editors import refresh_schema
 
 if TYPE_CHECKING:
+    from dspylab.execute.active import RunReport
     from dspylab.execute.pool import Stop
     from dspylab.execute.runs import Execution
     from dspylab.pipeline.repo import Repository
@@ -64,6 +66,7 @@ def run_experiment(
     refresh_schema(laboratory.loaded.path, repository.root)
     leftovers = _Leftovers(laboratory, repository, silent=silent)
     todo = _Todo(laboratory, repository, entry, fresh=fresh)
+    repository.refuse_tracked(entry, todo.runs)
     if not todo.runs and not todo.compiles:
         leftovers.move_out()
     if todo.is_empty and repository.summary_state(entry).state == "done":
@@ -81,16 +84,11 @@ def run_experiment(
     summary, has_new = _record(laboratory, repository, entry, execution, todo.adopted)
     if not json_events:
         console().print(results_table(summary))
-    if stop is not None and stop.requested:
-        # Half of an experiment is none, and whoever pressed Ctrl-C is waiting.
-        note("not saved as a DVC experiment: it was interrupted", silent)
-    elif not has_new:
-        # Each would be a row of `dvc exp show` with nothing in it that another one has not.
-        note(f"not saved as a DVC experiment: {_without_news(execution)}", silent)
-    else:
-        _save(laboratory, repository, silent=silent)
+    if repository.has_git:
+        is_interrupted = stop is not None and stop.requested
+        _save(laboratory, repository, _why_not(execution, has_new, is_interrupted), silent=silent)
     if execution is not None and stop is not None:
-        raise_unless_complete(execution, stop)
+        raise_unless_complete(_with_what_others_did(laboratory, execution, summary), stop)
     # What was executed has said so itself. What DVC has recorded may have been ranked by another metric then.
     raise_if_unscored(summary.primary_metric, to_json(summary.runs))
 
@@ -314,7 +312,7 @@ def _record(
     Returns:
         The summary, and whether DVC recorded anything that was executed just now.
     """
-    summary = collect(laboratory, repository.git_state()).summary
+    summary = summarize_workspace(laboratory).summary
     complete = [report.run for report in execution.reports if report.complete] if execution else []
     executed = set(complete)
     complete += adopted
@@ -329,11 +327,42 @@ def _record(
     return summary, bool(compiled or executed & recorded)
 
 
-def _without_news(execution: Execution | None) -> str:
+def _with_what_others_did(laboratory: Laboratory, execution: Execution, summary: Summary) -> Execution:
+    """The execution with the runs that another process held as the table shows them.
+
+    It may have completed them since they were left to it.
+    """
+
+    def is_complete(report: RunReport) -> bool:
+        known = summary.runs.get(report.run)
+        journal = laboratory.journal(laboratory.run(report.run))
+        # With `--fresh` the other one makes new results, and those before are there until it has.
+        return known is not None and known.complete and (not begins_anew(journal) or is_published(journal))
+
+    reports = [
+        replace(report, done=report.total, stopped=None, held=False)
+        if report.held and is_complete(report)
+        else report
+        for report in execution.reports
+    ]
+    return replace(execution, reports=reports)
+
+
+def _why_not(execution: Execution | None, has_new: bool, is_interrupted: bool) -> str | None:
+    """Why the results are not to be saved as a DVC experiment; None if they are."""
+    if is_interrupted:
+        # Half of an experiment is none, and whoever pressed Ctrl-C is waiting.
+        return "it was interrupted"
+    if has_new:
+        return None
+    # Each would be a row of `dvc exp show` with nothing in it that another one has not.
     return "nothing was executed" if execution is None else "no run was completed and recorded"
 
 
-def _save(laboratory: Laboratory, repository: Repository, *, silent: bool) -> None:
+def _save(laboratory: Laboratory, repository: Repository, why_not: str | None, *, silent: bool) -> None:
+    if why_not is not None:
+        note(f"not saved as a DVC experiment: {why_not}", silent)
+        return
     layout, loaded = laboratory.layout, laboratory.loaded
     own = [loaded.path, layout.folder / ".gitignore", layout.summary, layout.metrics]
     own += layout.plots.glob("*.json")

@@ -114,7 +114,7 @@ class ActiveRun:
         observer: Is told what happens.
         is_recorded: Whether DVC has recorded a `raw.jsonl` of this MD5, so that it must be made anew.
         max_errors: Failed examples after which the run stops; None for never.
-        chosen: Indexes of the examples to execute; None for all.
+        chosen: Indexes of the examples to execute, as a pilot that publishes nothing; None for all.
         fresh: Whether every example is called again, whatever is kept of it.
         takes_recorded: Whether results of this configuration that DVC has recorded meanwhile are the run's.
         scores_for_nothing: Whether no metric calls a model.
@@ -218,6 +218,8 @@ class ActiveRun:
     def end(self, reason: str | None = None) -> None:
         """Publishes what is finished and lets the journal go. Does nothing when the run never began.
 
+        The rows of a pilot stay in its journal: they are a sample, and the workspace may hold better results.
+
         Args:
             reason: Why examples are left out, if any are.
 
@@ -245,7 +247,7 @@ class ActiveRun:
         )
         info = replace(self._info, torn_lines=journal.torn_lines)
         try:
-            if done or retryable:
+            if self._chosen is None and (done or retryable):
                 write_json(self._layout.info(self.spec.key), to_json(info))
                 md5 = write_atomically(self._layout.raw(self.spec.key), journal.rows())
                 if self.report.complete:

@@ -26,6 +26,7 @@ from dspylab.execute.workers import Workers
 from dspylab.laboratory import Laboratory
 from dspylab.lm.budget import Spending
 from dspylab.lm.build import Models
+from dspylab.pipeline.dvcfile import ignore_rows
 from dspylab.plan.identity import compile_models
 from dspylab.records import CompileSpec, RunSpec
 
@@ -84,7 +85,8 @@ def execute_runs(
         observer: Is told what happens.
         stop: Ends the execution early.
         fresh: Call every example again, also those that an interrupted session finished.
-        pilot: Execute so many examples of each run only, always the same ones, chosen at random.
+        pilot: Execute so many examples of each run only, always the same ones, chosen at random. The journals
+            keep them; nothing is published.
         compiling: What is to be compiled; default: nothing.
         takes_recorded: Take for done what DVC has recorded of this very configuration by the time that a run
             begins. The command of a stage does not: DVC calls it to have everything made anew.
@@ -98,6 +100,7 @@ def execute_runs(
 
     Raises:
         EnvironmentProblem: If the machine is not ready, before the first call; if the Dask cluster is lost.
+        RepositoryError: If the `.gitignore` beside the experiment file cannot be read.
         InvalidExperiment: If an optimizer cannot be made as the file describes it, or if program, dataset and
             metrics do not fit together, before the first call.
         ProgramError: If the user's code cannot be used, before the first call.
@@ -107,6 +110,8 @@ def execute_runs(
     """
     _log_as_we_do()
     laboratory.layout.make_private()
+    if keys and pilot is None:
+        ignore_rows(laboratory.layout.root, laboratory.config)
     # Before metrics are imported: whatever is imported then counts as the program's.
     _ = laboratory.code_files
     _export(laboratory.environment)

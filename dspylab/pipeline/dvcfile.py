@@ -9,7 +9,7 @@ import io
 import re
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from dspylab.errors import RepositoryError
 from dspylab.pipeline.blocks import UNFOLDED, Unsplittable, blocks, dump, inline, load, replace
 from dspylab.pipeline.plots import template_files
-from dspylab.pipeline.stages import COMPILE_COMMAND, RUN_COMMAND, SUMMARY_COMMAND, PipelineEntry
+from dspylab.pipeline.stages import COMPILE_COMMAND, IGNORED, RUN_COMMAND, SUMMARY_COMMAND, PipelineEntry
 from dspylab.record.publish import write_atomically
 
 DVC_FILE = "dvc.yaml"
@@ -64,6 +64,23 @@ def is_synced(root: Path, entry: PipelineEntry) -> bool:
     return not _changes(root, entry)
 
 
+def ignore_rows(root: Path, config: PurePosixPath) -> None:
+    """Has git ignore the rows of an experiment's runs: they are DVC's, and hold prompts and answers.
+
+    Args:
+        root: Root of the repository.
+        config: The experiment file, relative to the root.
+
+    Raises:
+        RepositoryError: If the `.gitignore` beside the experiment file is not UTF-8 or cannot be read.
+        EnvironmentProblem: If it cannot be written.
+    """
+    name = _ignore_file(config)
+    text = _with_lines(root, name)
+    if text is not None:
+        write_atomically(root / name, [text.encode()])
+
+
 def refuse_conflict(text: str, name: str) -> None:
     """Stops at the markers that a merge left.
 
@@ -80,10 +97,11 @@ def refuse_conflict(text: str, name: str) -> None:
 def _changes(root: Path, entry: PipelineEntry) -> dict[str, str]:
     """File name to new text, of the files that have to change."""
     stages = {name: _with_inline_lists(stage) for name, stage in entry.stages.items()}
+    ignore_file = _ignore_file(entry.config)
     texts = {
         PARAMS_FILE: _with_entries(root, PARAMS_FILE, None, {entry.name: entry.params}, entry),
         DVC_FILE: _with_entries(root, DVC_FILE, "stages", stages, entry),
-        str(entry.config.parent / ".gitignore"): _with_lines(root, entry),
+        ignore_file: _with_lines(root, ignore_file),
     }
     # Elsewhere a folder `.dvc` would make a repository of what is none.
     if (root / ".dvc").is_dir():
@@ -118,10 +136,14 @@ def _with_entries(
     return None if new == text else new
 
 
-def _with_lines(root: Path, entry: PipelineEntry) -> str | None:
-    """The text of the experiment's `.gitignore` with our lines in it; None if they are there already."""
-    text = _read(root, str(entry.config.parent / ".gitignore"))
-    missing = [line for line in entry.ignored if line not in text.splitlines()]
+def _ignore_file(config: PurePosixPath) -> str:
+    return str(config.parent / ".gitignore")
+
+
+def _with_lines(root: Path, name: str) -> str | None:
+    """The text of an experiment's `.gitignore` with our lines in it; None if they are there already."""
+    text = _read(root, name)
+    missing = [line for line in IGNORED if line not in text.splitlines()]
     if not missing:
         return None
     before = text if not text or text.endswith("\n") else text + "\n"

@@ -45,6 +45,7 @@ logger = logging.getLogger(__name__)
 
 #: How often DVC's lock is asked for; DVC waits three seconds each time.
 LOCK_ATTEMPTS = 4
+_NOT_IN_GIT = "is not in a git repository"
 
 
 def open_repository(start: Path) -> Repository:
@@ -62,7 +63,7 @@ def open_repository(start: Path) -> Repository:
         root = Path(Repo.find_root(os.fspath(start)))
     except NotDvcRepoError as error:
         if git_root is None:
-            problem, remedy = "is not in a git repository", "make it one: `git init && dvc init`"
+            problem, remedy = _NOT_IN_GIT, "make it one: `git init && dvc init`"
         else:
             problem, remedy = "is not in a DVC repository", f"set it up: `cd {git_root} && dvc init`"
         raise RepositoryError(problem, where=str(start), remedy=remedy) from error
@@ -152,6 +153,22 @@ class Repository:
         with self._locked():
             return self._states(entry, [name])[name]
 
+    def refuse_tracked(self, entry: PipelineEntry, keys: Iterable[str]) -> None:
+        """Stops where git tracks what DVC has to keep of runs, which no run could be recorded with.
+
+        Args:
+            entry: The experiment's entry.
+            keys: Keys of runs that are to be executed.
+
+        Raises:
+            RepositoryError: If it does; if the repository is locked or broken.
+        """
+        with self._locked():
+            stages = self._load(entry, pristine=False).stages
+            self._refuse_tracked(
+                self._ignorable(out for key in keys for out in stages[run_stage_name(entry.name, key)].outs)
+            )
+
     def restore(self, entry: PipelineEntry, keys: Iterable[str]) -> set[str]:
         """Brings back what DVC's cache holds of runs that are not done, and records it.
 
@@ -213,6 +230,11 @@ class Repository:
         """
         own = [self.root / name for name in (DVC_FILE, PARAMS_FILE, LOCK_FILE, *template_files())]
         return git.save_experiment(self.root, prefix, [*own, *paths])
+
+    @property
+    def has_git(self) -> bool:
+        """Whether DVC works with git here, so that there are commits and DVC experiments."""
+        return not self._dvc.config["core"].get("no_scm", False)
 
     def git_state(self) -> GitState | None:
         """The commit that the work tree is on; None outside of git and before the first commit."""
@@ -352,8 +374,19 @@ class Repository:
 
     def _skip_ignored(self, outs: Iterable[Any]) -> None:
         """Asks git once, instead of once a file, whether the cached outputs are ignored and not tracked."""
-        cached = {os.path.relpath(out.fs_path, self.root): out for out in outs if out.use_scm_ignore}
-        if self._dvc.config["core"].get("no_scm", False) or not cached:
+        cached = self._ignorable(outs)
+        self._refuse_tracked(cached)
+        for name in git.ignored(self.root, cached) if cached else ():
+            cached[name].ignore = _nothing
+
+    def _ignorable(self, outs: Iterable[Any]) -> dict[str, Any]:
+        """Outputs that git has to ignore, by their names relative to the root."""
+        if not self.has_git:
+            return {}
+        return {os.path.relpath(out.fs_path, self.root): out for out in outs if out.use_scm_ignore}
+
+    def _refuse_tracked(self, cached: Mapping[str, Any]) -> None:
+        if not cached:
             return
         clash = next((name for name in git.tracked(self.root, cached) if name in cached), None)
         if clash:
@@ -361,8 +394,6 @@ class Repository:
                 f"take it out of git, its content stays: `git rm -r --cached {Path(clash).parent.parent}`"
             )
             raise RepositoryError("is tracked by git, and DVC has to keep it", where=clash, remedy=remedy)
-        for name in git.ignored(self.root, cached):
-            cached[name].ignore = _nothing
 
     def _fill_run_cache(self, stage: Any, texts: LockTexts) -> None:
         """As `StageCache.save`, for stages whose outputs are all in the cache."""
@@ -466,11 +497,10 @@ def _explained(root: Path) -> Iterator[None]:
         if name == LOCK_FILE:
             remedy += ", or delete it: `dspylab run` brings the results back from DVC's cache"
         raise RepositoryError("is not what DVC expects", where=where, remedy=remedy) from error
-    except SCMError as error:
-        raise RepositoryError(
-            str(error), where=str(root), remedy="`git init`, or `dvc config core.no_scm true`"
-        ) from error
     except DvcException as error:
+        if isinstance(error, SCMError) and git.find_git_root(root) is None:
+            remedy = "make it one: `git init`, or do without git: `dvc config core.no_scm true`"
+            raise RepositoryError(_NOT_IN_GIT, where=str(root), remedy=remedy) from error
         raise RepositoryError(
             f"DVC says: {error}", where=str(root), remedy="`dvc doctor` shows its set-up"
         ) from error

@@ -32,6 +32,8 @@ COMPILE_COMMAND = "dspylab compile-one --config"
 SUMMARY_COMMAND = "dspylab aggregate --config"
 #: What lies in the folder of a run and is kept in the DVC cache.
 RUN_OUTPUTS = ("raw.jsonl", "run.json")
+#: Lines of the `.gitignore` beside the experiment file.
+IGNORED = tuple(f"/results/**/{name}" for name in RUN_OUTPUTS)
 #: Of the files of a compiled program, which lie in git.
 COMPILE_ENDINGS = (".json", ".record.json")
 #: Sections of the experiment file that the summary is made from, beside the rows.
@@ -56,14 +58,12 @@ class PipelineEntry:
         config: Experiment file, relative to the root of the repository.
         stages: Stage name to definition, for `dvc.yaml`.
         params: The experiment's entry in `params.yaml`.
-        ignored: Lines of the `.gitignore` beside the experiment file.
     """
 
     name: str
     config: PurePosixPath
     stages: Mapping[str, Any]
     params: Mapping[str, Any]
-    ignored: tuple[str, ...]
 
 
 def build(
@@ -119,7 +119,6 @@ def build(
         config=config,
         stages=stages,
         params=params,
-        ignored=tuple(f"/results/**/{name}" for name in RUN_OUTPUTS),
     )
 
 

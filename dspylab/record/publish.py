@@ -96,8 +96,13 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     Raises:
         EnvironmentProblem: As `write_atomically`.
     """
+    write_atomically(path, [json_text(value).encode()])
+
+
+def json_text(value: Mapping[str, Any]) -> str:
+    """The text of a JSON document as `write_json` writes it."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, [text.encode("utf-8", "backslashreplace"), b"\n"])
+    return text.encode("utf-8", "backslashreplace").decode() + "\n"
 
 
 def write_lines(path: Path, values: Sequence[Mapping[str, Any]]) -> None:
