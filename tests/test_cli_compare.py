@@ -323,6 +323,16 @@ def test_show_and_compare_say_that_the_highest_mean_is_over_other_examples(
         ended = cli_inside(*command, cwd=lab.root)
         assert ended.code == 0
         assert said in " ".join(ended.out.split()), command
+    failures = (
+        "If what failed counted as not passed, fake-cot would be the best with 0.475: fake-predict, which "
+        "failed 20 of 40 times, would have 0.250."
+    )
+    for command in (["compare"], ["show"], ["show", "--format", "md"]):
+        assert failures in " ".join(cli_inside(*command, cwd=lab.root).out.split()), command
+    document = json.loads(cli_inside("show", "--format", "json", cwd=lab.root).out)
+    assert document["failures_in_best"]["winner"] == "fake-cot"
+    assert "Pareto:" in cli_inside("show", cwd=lab.root).out
+    assert "Pareto:" not in cli_inside("show", "--columns", "run,accuracy", cwd=lab.root).out
 
 
 def test_examples_whose_data_was_edited_are_the_same_and_those_of_other_data_are_not(

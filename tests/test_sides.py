@@ -14,7 +14,7 @@ from made_summaries import metric, run_summary, summary_of
 from dspylab.aggregate.checking import State, judge
 from dspylab.aggregate.compare import compare
 from dspylab.aggregate.contrast import SideOf, completed, contrast, flips, read_side
-from dspylab.aggregate.decision import Decision, decide
+from dspylab.aggregate.decision import Decision, Failures, decide
 from dspylab.aggregate.gate import Outcome
 from dspylab.aggregate.pareto import Figure
 from dspylab.aggregate.sides import (
@@ -34,6 +34,7 @@ from dspylab.jsonable import to_json
 from dspylab.record.results import StoredResults
 from dspylab.records import JSON, RunSummary, SeedsSummary
 from dspylab.report.checks import lines, reason
+from dspylab.report.standing import failures_in_the_best
 
 Row = dict[str, Any]
 
@@ -276,6 +277,45 @@ def test_a_paired_comparison_tells_where_intervals_overlap(tmp_path: Path) -> No
     assert near.dominance() == {"a": "front", "b": "dominated?"}
 
 
+def test_what_failed_in_the_best_may_decide_which_it_is(tmp_path: Path) -> None:
+    sound = [result(f"e{i}", float(i % 2)) for i in range(10)]
+    half = [*answers(1.0, 1.0, 0.0), *(failure(f"e{i}") for i in range(3, 10))]
+    found = decide(results(tmp_path, {"half": half, "sound": sound}).results)
+    assert found.standing.best == "half"
+    assert found.failures == Failures(
+        best="half", failed=7, attempted=10, less_often=("sound",), mean=0.2, winner="sound", winner_mean=0.5
+    )
+    assert failures_in_the_best(found.failures) == (
+        "If what failed counted as not passed, sound would be the best with 0.500: half, which failed 7 of "
+        "10 times, would have 0.200."
+    )
+    # Of the very same mean the best stays the best.
+    good = [failure("e0"), *answers(*[1.0] * 5, *[0.0] * 4, first=1)]
+    found = decide(results(tmp_path, {"good": good, "sound": sound}).results)
+    assert found.failures is not None
+    assert (found.failures.mean, found.failures.winner, found.failures.winner_mean) == (0.5, None, None)
+    assert failures_in_the_best(found.failures) == (
+        "good failed 1 of 10 times, sound less often: what failed is in no mean. If it counted as not "
+        "passed, good would still be the best, with 0.500."
+    )
+    # What is more than pass or fail has no such mean.
+    fine = [failure("e0"), *answers(*[0.9] * 9, first=1)]
+    found = decide(results(tmp_path, {"fine": fine, "sound": sound}).results)
+    assert found.failures is not None
+    assert (found.failures.mean, found.failures.winner) == (None, None)
+    assert failures_in_the_best(found.failures) == (
+        "fine failed 1 of 10 times, sound less often: what failed is in no mean."
+    )
+
+
+def test_failures_that_others_have_too_are_no_reason_for_doubt(tmp_path: Path) -> None:
+    rows = {"a": [failure("e0"), *answers(1.0, 1.0, first=1)], "b": [failure("e0"), *answers(0.0, first=1)]}
+    found = decide(results(tmp_path, rows).results)
+    assert found.failures is None
+    assert failures_in_the_best(found.failures) is None
+    assert decide(results(tmp_path, {"a": [failure("e0")]}).results).failures is None
+
+
 def test_quality_has_the_interval_of_the_summary(tmp_path: Path) -> None:
     """Repeated examples and seeds count once, else more runs would seem to be dominated for sure."""
     values = [1.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
@@ -468,7 +508,7 @@ def test_what_differs_under_one_id_is_counted(tmp_path: Path) -> None:
 
 
 def test_inputs_that_a_side_has_twice_pair_nothing(tmp_path: Path) -> None:
-    same = {"inputs": {"text": "twice"}}
+    same: dict[str, Any] = {"inputs": {"text": "twice"}}
     before = [result("a", 1.0, **same), result("b", 0.0, **same), result("c", 1.0), result("d", 1.0)]
     after = [relabelled(result("a", 1.0, **same), "new"), result("c", 0.0), result("d", 1.0)]
     state = results(tmp_path, {"a": before, "b": after})

@@ -252,6 +252,30 @@ def test_failures_are_told_with_the_first_example_and_what_it_said() -> None:
     ]
 
 
+def test_a_metric_that_raised_names_all_runs_where_it_did() -> None:
+    def raised(often: int, attempted: int = 96) -> RunSummary:
+        sample = ErrorSample(example_id=f"t{often}", message="ValueError: no stars")
+        return replace(
+            run(0.4, attempted=attempted),
+            metric_errors={"polite": often},
+            first_metric_errors={"polite": sample},
+        )
+
+    def last(**runs: RunSummary) -> str:
+        return rendered(results_table(summary(runs)), 200).splitlines()[-1]
+
+    such_as = ", such as example t{}: ValueError: no stars"
+    assert last(a=raised(96), good=run(0.3), b=raised(96)) == (
+        f"a, b: polite has no value for 96 of 96 examples each{such_as.format(96)}"
+    )
+    assert last(a=raised(3), b=raised(7), c=raised(5)) == (
+        f"a, b, c: polite has no value for up to 7 of 96 examples{such_as.format(7)}"
+    )
+    assert last(**{f"r{number}": raised(1) for number in range(10)}).startswith(
+        "r0, r1, r2, r3, r4, r5, r6, r7 and 2 more: polite has no value for 1 of 96 examples each"
+    )
+
+
 @pytest.mark.parametrize(
     ("runs", "last"), [(6, "1 more run has failed examples."), (7, "2 more runs have failed examples.")]
 )
