@@ -20,6 +20,7 @@ import pytest
 
 # Before anything imports dspy or litellm: both would fetch a price list.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+os.environ.pop("COLUMNS", None)  # that of whoever runs the tests
 os.environ["DVC_NO_ANALYTICS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -200,6 +200,7 @@ def test_seeds_are_taken_together(on_main: Laboratory, cli_inside: Cli) -> None:
     assert found["variance"]["noise"] == found["variance"]["seed"] == 0
     assert one["pairing"] == {
         "examples": 24, "paired": 23, "failed_a": 1, "failed_b": 0, "absent_a": 0, "absent_b": 0,
+        "other_labels": 0, "label_fields": [], "other_inputs": 0,
     }  # fmt: skip
     assert list(one["needed"]) == ["0.2"]
 
@@ -322,28 +323,69 @@ def test_show_and_compare_say_that_the_highest_mean_is_over_other_examples(
         ended = cli_inside(*command, cwd=lab.root)
         assert ended.code == 0
         assert said in " ".join(ended.out.split()), command
+    failures = (
+        "If what failed counted as not passed, fake-cot would be the best with 0.475: fake-predict, which "
+        "failed 20 of 40 times, would have 0.250."
+    )
+    for command in (["compare"], ["show"], ["show", "--format", "md"]):
+        assert failures in " ".join(cli_inside(*command, cwd=lab.root).out.split()), command
+    document = json.loads(cli_inside("show", "--format", "json", cwd=lab.root).out)
+    assert document["failures_in_best"]["winner"] == "fake-cot"
+    assert "Pareto:" in cli_inside("show", cwd=lab.root).out
+    assert "Pareto:" not in cli_inside("show", "--columns", "run,accuracy", cwd=lab.root).out
 
 
-def test_other_example_ids_are_said_instead_of_nothing_to_tell(
+def test_examples_whose_data_was_edited_are_the_same_and_those_of_other_data_are_not(
     tmp_path: Path, blank_repository: Path, cli_inside: Cli
 ) -> None:
     shutil.copytree(blank_repository, tmp_path, dirs_exist_ok=True)
-    examples = [{"id": str(number), **example} for number, example in enumerate(EXAMPLES)]
+    examples: list[dict[str, str]] = [
+        {"id": str(number), **example} for number, example in enumerate(EXAMPLES)
+    ]
     two_styles = {"matrix": {"model": ["fake"], "program.style": ["predict", "cot"]}}
     with FakeServer(answer=solver({"predict": 4, "cot": 4})) as server:
         lab = experiment(tmp_path, server_url=server.url, examples=examples, config=two_styles)
         lab.commit("A laboratory")
         assert cli_inside("run", cwd=lab.root).code == 0
         lab.commit("Results")
+        # Another id for all, a corrected label, and an example that left.
+        examples[0]["label"] = "bug"
+        write_rows(lab, examples[:-1])
         lab.change({"dataset": {"id": "id"}})
         assert cli_inside("run", cwd=lab.root).code == 0
         table = cli_inside("compare", "HEAD", cwd=lab.root, COLUMNS="200").out
+        markdown = cli_inside("compare", "HEAD", "--format", "md", cwd=lab.root).out
         document = json.loads(cli_inside("compare", "HEAD", "--format", "json", cwd=lab.root).out)
+        lab.commit("Corrected")
+        write_rows(
+            lab, [{**row, "id": f"new {row['id']}", "text": f"Again: {row['text']}"} for row in examples]
+        )
+        assert cli_inside("run", cwd=lab.root).code == 0
+        apart = cli_inside("compare", "HEAD", cwd=lab.root, COLUMNS="200").out
+        remarks = json.loads(cli_inside("compare", "HEAD", "--format", "json", cwd=lab.root).out)["remarks"]
 
-    assert "No example id is common to both sides, so no example can be paired." in table
-    assert "Run both sides with the same rows and the same `dataset.id`" in " ".join(table.split())
-    assert "p: Wilcoxon" not in table
-    assert document["remarks"][0].startswith("No example id is common")
+    corrected = (
+        "1 of 23 examples has another label than in the baseline (label): the difference is partly that"
+    )
+    lost = "1 of 24 examples are not compared: 1 not tried by the run."
+    for text in (" ".join(table.split()), markdown.replace("\\", "")):
+        assert f"fake-predict@workspace: {corrected}" in text.replace("\u200b", "")
+        assert lost in text
+    predict = next(
+        one for one in document["comparisons"] if one["comparison"]["b"].startswith("fake-predict")
+    )
+    assert predict["pairing"]["other_labels"] == 1
+    assert predict["pairing"]["label_fields"] == ["label"]
+    assert predict["comparison"]["n"] == 23
+    assert any(lost in remark for remark in document["remarks"])
+    assert "No example is common to both sides, neither by its id nor by its inputs" in apart
+    assert "Run both sides with the same rows and the same `dataset.id`" in " ".join(apart.split())
+    assert "p: Wilcoxon" not in apart
+    assert remarks[0].startswith("No example is common")
+
+
+def write_rows(lab: Laboratory, rows: Sequence[Mapping[str, str]]) -> None:
+    lab.dataset.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
 def test_runs_that_an_added_axis_renamed_are_compared_with_what_they_were(

@@ -19,6 +19,7 @@ from dspylab.report.comparisons import (
     comparisons_table,
     figures_table,
     flips_tables,
+    remarks_on_pairs,
     sentences,
     without_pairs,
 )
@@ -114,6 +115,32 @@ def test_every_reason_why_an_example_is_lost_is_counted() -> None:
     assert "p = 0.362: cannot tell." in as_0
 
 
+def test_other_labels_are_said_beside_the_verdict_and_below_a_table() -> None:
+    edited = replace(NOTHING_LOST, other_labels=1, label_fields=("label",), other_inputs=2)
+    line = (
+        "1 of 64 examples has another label than in old (label): the difference is partly that of the labels."
+    )
+    text = said(flipped(3, 2, 59), pairing=edited)
+    assert line in text
+    assert "2 of 64 examples have other inputs than in old, under the same id: " in text
+    several = replace(edited, other_labels=3, label_fields=("label", "team"), other_inputs=1)
+    text = said(flipped(3, 2, 59), pairing=several)
+    assert "3 of 64 examples have other labels than in old (label, team): " in text
+    assert "1 of 64 examples has other inputs than in old" in text
+    found = [contrast(flipped(3, 2, 59), pairing=edited), contrast(flipped(0, 0), pairing=edited)]
+    below = remarks_on_pairs(found)
+    assert below[0] == line.replace("in old", "in the baseline")
+    assert len(below) == 2
+    found.append(contrast(flipped(1, 0, names=("old", "other")), pairing=replace(edited, examples=65)))
+    assert remarks_on_pairs(found)[2] == (
+        "other: 1 of 65 examples are not compared: the metric has no value for them."
+    )
+    assert len(remarks_on_pairs(found)) == 3
+    many = [contrast(flipped(1, 0), pairing=replace(NOTHING_LOST, examples=70 + n)) for n in range(9)]
+    assert remarks_on_pairs(many)[6:] == ["3 more such lines: --format json has all."]
+    assert remarks_on_pairs([contrast(flipped(1, 0))]) == []
+
+
 def test_where_the_variance_comes_from() -> None:
     split = VarianceSplit(example=0.5, noise=0.3, seed=0.2)
     assert (
@@ -137,8 +164,8 @@ def test_sides_without_a_common_example_id_are_told_apart_from_sides_without_a_v
     apart = contrast(compare("accuracy", old, new, ("old", "new")))
     empty = contrast(compare("accuracy", run([]), new, ("old", "new")))
     assert without_pairs([empty, contrast(flipped(2, 1))]) == []
-    assert without_pairs([apart])[0].startswith("No example id is common to both sides, so")
-    assert without_pairs([apart, empty])[0].startswith("No example id is common to both sides of new, so")
+    assert without_pairs([apart])[0].startswith("No example is common to both sides, neither by its id nor")
+    assert without_pairs([apart, empty])[0].startswith("No example is common to both sides of new, neither")
     assert " p: " not in markdown_table(comparisons_table("", [apart, empty], "old"))
 
 
@@ -231,6 +258,8 @@ def test_examples_that_flipped_are_shown_with_what_was_said() -> None:
     text = shown(worse)
     assert "old is better on 1\n" in text
     assert "3 (0.5)" in text
+    edited = Flips(wins=(flip("a", labels={"label": "bug"}, labels_a={"label": "login"}),), losses=())
+    assert "bug (in old: login)" in shown(flips_tables(flipped(1, 0), edited, 40)[0])
     whole = shown(flips_tables(flipped(3, 1), Flips(wins=wins, losses=()), None)[0], width=300)
     assert "0123456789abcdef" in whole
     assert "x" * 50 in whole

@@ -9,8 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import API_KEY, MakeLab
 
+from dspylab.commands import progress
+from dspylab.commands.console import console
+from dspylab.commands.progress import RunTally
+from dspylab.records import ExampleResult
 from dspylab.testing import FakeServer, tickets
 
 DSPYLAB = Path(sys.executable).parent / "dspylab"
@@ -63,3 +68,72 @@ def test_a_terminal_sees_compiles_and_runs_go_on(make_lab: MakeLab) -> None:
     assert counted[-1] < rest[-1] <= calls
     assert re.search(r"fake-shots\s+\S+\s+\d+/12", text), "a run has a bar"
     assert "Traceback" not in text
+
+
+class Clock:
+    """A clock that stands still unless it is moved."""
+
+    now_s = 100.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+def ended(example_s: float, *, rescored: bool = False) -> ExampleResult:
+    return ExampleResult(
+        run="fake", index=0, example_id="e0", inputs={}, labels={}, prediction={}, metrics={},
+        example_s=example_s, metric_s=0.0, started_at=0.0, rescored=rescored,
+    )  # fmt: skip
+
+
+def test_time_left_is_not_guessed_from_the_first_examples_of_many_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Four at once, ten seconds each, 40 in all: the first to end would promise minutes."""
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    tally = RunTally(total=40, done=0, began=clock.now_s)
+    guesses = []
+    for wave in range(1, 4):
+        clock.now_s = 100.0 + 10.0 * wave
+        for number in range(4):
+            clock.now_s += 0.01
+            tally.add(ended(10.0 + 0.01 * number), "accuracy")
+            guesses.append(tally.left_s)
+    assert guesses[:7] == [None] * 7
+    assert guesses[7] == pytest.approx(80, rel=0.01)
+    assert guesses[11] == pytest.approx(70, rel=0.01)
+    assert "left" in tally.line("accuracy")
+    # One after another there is a pace from the second on.
+    clock.now_s = 100.0
+    tally = RunTally(total=10, done=0, began=clock.now_s)
+    assert tally.left_s is None
+    for _ in range(2):
+        clock.now_s += 5.0
+        tally.add(ended(4.9), "accuracy")
+    assert tally.left_s == pytest.approx(40)
+    # What is only scored again has the pace that it has.
+    clock.now_s = 100.0
+    tally = RunTally(total=10, done=0, began=clock.now_s)
+    clock.now_s += 1.0
+    tally.add(ended(4.9, rescored=True), "accuracy")
+    assert tally.left_s == pytest.approx(9)
+
+
+def test_a_cost_beside_kept_examples_is_that_of_this_session() -> None:
+    assert RunTally(total=4, done=2, kept=1, cost_usd=0.00117).line("m") == "2/4, $0.00117 in this session"
+    assert RunTally(total=4, done=2, rescored=1, cost_usd=0.00117).line("m").endswith("in this session")
+    assert RunTally(total=4, done=2, cost_usd=0.00117).line("m") == "2/4, $0.00117"
+
+
+@pytest.mark.parametrize(
+    ("columns", "width"), [("90", 90), ("", 140), ("0", 140), ("wide", 140), (None, 140)]
+)
+def test_a_pipe_is_as_wide_as_columns_says(
+    monkeypatch: pytest.MonkeyPatch, columns: str | None, width: int
+) -> None:
+    if columns is None:
+        monkeypatch.delenv("COLUMNS", raising=False)
+    else:
+        monkeypatch.setenv("COLUMNS", columns)
+    assert console().width == width

@@ -145,6 +145,22 @@ def test_a_run_that_is_better_where_both_have_a_score_is_named_beside_the_highes
     )
 
 
+def test_a_run_is_not_to_be_shipped_for_what_it_did_not_fail_on() -> None:
+    runs = {
+        "failing": scored(*[1.0] * 8, 0.0, *[None] * 11),
+        "sound": scored(*[1.0] * 8, 0.0, *[1.0, 0.0] * 5, 0.0),
+    }
+    said = verdict(material_of(runs))
+    assert said.headline == (
+        "No clear winner: `failing` has the highest accuracy, 0.889 [0.565, 0.980], but failed 11 of 20 "
+        "times: if that counted as not passed, `sound` would be the best."
+    )
+    assert said.points[0] == (
+        "If what failed counted as not passed, `sound` would be the best with 0.650: `failing`, which failed "
+        "11 of 20 times, would have 0.400."
+    )
+
+
 def test_one_run_and_no_run_have_no_comparison() -> None:
     assert "nothing to compare it with" in verdict(material_of({"only": GOOD})).headline
     assert "No verdict yet" in verdict(gather(results_of(summary_of({"only": GOOD}), {}))).headline

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from made_summaries import metric, run_summary, summary_of
 from dspylab.aggregate.checking import State, judge
 from dspylab.aggregate.compare import compare
 from dspylab.aggregate.contrast import SideOf, completed, contrast, flips, read_side
-from dspylab.aggregate.decision import Decision, decide
+from dspylab.aggregate.decision import Decision, Failures, decide
 from dspylab.aggregate.gate import Outcome
 from dspylab.aggregate.pareto import Figure
 from dspylab.aggregate.sides import (
@@ -32,6 +33,8 @@ from dspylab.config.models import Experiment
 from dspylab.jsonable import to_json
 from dspylab.record.results import StoredResults
 from dspylab.records import JSON, RunSummary, SeedsSummary
+from dspylab.report.checks import lines, reason
+from dspylab.report.standing import failures_in_the_best
 
 Row = dict[str, Any]
 
@@ -78,10 +81,10 @@ def results(
 ) -> State:
     """Results of some runs on disk; runs that only the summary has are elsewhere."""
     files = {}
-    for run, lines in rows.items():
+    for run, written in rows.items():
         files[run] = folder / name / f"{run}.jsonl"
         files[run].parent.mkdir(exist_ok=True)
-        files[run].write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        files[run].write_text("".join(f"{json.dumps(line)}\n" for line in written))
     summary = summary_of(runs or {run: run_summary() for run in rows}, over_seeds=over_seeds)
     found = StoredResults(
         name=name, summary=to_json(summary), files=files, digests=digests or {}, remedy="`dvc pull` them"
@@ -282,6 +285,45 @@ def test_a_paired_comparison_tells_where_intervals_overlap(tmp_path: Path) -> No
     assert near.dominance() == {"a": "front", "b": "dominated?"}
 
 
+def test_what_failed_in_the_best_may_decide_which_it_is(tmp_path: Path) -> None:
+    sound = [result(f"e{i}", float(i % 2)) for i in range(10)]
+    half = [*answers(1.0, 1.0, 0.0), *(failure(f"e{i}") for i in range(3, 10))]
+    found = decide(results(tmp_path, {"half": half, "sound": sound}).results)
+    assert found.standing.best == "half"
+    assert found.failures == Failures(
+        best="half", failed=7, attempted=10, less_often=("sound",), mean=0.2, winner="sound", winner_mean=0.5
+    )
+    assert failures_in_the_best(found.failures) == (
+        "If what failed counted as not passed, sound would be the best with 0.500: half, which failed 7 of "
+        "10 times, would have 0.200."
+    )
+    # Of the very same mean the best stays the best.
+    good = [failure("e0"), *answers(*[1.0] * 5, *[0.0] * 4, first=1)]
+    found = decide(results(tmp_path, {"good": good, "sound": sound}).results)
+    assert found.failures is not None
+    assert (found.failures.mean, found.failures.winner, found.failures.winner_mean) == (0.5, None, None)
+    assert failures_in_the_best(found.failures) == (
+        "good failed 1 of 10 times, sound less often: what failed is in no mean. If it counted as not "
+        "passed, good would still be the best, with 0.500."
+    )
+    # What is more than pass or fail has no such mean.
+    fine = [failure("e0"), *answers(*[0.9] * 9, first=1)]
+    found = decide(results(tmp_path, {"fine": fine, "sound": sound}).results)
+    assert found.failures is not None
+    assert (found.failures.mean, found.failures.winner) == (None, None)
+    assert failures_in_the_best(found.failures) == (
+        "fine failed 1 of 10 times, sound less often: what failed is in no mean."
+    )
+
+
+def test_failures_that_others_have_too_are_no_reason_for_doubt(tmp_path: Path) -> None:
+    rows = {"a": [failure("e0"), *answers(1.0, 1.0, first=1)], "b": [failure("e0"), *answers(0.0, first=1)]}
+    found = decide(results(tmp_path, rows).results)
+    assert found.failures is None
+    assert failures_in_the_best(found.failures) is None
+    assert decide(results(tmp_path, {"a": [failure("e0")]}).results).failures is None
+
+
 def test_quality_has_the_interval_of_the_summary(tmp_path: Path) -> None:
     """Repeated examples and seeds count once, else more runs would seem to be dominated for sure."""
     values = [1.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
@@ -432,6 +474,76 @@ def test_examples_that_flip_stand_greatest_difference_first(tmp_path: Path) -> N
     assert last.outputs_b == ({"label": "0.5"},)
     few = flips("accuracy", a, b, 1)
     assert [flip.example_id for flip in (*few.wins, *few.losses)] == ["e1", "e0"]
+
+
+# --- data that was corrected between two sides
+
+
+def relabelled(row: Row, name: str, **fields: Any) -> Row:
+    """The same example with another label, which makes another id of it."""
+    return {**row, "example_id": name, "labels": {"label": "login"}, **fields}
+
+
+def test_a_corrected_label_leaves_an_example_the_same_one(tmp_path: Path) -> None:
+    before = [*answers(1.0, 0.0, 1.0, 1.0), failure("e4")]
+    after = [*answers(1.0, 0.0), relabelled(result("e2", 0.0), "new2"), *answers(1.0, first=3)]
+    after.append(relabelled(failure("e4"), "new4"))
+    state = results(tmp_path, {"a": before, "b": after})
+    comparison, found, as_0 = contrast("accuracy", side(state, "a"), side(state, "b"))
+    assert (comparison.n, comparison.difference) == (4, -0.25)
+    assert (comparison.only_a, comparison.only_b) == ((), ())
+    assert (found.examples, found.paired, found.lost, found.absent_a, found.absent_b) == (5, 4, 1, 0, 0)
+    assert (found.failed_a, found.failed_b) == (1, 1)
+    assert (found.other_labels, found.label_fields, found.other_inputs) == (1, ("label",), 0)
+    assert as_0 is not None
+    assert as_0.n == 5
+    (flip,) = flips("accuracy", side(state, "a"), side(state, "b"), None).losses
+    assert (flip.example_id, flip.labels, flip.labels_a) == ("new2", {"label": "login"}, {"label": "bug"})
+    assert (flip.outputs_a, flip.outputs_b) == (({"label": "1.0"},), ({"label": "0.0"},))
+
+
+def test_what_differs_under_one_id_is_counted(tmp_path: Path) -> None:
+    """With `dataset.id` an example keeps its id, whatever is corrected."""
+    before = answers(1.0, 0.0, 1.0, 1.0)
+    rows = answers(1.0, 1.0, 1.0, 1.0)
+    rows[1]["labels"] = {"label": "login", "team": "web"}  # a field that came is no other label
+    rows[2]["inputs"] = {"text": "ask something else"}
+    rows[3]["labels"] = {"label": "bug", "team": "web"}
+    state = results(tmp_path, {"a": before, "b": rows})
+    comparison, found, _ = contrast("accuracy", side(state, "a"), side(state, "b"))
+    assert (comparison.n, found.lost) == (4, 0)
+    assert (found.other_labels, found.label_fields, found.other_inputs) == (1, ("label",), 1)
+
+
+def test_inputs_that_a_side_has_twice_pair_nothing(tmp_path: Path) -> None:
+    same: dict[str, Any] = {"inputs": {"text": "twice"}}
+    before = [result("a", 1.0, **same), result("b", 0.0, **same), result("c", 1.0), result("d", 1.0)]
+    after = [relabelled(result("a", 1.0, **same), "new"), result("c", 0.0), result("d", 1.0)]
+    state = results(tmp_path, {"a": before, "b": after})
+    _, found, _ = contrast("accuracy", side(state, "a"), side(state, "b"))
+    assert (found.paired, found.lost, found.other_labels) == (2, 3, 0)
+    # An example that has its id on both sides is no other one's twin, though its inputs became the same.
+    moved = [relabelled(result("x", 1.0), "c", inputs={"text": "ask a"}), result("d", 1.0)]
+    state = results(tmp_path, {"a": [result("a", 1.0), *before[2:]], "b": moved})
+    _, found, _ = contrast("accuracy", side(state, "a"), side(state, "b"))
+    assert (found.examples, found.paired, found.other_inputs) == (3, 2, 1)
+
+
+def test_a_check_pairs_what_was_corrected_and_says_so(tmp_path: Path) -> None:
+    then = results(tmp_path, {"mini": answers(*[1.0] * 19, 0.0)}, name="main")
+    corrected = relabelled(result("e19", 1.0), "new")
+    now = results(tmp_path, {"mini": [*answers(*[1.0] * 19), corrected, *answers(1.0, first=30)]})
+    outcome = checked(now, then)
+    assert outcome.quantity.n == 20
+    assert outcome.quantity.pairing is not None
+    assert outcome.quantity.pairing.other_labels == 1
+    assert reason(outcome).endswith(
+        ". 1 of 20 examples has another label than in main (label): the difference is partly that of the "
+        "labels. 1 of 21 examples are not compared: 1 not tried by main"
+    )
+    (line,) = lines([replace(outcome, verdict="passed", passed=True, side=side) for side in ("a", "b")])
+    assert "2 runs" in line
+    assert "all hold. 1 of 20 examples has another label than in main" in line
 
 
 # --- checks that compare rows

@@ -29,6 +29,9 @@ from dspylab.report.tables import PlanRow, plan_table, results_table
         (numbers.number, 1.0, "1.00"),
         (numbers.number, 12.345, "12.3"),
         (numbers.number, 1234.5, "1,234"),
+        (numbers.number, 9.8, "9.80"),
+        (numbers.number, 99.64, "99.6"),
+        (numbers.number, 9.996, "10.0"),
         (numbers.number, -0.5, "-0.500"),
         (numbers.number, 0.00123456, "0.00123"),
         (numbers.number, 0.1, "0.100"),
@@ -41,6 +44,8 @@ from dspylab.report.tables import PlanRow, plan_table, results_table
         (numbers.duration, 0.00001, "0.0100 ms"),
         (numbers.duration, 0.9996, "1.00 s"),
         (numbers.duration, 1.2345, "1.23 s"),
+        (numbers.duration, 9.8, "9.80 s"),
+        (numbers.duration, 0.0099, "9.90 ms"),
         (numbers.duration, 59.96, "1 min 00 s"),
         (numbers.duration, 125, "2 min 05 s"),
         (numbers.duration, 3720, "1 h 02 min"),
@@ -66,6 +71,8 @@ def test_numbers_as_people_read_them(form: Callable[[Any], str], value: Any, tex
         (0.0, (0.0, 0.16), "0.000 [0.000, 0.160]"),
         (0.9994, (0.9991, 0.9997), "0.99940 [0.99910, 0.99970]"),
         (127.06, (120.4, 133.9), "127.1 [120.4, 133.9]"),
+        (9.4, (9.1, 9.7), "9.400 [9.100, 9.700]"),
+        (9.99996, None, "10.00"),
         (12345.6, (12001.0, 12790.2), "12,346 [12,001, 12,790]"),
         (0.00002, (0.00001, 0.00003), "2.00e-05 [1.00e-05, 3.00e-05]"),
         (0.5, None, "0.500"),
@@ -250,6 +257,30 @@ def test_failures_are_told_with_the_first_example_and_what_it_said() -> None:
         r"cot: 10 failed: AdapterParseError, such as example t7: no [bold]label[/]: \x1b[31m{}",
         r"rag: polite has no value for 3 of 96 examples, such as example t7: no [bold]label[/]: \x1b[31m{}",
     ]
+
+
+def test_a_metric_that_raised_names_all_runs_where_it_did() -> None:
+    def raised(often: int, attempted: int = 96) -> RunSummary:
+        sample = ErrorSample(example_id=f"t{often}", message="ValueError: no stars")
+        return replace(
+            run(0.4, attempted=attempted),
+            metric_errors={"polite": often},
+            first_metric_errors={"polite": sample},
+        )
+
+    def last(**runs: RunSummary) -> str:
+        return rendered(results_table(summary(runs)), 200).splitlines()[-1]
+
+    such_as = ", such as example t{}: ValueError: no stars"
+    assert last(a=raised(96), good=run(0.3), b=raised(96)) == (
+        f"a, b: polite has no value for 96 of 96 examples each{such_as.format(96)}"
+    )
+    assert last(a=raised(3), b=raised(7), c=raised(5)) == (
+        f"a, b, c: polite has no value for up to 7 of 96 examples{such_as.format(7)}"
+    )
+    assert last(**{f"r{number}": raised(1) for number in range(10)}).startswith(
+        "r0, r1, r2, r3, r4, r5, r6, r7 and 2 more: polite has no value for 1 of 96 examples each"
+    )
 
 
 @pytest.mark.parametrize(

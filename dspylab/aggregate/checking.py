@@ -20,7 +20,7 @@ from dspylab.aggregate.gate import (
     is_complete,
     quantity,
 )
-from dspylab.aggregate.sides import run_numbers, side_values
+from dspylab.aggregate.sides import aligned, pairing, run_numbers, side_values
 from dspylab.config.models import Check, Experiment
 from dspylab.record.publish import file_md5
 from dspylab.record.results import StoredResults
@@ -143,12 +143,13 @@ def _difference(figure: str, side: Side, now: State, other: Side, then: State) -
         absent = [run for run in members if run not in state.results.files]
         if absent:
             return f"the rows of {absent[0]} of {state.results.name} are not here: {state.results.remedy}"
-    a = [run_numbers(then.results.rows(run), figure) for run in other.runs]
-    b = [run_numbers(now.results.rows(run), figure) for run in side.runs]
+    b = [run_numbers(now.results.rows(run), figure, with_contents=True) for run in side.runs]
+    a = [run_numbers(then.results.rows(run), figure, with_contents=True) for run in other.runs]
+    a = aligned(a, b)
     comparison = compare(figure, side_values(a), side_values(b))
     if comparison.n == 0:
         return f"no example is in the results here and in those of {then.results.name}"
-    return difference_of(comparison)
+    return difference_of(comparison, pairing(a, b, comparison))
 
 
 def _same_rows(side: Side, now: State, other: Side, then: State) -> bool:

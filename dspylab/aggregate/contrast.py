@@ -8,7 +8,16 @@ from typing import Any
 
 from dspylab.aggregate.compare import Comparison, compare, needed_examples
 from dspylab.aggregate.pairs import pair
-from dspylab.aggregate.sides import Pairing, RunNumbers, pairing, run_numbers, side_values, with_failures_as_0
+from dspylab.aggregate.sides import (
+    Pairing,
+    RunNumbers,
+    aligned,
+    pairing,
+    renamed_examples,
+    run_numbers,
+    side_values,
+    with_failures_as_0,
+)
 from dspylab.aggregate.stats import sum_if_known
 from dspylab.record.results import StoredResults
 from dspylab.records import JSON
@@ -44,9 +53,10 @@ class Flip:
     """An example on which the sides differ.
 
     Attributes:
-        example_id: Its id.
+        example_id: Its id, on side b.
         inputs: What the program was called with.
-        labels: What the metric compared with.
+        labels: What the metric compared with, on side b.
+        labels_a: What it compared with on side a, where that was something else; None where it was not.
         value_a: The metric on side a, the mean over its seeds.
         value_b: As `value_a`.
         outputs_a: What side a answered, one a seed; None where the example failed.
@@ -56,6 +66,7 @@ class Flip:
     example_id: str
     inputs: Mapping[str, JSON]
     labels: Mapping[str, JSON]
+    labels_a: Mapping[str, JSON] | None = None
     value_a: float
     value_b: float
     outputs_a: tuple[JSON, ...]
@@ -104,7 +115,7 @@ def read_side(side: SideOf, metric: str) -> list[RunNumbers]:
     Raises:
         DataError: If a file of rows was damaged.
     """
-    return [run_numbers(side.results.rows(run), metric) for run in side.runs]
+    return [run_numbers(side.results.rows(run), metric, with_contents=True) for run in side.runs]
 
 
 def contrast(metric: str, a: SideOf, b: SideOf) -> tuple[Comparison, Pairing, Comparison | None]:
@@ -116,7 +127,8 @@ def contrast(metric: str, a: SideOf, b: SideOf) -> tuple[Comparison, Pairing, Co
     Raises:
         DataError: If a file of rows was damaged.
     """
-    numbers_a, numbers_b = read_side(a, metric), read_side(b, metric)
+    numbers_b = read_side(b, metric)
+    numbers_a = aligned(read_side(a, metric), numbers_b)
     names = (a.name, b.name)
     comparison = compare(metric, side_values(numbers_a), side_values(numbers_b), names)
     found = pairing(numbers_a, numbers_b, comparison)
@@ -171,21 +183,24 @@ def flips(metric: str, a: SideOf, b: SideOf, limit: int | None) -> Flips:
     Raises:
         DataError: If a file of rows was damaged.
     """
-    pairs = pair(side_values(read_side(a, metric)), side_values(read_side(b, metric)))
+    numbers_a, numbers_b = read_side(a, metric), read_side(b, metric)
+    names = renamed_examples(numbers_a, numbers_b)
+    pairs = pair(side_values(aligned(numbers_a, numbers_b)), side_values(numbers_b))
     rated = list(zip(pairs.examples, pairs.differences, pairs.a, pairs.b, strict=True))
     # Stable: equal differences stay in dataset order.
     ordered = sorted(rated, key=lambda entry: -abs(entry[1]))
     wins = [entry for entry in ordered if entry[1] > 0][:limit]
     losses = [entry for entry in ordered if entry[1] < 0][:limit]
     chosen = {entry[0] for entry in (*wins, *losses)}
-    rows_a, rows_b = _rows(a, chosen), _rows(b, chosen)
+    rows_a, rows_b = _rows(a, chosen, names), _rows(b, chosen, {})
 
     def flip(example: str, value_a: float, value_b: float) -> Flip:
-        first = rows_b[example][0]
+        before, first = rows_a[example][0], rows_b[example][0]
         return Flip(
             example_id=example,
             inputs=first["inputs"],
             labels=first["labels"],
+            labels_a=before["labels"] if before["labels"] != first["labels"] else None,
             value_a=value_a,
             value_b=value_b,
             outputs_a=tuple(row["prediction"] for row in rows_a[example]),
@@ -198,13 +213,14 @@ def flips(metric: str, a: SideOf, b: SideOf, limit: int | None) -> Flips:
     )
 
 
-def _rows(side: SideOf, chosen: set[str]) -> dict[str, list[dict[str, Any]]]:
-    """The rows of some examples, over the runs of a side."""
+def _rows(side: SideOf, chosen: set[str], names: Mapping[str, str]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of some examples, over the runs of a side; `names` says what else some of them are called."""
     found: dict[str, list[dict[str, Any]]] = {example: [] for example in chosen}
     for run in side.runs:
         for row in side.results.rows(run):
-            if row["example_id"] in found:
-                found[row["example_id"]].append(row)
+            example = names.get(row["example_id"], row["example_id"])
+            if example in found:
+                found[example].append(row)
     return found
 
 

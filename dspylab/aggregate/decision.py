@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from dspylab.aggregate.compare import Standing, against_best
+from dspylab.aggregate.pairs import mean, merged
 from dspylab.aggregate.pareto import Figure, Place, Point, pareto
-from dspylab.aggregate.sides import RunNumbers, point, run_numbers, side_runs, side_values
+from dspylab.aggregate.sides import RunNumbers, point, run_numbers, side_runs, side_values, with_failures_as_0
 from dspylab.aggregate.stats import metric_summary
 from dspylab.record.results import StoredResults
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failures:
+    """What failed in the best side, where another one failed less often: it is in no mean.
+
+    Attributes:
+        best: Name of the side.
+        failed: Times that it has no result.
+        attempted: Examples that it was tried on, each seed by itself.
+        less_often: Names of the sides that failed on a smaller share.
+        mean: Its mean if what failed counted as not passed; None where the metric is more than pass or fail.
+        winner: The side that would be the best then; None if it would still be this one, or no one can tell.
+        winner_mean: The mean that the winner would have then.
+    """
+
+    best: str
+    failed: int
+    attempted: int
+    less_often: tuple[str, ...]
+    mean: float | None
+    winner: str | None
+    winner_mean: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +48,7 @@ class Decision:
         standing: The best, and every other complete side against it.
         places: Name of each complete side to its place among quality, cost and latency.
         left_out: Sides that nothing is said about, since they are not complete or their rows are elsewhere.
+        failures: What failed in the best side, if another one failed less often.
     """
 
     metric: str
@@ -32,6 +57,7 @@ class Decision:
     standing: Standing
     places: Mapping[str, Place]
     left_out: tuple[str, ...]
+    failures: Failures | None
 
     def verdicts(self) -> dict[str, str]:
         """Run key to how its side stands to the best one.
@@ -108,7 +134,49 @@ def decide(
         standing=standing,
         places={place.name: place for place in places},
         left_out=tuple(side for side in sides if side not in judged),
+        failures=_failures(standing, judged),
     )
+
+
+def _failures(standing: Standing, judged: Mapping[str, Sequence[RunNumbers]]) -> Failures | None:
+    best = standing.best
+    if best is None:
+        return None
+    sides = {side: judged[side] for side in (best, *standing.comparisons)}
+    shares = {side: _failed(runs) / _attempted(runs) for side, runs in sides.items()}
+    less_often = tuple(side for side, share in shares.items() if share < shares[best])
+    if not less_often:
+        return None
+    means = _means_with_failures_as_0(sides)
+    winner = max(means, key=means.__getitem__) if means else best
+    # Of the very same mean the best stays the best.
+    is_beaten = bool(means) and means[winner] > means[best]
+    return Failures(
+        best=best,
+        failed=_failed(sides[best]),
+        attempted=_attempted(sides[best]),
+        less_often=less_often,
+        mean=means.get(best),
+        winner=winner if is_beaten else None,
+        winner_mean=means[winner] if is_beaten else None,
+    )
+
+
+def _means_with_failures_as_0(sides: Mapping[str, Sequence[RunNumbers]]) -> dict[str, float]:
+    """Means as if what failed had not passed; nothing for a metric that is more than pass or fail."""
+    found = [values for runs in sides.values() for run in runs for values in run.values.values()]
+    if any(value not in (0.0, 1.0) for values in found for value in values):
+        return {}
+    as_0 = {side: merged(with_failures_as_0(runs)) for side, runs in sides.items()}
+    return {side: mean([mean(values) for values in examples.values()]) for side, examples in as_0.items()}
+
+
+def _failed(runs: Sequence[RunNumbers]) -> int:
+    return sum(len(run.failed) for run in runs)
+
+
+def _attempted(runs: Sequence[RunNumbers]) -> int:
+    return sum(len(run.attempted) for run in runs)
 
 
 def _spending(place: Point) -> tuple[float, float]:

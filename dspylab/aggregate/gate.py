@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from dspylab.aggregate.compare import Comparison
+from dspylab.aggregate.sides import Pairing
 from dspylab.aggregate.stats import sum_if_known
 from dspylab.config.checks import FIGURES
 from dspylab.config.models import Check
@@ -50,12 +51,14 @@ class Quantity:
         ci95: Its 95% interval; None when there is none.
         sampled: Whether it is the mean of a sample, so that only an interval decides.
         n: Examples that it is over; 0 when that is not what it is about.
+        pairing: Which examples are in it and which are not; None unless it is a difference.
     """
 
     value: float | None
     ci95: tuple[float, float] | None = None
     sampled: bool = False
     n: int = 0
+    pairing: Pairing | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,9 +249,9 @@ def impossible(
     )
 
 
-def difference_of(comparison: Comparison) -> Quantity:
+def difference_of(comparison: Comparison, found: Pairing) -> Quantity:
     """The paired difference of a metric, as a figure that an interval decides."""
-    return Quantity(comparison.difference, comparison.ci95, sampled=True, n=comparison.n)
+    return Quantity(comparison.difference, comparison.ci95, sampled=True, n=comparison.n, pairing=found)
 
 
 def _judged(outcome: Outcome, found: Quantity, least: float, check: Check) -> Outcome:

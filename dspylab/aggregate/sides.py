@@ -6,12 +6,13 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dspylab.aggregate.compare import Comparison
-from dspylab.aggregate.pairs import SideValues
+from dspylab.aggregate.pairs import SideValues, merged
 from dspylab.aggregate.pareto import Figure, Point, median_interval
+from dspylab.aggregate.sameness import Content, same_inputs
 from dspylab.aggregate.stats import metric_summary, percentile, sum_if_known
 from dspylab.config.axes import ADAPTERS, NO_OPTIMIZER
 from dspylab.config.values import canonical
@@ -30,6 +31,7 @@ class RunNumbers:
         failed: Ids of the examples without a result.
         example_s: Durations of the program on examples that succeeded without DSPy's cache.
         cost_usd: Cost of each row, all roles; None where a call has no price.
+        contents: What the examples consist of by their ids, if that was asked for.
     """
 
     values: dict[str, list[float]] = field(default_factory=dict)
@@ -37,6 +39,7 @@ class RunNumbers:
     failed: set[str] = field(default_factory=set)
     example_s: array[float] = field(default_factory=lambda: array("d"))
     cost_usd: list[float | None] = field(default_factory=list)
+    contents: dict[str, Content] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,9 @@ class Pairing:
         failed_b: As `failed_a`; an example may have failed on both sides.
         absent_a: Those that side a never tried, such as those of other data.
         absent_b: As `absent_a`.
+        other_labels: Those paired whose labels are others on side b: the difference is partly theirs.
+        label_fields: Names of the fields that these labels differ in.
+        other_inputs: Those paired whose inputs are others on side b, under the same id.
     """
 
     examples: int
@@ -58,6 +64,9 @@ class Pairing:
     failed_b: int
     absent_a: int
     absent_b: int
+    other_labels: int = 0
+    label_fields: tuple[str, ...] = ()
+    other_inputs: int = 0
 
     @property
     def lost(self) -> int:
@@ -65,17 +74,21 @@ class Pairing:
         return self.examples - self.paired
 
 
-def run_numbers(rows: Iterable[Mapping[str, Any]], metric: str) -> RunNumbers:
+def run_numbers(rows: Iterable[Mapping[str, Any]], metric: str, *, with_contents: bool = False) -> RunNumbers:
     """Reads what a comparison needs; one pass.
 
     Args:
         rows: The rows of one `raw.jsonl`.
         metric: Name of the metric.
+        with_contents: Whether the examples may be others on the other side, so that `aligned` and `pairing`
+            need to know what they consist of.
     """
     numbers = RunNumbers()
     for row in rows:
         example = row["example_id"]
         numbers.attempted.add(example)
+        if with_contents:
+            numbers.contents[example] = Content.of(row)
         numbers.cost_usd.append(sum_if_known([call["cost_usd"] for call in row["calls"]]))
         if row["error"] is not None:
             numbers.failed.add(example)
@@ -145,16 +158,31 @@ def side_values(runs: Sequence[RunNumbers]) -> SideValues:
     return tuple(run.values for run in runs)
 
 
+def renamed_examples(a: Sequence[RunNumbers], b: Sequence[RunNumbers]) -> dict[str, str]:
+    """Ids on side a to those on side b, of the examples that are the same by their inputs alone."""
+    return same_inputs(_contents(a), _contents(b))
+
+
+def aligned(a: Sequence[RunNumbers], b: Sequence[RunNumbers]) -> list[RunNumbers]:
+    """The runs of side a with the ids that side b has, where an example is the same by its inputs alone."""
+    names = renamed_examples(a, b)
+    return [_renamed(run, names) for run in a] if names else list(a)
+
+
 def pairing(a: Sequence[RunNumbers], b: Sequence[RunNumbers], comparison: Comparison) -> Pairing:
     """Accounts for every example: the pairs, and what was lost to failures and to other data.
 
     Args:
-        a: The runs of side a.
+        a: The runs of side a, `aligned` with b.
         b: The runs of side b.
         comparison: Of these two.
     """
     tried_a, tried_b = (frozenset().union(*(run.attempted for run in side)) for side in (a, b))
     failed_a, failed_b = (_without_result(side) for side in (a, b))
+    contents_a, contents_b = _contents(a), _contents(b)
+    paired = merged(side_values(a)).keys() & merged(side_values(b)).keys() & contents_a.keys()
+    changed = [contents_a[example].changes(contents_b[example]) for example in paired]
+    fields = {name for one in changed for name in one.labels}
     return Pairing(
         examples=len(tried_a | tried_b),
         paired=comparison.n,
@@ -162,6 +190,9 @@ def pairing(a: Sequence[RunNumbers], b: Sequence[RunNumbers], comparison: Compar
         failed_b=len(failed_b),
         absent_a=len(tried_b - tried_a),
         absent_b=len(tried_a - tried_b),
+        other_labels=sum(bool(one.labels) for one in changed),
+        label_fields=tuple(sorted(fields)),
+        other_inputs=sum(one.inputs for one in changed),
     )
 
 
@@ -212,3 +243,18 @@ def _without_result(side: Sequence[RunNumbers]) -> set[str]:
     """Examples that failed and have no value from any run of the side."""
     failed = {example for run in side for example in run.failed}
     return {example for example in failed if not any(example in run.values for run in side)}
+
+
+def _contents(side: Sequence[RunNumbers]) -> dict[str, Content]:
+    """What the examples of a side consist of. Its runs differ in their seed alone, so not in that."""
+    return {example: content for run in side for example, content in run.contents.items()}
+
+
+def _renamed(run: RunNumbers, names: Mapping[str, str]) -> RunNumbers:
+    return replace(
+        run,
+        values={names.get(example, example): values for example, values in run.values.items()},
+        attempted={names.get(example, example) for example in run.attempted},
+        failed={names.get(example, example) for example in run.failed},
+        contents={names.get(example, example): content for example, content in run.contents.items()},
+    )

@@ -162,10 +162,12 @@ def _print_markdown(found: _Found) -> None:
 
 
 def _not_compared(found: _Found) -> list[str]:
-    """What is not compared."""
-    from dspylab.report.comparisons import without_pairs
+    """What is not compared, or not with quite the same."""
+    from dspylab.report.comparisons import remarks_on_pairs, without_pairs
 
-    return [*without_pairs(found.contrasts), *found.opponents.remarks]
+    # Of the only comparison its sentences have said it.
+    on_pairs = remarks_on_pairs(found.contrasts) if len(found.contrasts) > 1 else []
+    return [*on_pairs, *without_pairs(found.contrasts), *found.opponents.remarks]
 
 
 def _remarks(found: _Found) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -9,16 +10,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-#: Columns where there is no terminal to ask: wide enough for the tables, and stable in logs.
+#: Columns where neither a terminal nor COLUMNS says how many: wide enough for the tables, stable in logs.
 _WIDTH_WITHOUT_TERMINAL = 140
 
 
 def console() -> Console:
-    """Standard output, with colours only on a terminal and never against NO_COLOR."""
+    """Standard output, as wide as COLUMNS says, with colours on a terminal but never against NO_COLOR."""
     from rich.console import Console
 
     plain = Console(highlight=False)
-    return plain if plain.is_terminal else Console(highlight=False, width=_WIDTH_WITHOUT_TERMINAL)
+    return plain if plain.is_terminal else Console(highlight=False, width=_wanted_width())
+
+
+def _wanted_width() -> int:
+    wanted = os.environ.get("COLUMNS", "")
+    return int(wanted) if wanted.isdecimal() and int(wanted) else _WIDTH_WITHOUT_TERMINAL
 
 
 def warn(texts: Iterable[str]) -> None:

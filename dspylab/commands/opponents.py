@@ -16,7 +16,7 @@ from dspylab.pipeline.git import find_revision
 from dspylab.pipeline.revisions import results_at, workspace_digests
 from dspylab.record.layout import Layout
 from dspylab.record.results import WORKSPACE, StoredResults, workspace_results
-from dspylab.report.standing import contradiction
+from dspylab.report.standing import contradiction, failures_in_the_best
 from dspylab.unscored import parts_of, unscored_entry
 
 
@@ -149,7 +149,8 @@ def _all_runs(
     remarks: list[str] = []
     if baseline is None:
         decision = decide(workspace, metric)
-        remarks += filter(None, [contradiction(decision.standing)])
+        cautions = [contradiction(decision.standing), failures_in_the_best(decision.failures)]
+        remarks += filter(None, cautions)
         names = [*decision.standing.comparisons]
         best = decision.standing.best
         if best is None or not names:

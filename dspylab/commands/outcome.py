@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dspylab.config.wording import named
 from dspylab.errors import (
     BudgetExhausted,
     DspylabError,
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from dspylab.execute.runs import Execution
     from dspylab.lm.budget import Spending
 
-#: Runs that a reason names; the others are counted.
-_MOST_NAMES = 8
 #: What to do when a metric has no value for any example.
 _SCORED_AGAIN = (
     "mend the metric and run the same command again: the answers are kept, and are scored again without "
@@ -86,7 +85,7 @@ def raise_if_unscored(metric: str, runs: Mapping[str, Mapping[str, Any]]) -> Non
         if (reason := unscored_entry(metric, entry)) is not None:
             reasons.setdefault(reason, []).append(run)
     if reasons:
-        lines = [f"  {_named(keys)}: {reason}" for reason, keys in reasons.items()]
+        lines = [f"  {named(keys)}: {reason}" for reason, keys in reasons.items()]
         raise RunsIncomplete(
             f"{sum(map(len, reasons.values()))} of {len(runs)} runs have no score",
             remedy=_SCORED_AGAIN + "\n" + "\n".join(lines),
@@ -137,7 +136,7 @@ def _reasons(left: Sequence[RunReport]) -> Iterator[str]:
     for report in left:
         shared.setdefault(report.stopped or report.unscored or report.run, []).append(report)
     for reports in shared.values():
-        names = _named([report.run for report in reports])
+        names = named([report.run for report in reports])
         done, total = sum(report.done for report in reports), sum(report.total for report in reports)
         parts = [f"{done}/{total} examples"]
         if retryable := sum(report.retryable for report in reports):
@@ -147,8 +146,3 @@ def _reasons(left: Sequence[RunReport]) -> Iterator[str]:
         if reports[0].error and not reports[0].refused:
             parts.append(f"most often: {reports[0].error}")
         yield f"  {names}: {', '.join(parts)}"
-
-
-def _named(runs: Sequence[str]) -> str:
-    names = ", ".join(runs[:_MOST_NAMES])
-    return names if len(runs) <= _MOST_NAMES else f"{names} and {len(runs) - _MOST_NAMES} more"

@@ -32,7 +32,23 @@ _SHOWN_RUNS = 12
 
 @dataclass
 class RunTally:
-    """What is known of a run while it goes on."""
+    """What is known of a run while it goes on.
+
+    Attributes:
+        total: Examples of the run.
+        done: Those that are finished, in earlier sessions too.
+        failed: Those of this session without a result.
+        score: Sum of the primary metric.
+        scored: Examples that it is over.
+        rescored: Those of this session whose answer is of an earlier one.
+        cost_usd: What this session's calls cost; None once one has no price.
+        kept: Examples that an earlier session finished.
+        here: Those that this session finished.
+        first_wave: Those that began beside the first one that ended: about as many as run at once.
+        wave_until: Half-way between its begin and its end, before which those began; None before it ended.
+        began: When the run began.
+        spoke: When a line was last printed about it.
+    """
 
     total: int
     done: int
@@ -41,20 +57,28 @@ class RunTally:
     scored: int = 0
     rescored: int = 0
     cost_usd: float | None = 0.0
+    kept: int = 0
     here: int = 0
+    first_wave: int = 0
+    wave_until: float | None = None
     began: float = field(default_factory=time.monotonic)
     spoke: float = field(default_factory=time.monotonic)
 
     @classmethod
     def of(cls, total: int, kept: int, scores: Collection[float]) -> RunTally:
         """The tally of a run of which a part was finished in an earlier session, some of it with a score."""
-        return cls(total=total, done=kept, score=math.fsum(scores), scored=len(scores))
+        return cls(total=total, done=kept, kept=kept, score=math.fsum(scores), scored=len(scores))
 
     def add(self, outcome: ExampleOutcome, metric: str) -> None:
         """Counts one more example."""
         self.done += 1
         self.here += 1
         self.rescored += outcome.rescored and outcome.error is None
+        if not outcome.rescored:
+            ended, took_s = time.monotonic(), outcome.example_s + outcome.metric_s
+            if self.wave_until is None:
+                self.wave_until = ended - took_s / 2
+            self.first_wave += ended - took_s <= self.wave_until
         if isinstance(outcome, ExampleFailure):
             self.failed += 1
         elif metric in outcome.metrics:
@@ -72,9 +96,14 @@ class RunTally:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds until the run is done at the pace so far; None while there is no pace."""
-        elapsed_s = time.monotonic() - self.began
-        return (self.total - self.done) * elapsed_s / self.here if self.here else None
+        """Seconds until the run is done at the pace so far; None while there is no pace.
+
+        Examples begin together. How soon the first ones end says little of the pace, so there is none before
+        twice as many have ended as run at once.
+        """
+        if not self.here or self.here < 2 * self.first_wave:
+            return None
+        return (self.total - self.done) * (time.monotonic() - self.began) / self.here
 
     def line(self, metric: str, *, has_ended: bool = False) -> str:
         """The tally as words; of a run that has ended, without the time that is left."""
@@ -86,7 +115,9 @@ class RunTally:
         if self.mean is not None:
             parts.append(f"{metric} {number(self.mean)}")
         if self.cost_usd:
-            parts.append(cost(self.cost_usd))
+            # The tables below have what all sessions paid.
+            has_earlier = self.kept or self.rescored
+            parts.append(cost(self.cost_usd) + (" in this session" if has_earlier else ""))
         if self.left_s and self.done < self.total and not has_ended:
             parts.append(f"about {duration(self.left_s)} left")
         return ", ".join(parts)

@@ -16,9 +16,10 @@ from dspylab.commands.stale import tell_stale
 from dspylab.config.values import canonical
 from dspylab.config.wording import choose
 from dspylab.errors import UsageError
+from dspylab.jsonable import to_json
 from dspylab.pipeline.stages import parse_coordinate
 from dspylab.record.results import StoredResults, workspace_results
-from dspylab.report.standing import all_pairs, contradiction, probably_worse
+from dspylab.report.standing import all_pairs, contradiction, failures_in_the_best, probably_worse
 
 if TYPE_CHECKING:
     from dspylab.report.tables import FittingTable
@@ -85,12 +86,15 @@ def show_results(config: Path | None, view: View) -> None:
         print(markdown_table(table), end="")
         if over_seeds is not None:
             print(f"\n{markdown_table(over_seeds)}", end="")
-        print("".join(f"\n{markdown_text(line)}\n" for line in _findings(results, decision)), end="")
+        lines = [*_cautions(decision), *_findings(results, decision)]
+        print("".join(f"\n{markdown_text(line)}\n" for line in lines), end="")
     else:
         console().print(table)
         if over_seeds is not None:
             console().print()
             console().print(over_seeds)
+        for line in _cautions(decision):
+            console().print(line, style="bold", markup=False)
         for line in _findings(results, decision):
             console().print(line, style="dim", markup=False)
     tell_stale(config, results.summary)
@@ -150,6 +154,11 @@ def _over_seeds(summary: Mapping[str, Any], runs: Sequence[str]) -> FittingTable
     return seeds_table({**summary, "over_seeds": groups}, summary["primary_metric"]) if groups else None
 
 
+def _cautions(decision: Decision) -> list[str]:
+    """What keeps the best from being one, in words."""
+    return list(filter(None, [contradiction(decision.standing), failures_in_the_best(decision.failures)]))
+
+
 def _findings(results: StoredResults, decision: Decision) -> list[str]:
     """What the columns verdict and Pareto say, in words."""
     standing = decision.standing
@@ -173,12 +182,6 @@ def _findings(results: StoredResults, decision: Decision) -> list[str]:
         leaning = [standing.comparisons[name] for name in standing.probably_worse]
         if leaning:
             lines.append(f"{', '.join(standing.probably_worse)}: {probably_worse(leaning, standing)}.")
-        lines += filter(None, [contradiction(standing)])
-    if any(not place.on_front for place in decision.places.values()):
-        lines.append(
-            "Pareto, over quality, time and cost of an example. dominated: another run is at least as good "
-            "in all three for sure. dominated?: by the figures alone, which may be chance."
-        )
     if results.without_rows:
         runs = ", ".join(results.without_rows)
         lines.append(f"Without a verdict, as their rows are not here: {runs}: {results.remedy}.")
@@ -194,6 +197,7 @@ def _document(
         "primary_metric": decision.metric,
         "best": best,
         "not_told_apart": list(decision.standing.not_told_apart),
+        "failures_in_best": to_json(decision.failures),
         "dominated_by": {
             name: {"surely": list(place.surely_by), "by_the_figures": list(place.dominated_by)}
             for name, place in decision.places.items()

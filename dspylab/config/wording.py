@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -20,6 +20,7 @@ _SHORTEST = 3
 _MOST_CANDIDATES = 1000
 #: Most names that a message lists.
 _MOST_NAMES = 30
+_MOST_IN_A_SENTENCE = 8
 
 
 def dotted(address: Address) -> str:
@@ -57,6 +58,13 @@ def listed(names: Iterable[str]) -> str:
     """Names with commas between them; only the first ones of very many."""
     first = [plain(name) for name in islice(names, _MOST_NAMES + 1)]
     return ", ".join([*first[:_MOST_NAMES], "and so on"] if len(first) > _MOST_NAMES else first)
+
+
+def named(names: Sequence[str]) -> str:
+    """Names in a sentence, such as those of runs: a few, or the first and how many more there are."""
+    shown = ", ".join(names[:_MOST_IN_A_SENTENCE])
+    more = len(names) - _MOST_IN_A_SENTENCE
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def counted(number: int, noun: str) -> str:

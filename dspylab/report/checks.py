@@ -10,8 +10,11 @@ from dspylab.aggregate.gate import Outcome
 from dspylab.printable import printable
 from dspylab.report.formats import markdown_row, markdown_text
 from dspylab.report.numbers import NOTHING, count, estimate, in_unit, number
+from dspylab.report.pairing import changed, left_out
 
 _FAILED = "FAILED"
+#: Sentences on the examples of several comparisons, whose reasons are many when failures are.
+_MOST_SENTENCES = 4
 
 
 class _Row(NamedTuple):
@@ -46,7 +49,7 @@ def reason(outcome: Outcome) -> str:
         if outcome.quantity.sampled:
             shown += f" over {count(outcome.quantity.n)} examples"
     explained = _explained(outcome)
-    return f"{shown}: {explained}" if explained else shown
+    return ". ".join([f"{shown}: {explained}" if explained else shown, *_on_the_data([outcome])])
 
 
 def lines(outcomes: Sequence[Outcome]) -> list[str]:
@@ -121,7 +124,8 @@ def _rows(outcomes: Sequence[Outcome]) -> list[_Row]:
         word = first.verdict if first.passed else _FAILED
         several = len(group) > 1
         run = f"{count(len(group))} runs" if several else first.side
-        rows.append(_Row(word, run, check, "all hold" if several else reason(first)))
+        result = ". ".join(["all hold", *_on_the_data(group)]) if several else reason(first)
+        rows.append(_Row(word, run, check, result))
     return rows
 
 
@@ -142,6 +146,17 @@ def _explained(outcome: Outcome) -> str:
     if outcome.needed is None:
         return "not decided: the figure itself is on the wrong side, its interval is not"
     return f"not decided: the interval is too wide; about {count(outcome.needed)} such examples would do"
+
+
+def _on_the_data(outcomes: Sequence[Outcome]) -> list[str]:
+    """What is to be known of the examples that differences are over, each sentence once, without its stop."""
+    said: dict[str, None] = {}
+    for outcome in outcomes:
+        found, baseline = outcome.quantity.pairing, outcome.baseline or "the baseline"
+        if found is not None:
+            lost = left_out(found, baseline, "the run")
+            said |= dict.fromkeys([*changed(found, baseline), *filter(None, [lost])])
+    return [line.removesuffix(".") for line in list(said)[:_MOST_SENTENCES]]
 
 
 def _plainly(outcome: Outcome) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from dspylab.aggregate.compare import Comparison, Family
 from dspylab.aggregate.contrast import Contrast, Flip, Flips
+from dspylab.config.wording import named
 from dspylab.report.numbers import (
     NOTHING,
     chance,
@@ -19,12 +20,15 @@ from dspylab.report.numbers import (
     number,
     p_value,
 )
+from dspylab.report.pairing import changed, left_out
 from dspylab.report.standing import all_pairs
 from dspylab.report.tables import Column, FittingTable
 
 _TESTS = {"mcnemar": "exact McNemar", "wilcoxon": "Wilcoxon"}
 #: Characters of a text that stays on one line of a terminal's table.
 SHORT = 160
+#: Lines below a table of comparisons that say what is not in it.
+_MOST_REMARKS = 6
 
 
 def comparisons_table(
@@ -98,7 +102,7 @@ def flips_tables(comparison: Comparison, flips: Flips, short: int | None) -> lis
         columns = [
             Column("example", lambda flip: flip.example_id[:12] if short else flip.example_id, text=True),
             Column("inputs", partial(_field, name="inputs", short=short), text=True),
-            Column("labels", partial(_field, name="labels", short=short), text=True),
+            Column("labels", partial(_labels, a=comparison.a, short=short), text=True),
             Column(f"{comparison.a} says", partial(_answer, side="a", short=short), text=True),
             Column(f"{comparison.b} says", partial(_answer, side="b", short=short), text=True),
         ]
@@ -118,11 +122,30 @@ def without_pairs(contrasts: Sequence[Contrast]) -> list[str]:
     which = "" if len(apart) == len(contrasts) else f" of {', '.join(found.b for found in apart)}"
     return [
         (
-            f"No example id is common to both sides{which}, so no example can be paired. The dataset has "
-            "other rows by now, or another `dataset.id` (without one, an id is a digest of the row). Run "
-            "both sides with the same rows and the same `dataset.id`, then compare them again."
+            f"No example is common to both sides{which}, neither by its id nor by its inputs, so none can be "
+            "paired. The dataset has other rows by now, or rows with the same inputs and another "
+            "`dataset.id`. Run both sides with the same rows and the same `dataset.id`, then compare them "
+            "again."
         )
     ]
+
+
+def remarks_on_pairs(contrasts: Sequence[Contrast]) -> list[str]:
+    """What a table of comparisons does not show: examples that are left out, or have other labels.
+
+    What holds for all of them is said once.
+    """
+    said: dict[str, list[str]] = {}
+    for found in contrasts:
+        lost = left_out(found.pairing, "the baseline", "the run") if found.comparison.n else None
+        for line in (*changed(found.pairing, "the baseline"), *filter(None, [lost])):
+            said.setdefault(line, []).append(found.comparison.b)
+    lines = [
+        line if len(runs) == len(contrasts) else f"{named(runs)}: {line}"
+        for line, runs in list(said.items())[:_MOST_REMARKS]
+    ]
+    more = len(said) - len(lines)
+    return [*lines, *([f"{count(more)} more such lines: --format json has all."] if more else [])]
 
 
 def sentences(contrast: Contrast, *, planned: bool = False) -> list[str]:
@@ -144,6 +167,7 @@ def sentences(contrast: Contrast, *, planned: bool = False) -> list[str]:
         tested = f"{_TESTS[found.test]}: {p_value(found.p_value)}{corrected}; {counted}."
         lines.append(f"The same on all {count(found.n)} examples." if found.is_the_same else tested)
     lines += _disagreement(found)
+    lines += changed(contrast.pairing, found.a)
     lines += _lost(contrast)
     lines += _variance(found)
     if found.verdict == "cannot tell" or planned:
@@ -174,21 +198,10 @@ def _disagreement(found: Comparison) -> list[str]:
 
 
 def _lost(contrast: Contrast) -> list[str]:
-    found, comparison = contrast.pairing, contrast.comparison
-    if not found.lost:
+    lost = left_out(contrast.pairing, contrast.comparison.a, contrast.comparison.b)
+    if lost is None:
         return []
-    reasons = [
-        f"{count(many)} {what} {side}"
-        for many, what, side in (
-            (found.failed_a, "failed in", comparison.a),
-            (found.failed_b, "failed in", comparison.b),
-            (found.absent_a, "not tried by", comparison.a),
-            (found.absent_b, "not tried by", comparison.b),
-        )
-        if many
-    ]
-    why = "; ".join(reasons) or "the metric has no value for them"
-    lines = [f"{count(found.lost)} of {count(found.examples)} examples are not compared: {why}."]
+    lines = [lost]
     as_0 = contrast.failures_as_0
     if as_0 is not None:
         lines.append(
@@ -224,6 +237,11 @@ def _needed(contrast: Contrast) -> list[str]:
 
 def _field(flip: Flip, name: str, short: int | None) -> str:
     return _text(getattr(flip, name), short)
+
+
+def _labels(flip: Flip, a: str, short: int | None) -> str:
+    before = "" if flip.labels_a is None else f" (in {a}: {_text(flip.labels_a, short)})"
+    return _text(flip.labels, short) + before
 
 
 def _text(value: Any, short: int | None) -> str:

@@ -21,7 +21,7 @@ def number(value: float | None, digits: int = 3) -> str:
     size = abs(float(f"{value:.{digits}g}"))  # rounded: 0.9996 has as many decimals as 1.00
     if size < 1e-4 or size >= 1e9:
         return f"{value:.{digits - 1}e}"
-    whole = len(f"{size:.0f}") if size >= 1 else 0
+    whole = len(f"{int(size)}") if size >= 1 else 0  # not rounded: 9.8 has one digit before the point
     # Leading zeros after the point are not significant: 0.00123 has three digits.
     leading = 0
     while size < 1 and size * 10 ** (leading + 1) < 1:
@@ -42,7 +42,7 @@ def estimate(mean: float | None, ends: Sequence[float] | None) -> str:
     size = max(abs(mean), abs(low), abs(high))
     if 0 < size < _LEAST_FIXED or size >= _MOST_FIXED:
         return number(mean) if ends is None else f"{number(mean)} [{number(low)}, {number(high)}]"
-    decimals = max(0, 4 - len(f"{size:.0f}"))
+    decimals = _decimals(size)
     # As many as tell the ends apart, or, without ends, as show two digits.
     width = size if ends is None else high - low
     while decimals < _MOST_DECIMALS and 0 < width * 10**decimals < 10:
@@ -102,7 +102,7 @@ def difference(value: float | None, ends: Sequence[float] | None) -> str:
     if 0 < size < _LEAST_FIXED or size >= _MOST_FIXED:
         shown = [f"{part:+.2e}" for part in (value, low, high)]
     else:
-        decimals = max(0, 4 - len(f"{size:.0f}"))
+        decimals = _decimals(size)
         shown = [f"{part:+,.{decimals}f}" for part in (value, low, high)]
     return shown[0] if ends is None else f"{shown[0]} [{shown[1]}, {shown[2]}]"
 
@@ -118,3 +118,8 @@ def p_value(p: float | None) -> str:
     """A p-value with its name: p = 0.034, p < 0.001."""
     shown = chance(p)
     return f"p {shown}" if shown.startswith("<") else f"p = {shown}"
+
+
+def _decimals(size: float) -> int:
+    """Decimals that make four digits with those of the whole part: 9.812, 98.12, 981.2, 9,812."""
+    return max(0, 4 - len(f"{int(float(f'{size:.4g}'))}"))

@@ -25,6 +25,10 @@ from dspylab.report.tables import (
 
 #: Parts of an address that say that less is better; of all else, more is.
 _LESS_IS_BETTER = ("failed", "errors", "fallback", "truncated", "tokens", "calls")
+_PARETO = (
+    "Pareto: over quality, time and cost of an example. dominated: another run is at least as good in all "
+    "three for sure. dominated?: by the figures alone, which may be chance."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,13 @@ class Figures:
             "ttft_p50_s": self._timing("TTFT\np50", "ttft_s.p50", 7),
             "tokens_per_s": Column("tok/s", lambda row: number(row["throughput_tokens_per_s"]), rank=8),
             "cost_usd": Column("cost", lambda row: cost(row["cost_usd"]["total"]), rank=4),
-            "pareto": Column("Pareto", lambda row: row["pareto"] or NOTHING, rank=5, text=True),
+            "pareto": Column(
+                "Pareto",
+                lambda row: row["pareto"] or NOTHING,
+                rank=5,
+                text=True,
+                legend=_PARETO if any("dominated" in (row["pareto"] or "") for row in self.rows) else "",
+            ),
         }
         return columns.get(name)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from dspylab.aggregate.compare import ALPHA, Comparison, Family, Standing
+from dspylab.aggregate.decision import Failures
+from dspylab.config.wording import named
 from dspylab.report.material import Material, RunMaterial
-from dspylab.report.numbers import count, difference
+from dspylab.report.numbers import count, difference, estimate
 
 RunStanding = Literal["best", "better", "level", "leaning", "worse", "none"]
 
@@ -67,3 +69,26 @@ def contradiction(standing: Standing) -> str | None:
         f"which {'are' if many else 'is'} better than it on the examples that both have a value for. See "
         f"what failed in {standing.best}."
     )
+
+
+def failures_in_the_best(found: Failures | None, shown: Callable[[Sequence[str]], str] = named) -> str | None:
+    """Says so when the best failed where others did not, and which run that would make the best.
+
+    Args:
+        found: What failed; None if that is nothing to speak of.
+        shown: How names are written.
+    """
+    if found is None:
+        return None
+    best, times = shown([found.best]), f"{count(found.failed)} of {count(found.attempted)} times"
+    if found.winner is not None:
+        return (
+            f"If what failed counted as not passed, {shown([found.winner])} would be the best with "
+            f"{estimate(found.winner_mean, None)}: {best}, which failed {times}, would have "
+            f"{estimate(found.mean, None)}."
+        )
+    said = f"{best} failed {times}, {shown(found.less_often)} less often: what failed is in no mean."
+    if found.mean is not None:
+        still = f"{best} would still be the best, with {estimate(found.mean, None)}"
+        said += f" If it counted as not passed, {still}."
+    return said

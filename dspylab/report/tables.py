@@ -13,6 +13,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
+from dspylab.config.wording import named
 from dspylab.jsonable import to_json
 from dspylab.printable import printable
 from dspylab.records import JSON, Summary
@@ -337,17 +338,24 @@ def run_notes(rows: Sequence[Mapping[str, Any]], primary: str) -> list[str]:
 
 
 def _metric_errors(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Metrics that raised, each with the run where it did so most often."""
-    worst: dict[str, tuple[int, Mapping[str, Any]]] = {}
+    """Metrics that raised, each with its runs; an example of it, of the run where it did so most often."""
+    raised: dict[str, list[Mapping[str, Any]]] = {}
     for run in rows:
-        for name, often in run.get("metric_errors", {}).items():
-            if often > worst.get(name, (0, run))[0]:
-                worst[name] = often, run
-    return [
-        f"{run['key']}: {name} has no value for {count(often)} of {count(run['examples']['attempted'])} "
-        f"examples{_such_as(first_words(run.get('first_metric_errors', {}).get(name)))}"
-        for name, (often, run) in worst.items()
-    ]
+        for name in run.get("metric_errors", {}):
+            raised.setdefault(name, []).append(run)
+    return [_metric_error(name, runs) for name, runs in raised.items()]
+
+
+def _metric_error(metric: str, runs: Sequence[Mapping[str, Any]]) -> str:
+    worst = max(runs, key=lambda run: int(run["metric_errors"][metric]))
+    often = {(run["metric_errors"][metric], run["examples"]["attempted"]) for run in runs}
+    most = "" if len(often) == 1 else "up to "
+    each = " each" if len(runs) > 1 and not most else ""
+    return (
+        f"{named([run['key'] for run in runs])}: {metric} has no value for {most}"
+        f"{count(worst['metric_errors'][metric])} of {count(worst['examples']['attempted'])} examples{each}"
+        f"{_such_as(first_words(worst.get('first_metric_errors', {}).get(metric)))}"
+    )
 
 
 def _failures(failed: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -9,7 +9,7 @@ from dspylab.aggregate.compare import ALPHA, Comparison, Family, needed_examples
 from dspylab.report.entries import estimate_of, most_frequent_error
 from dspylab.report.material import Material, Objective, RunMaterial
 from dspylab.report.numbers import cost, count, difference, duration, number, p_value
-from dspylab.report.standing import all_pairs, probably_worse
+from dspylab.report.standing import all_pairs, failures_in_the_best, probably_worse
 
 #: Names that a sentence lists before it only counts.
 _MOST_NAMES = 6
@@ -42,6 +42,7 @@ def verdict(material: Material) -> Verdict:
         material: What the report is made from.
     """
     points = [
+        *filter(None, [failures_in_the_best(material.decision.failures, names)]),
         *_against_next(material),
         *_probably_worse(material),
         *_choice(material),
@@ -67,13 +68,9 @@ def _headline(material: Material) -> str:
     score = _score(material, standing.best)
     if not standing.comparisons:
         return f"{best} is the only complete run: {primary} {score}. There is nothing to compare it with."
-    if standing.better:
-        verb = "are" if len(standing.better) > 1 else "is"
-        return (
-            f"No clear winner: {best} has the highest {primary}, {score}, but {names(standing.better)} "
-            f"{verb} better on the examples that both have a value for. Their means are over different "
-            f"examples: see what failed in {best}."
-        )
+    in_doubt = _in_doubt(material, best, score)
+    if in_doubt is not None:
+        return in_doubt
     level = standing.level[1:]
     if not level:
         sure = f"Ship {best}: with {score}, its {primary} is better than that of every other run."
@@ -84,6 +81,25 @@ def _headline(material: Material) -> str:
     if len(level) == len(standing.comparisons):
         return f"No clear winner: {best} has the highest {primary}, {score}, but no run can be told from it."
     return f"{best} has the highest {primary}, {score}, but {names(level)} can not be told from it."
+
+
+def _in_doubt(material: Material, best: str, score: str) -> str | None:
+    """That the highest mean is that of what did not fail, where this decides; None where it does not."""
+    standing, failures, primary = material.standing, material.decision.failures, material.primary
+    if standing.better:
+        verb = "are" if len(standing.better) > 1 else "is"
+        return (
+            f"No clear winner: {best} has the highest {primary}, {score}, but {names(standing.better)} "
+            f"{verb} better on the examples that both have a value for. Their means are over different "
+            f"examples: see what failed in {best}."
+        )
+    if failures is not None and failures.winner is not None:
+        return (
+            f"No clear winner: {best} has the highest {primary}, {score}, but failed "
+            f"{count(failures.failed)} of {count(failures.attempted)} times: if that counted as not passed, "
+            f"{names([failures.winner])} would be the best."
+        )
+    return None
 
 
 def _score(material: Material, side: str) -> str:
