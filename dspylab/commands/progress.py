@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from dspylab.commands.events import EventLog
 from dspylab.execute.active import Observer, RunReport
 from dspylab.execute.compile import CompileReport
 from dspylab.execute.rescore import new_calls
@@ -115,32 +115,39 @@ class Quiet:
 
 
 class Events:
-    """One JSON object a line, for programs that follow."""
+    """Events for programs that follow.
+
+    Args:
+        log: Where they go.
+    """
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
 
     def ready(self, limits: Limits, calls: Callable[[], int]) -> None:
         """Nothing."""
 
     def compiling(self, program: str) -> None:
         """Prints that a compile begins."""
-        self._print("compile_begun", program=program)
+        self._log.write("compile_begun", program=program)
 
     def compiled(self, report: CompileReport) -> None:
         """Prints how a compile ended."""
         record = report.record
         figures = {} if record is None else {"calls": record.calls, "cost_usd": record.cost_usd}
         complete = record is not None
-        self._print(
+        self._log.write(
             "compile_ended", program=report.program, complete=complete, stopped=report.stopped, **figures
         )
 
     def begun(self, run: str, total: int, kept: int, scores: Collection[float]) -> None:
         """Prints that a run begins."""
-        self._print("run_begun", run=run, total=total, kept=kept)
+        self._log.write("run_begun", run=run, total=total, kept=kept)
 
     def finished(self, outcome: ExampleOutcome) -> None:
         """Prints one example's outcome in short."""
         error = outcome.error
-        self._print(
+        self._log.write(
             "example_finished",
             run=outcome.run,
             index=outcome.index,
@@ -154,10 +161,7 @@ class Events:
 
     def ended(self, report: RunReport) -> None:
         """Prints how a run ended."""
-        self._print("run_ended", complete=report.complete, **asdict(report))
-
-    def _print(self, event: str, **fields: Any) -> None:
-        print(json.dumps({"event": event, "time": time.time(), **fields}), flush=True)
+        self._log.write("run_ended", complete=report.complete, **asdict(report))
 
 
 class Lines:
@@ -303,10 +307,16 @@ def _ending(report: RunReport) -> str:
 
 
 @contextmanager
-def observing(metric: str, *, quiet: bool, json_events: bool) -> Iterator[Observer]:
-    """The way of showing progress that fits the options and the terminal."""
-    if json_events:
-        yield Events()
+def observing(metric: str, *, quiet: bool, log: EventLog | None = None) -> Iterator[Observer]:
+    """The way of showing progress that fits the options and the terminal.
+
+    Args:
+        metric: Name of the metric that ranks the runs.
+        quiet: Whether nothing is shown.
+        log: Where events go, if they are wanted instead.
+    """
+    if log is not None:
+        yield Events(log)
     elif quiet:
         yield Quiet()
     elif sys.stdout.isatty():
