@@ -418,7 +418,8 @@ def test_an_endpoint_where_nobody_is_is_not_said_to_refuse(cli_inside: Cli, make
     assert done.code == 3
     assert "models.fake: failed to connect" in done.err
     (line,) = (line for line in done.out.splitlines() if "stopped" in line)
-    assert line.startswith("fake: stopped: nobody answers at the endpoint of its model in ")
+    assert line.startswith("fake: stopped after ")
+    assert ": nobody answers at the endpoint of its model: " in line
     assert line.endswith("1 failed")
 
 
