@@ -12,6 +12,7 @@ import typer
 import dspylab
 from dspylab.commands.process import exit_code_of, run_process
 from dspylab.errors import EnvironmentProblem, UsageError
+from dspylab.levels import NOTE
 from dspylab.redact import RedactingFormatter
 
 app = typer.Typer(
@@ -482,13 +483,14 @@ def _log(verbose: bool) -> None:
     handler.addFilter(lambda record: record.levelno >= level or record.name.partition(".")[0] == "dspylab")
     handler.addFilter(_name_sender)
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.getLogger("dspylab").setLevel(logging.DEBUG if verbose else logging.WARNING)
+    logging.getLogger("dspylab").setLevel(logging.DEBUG if verbose else NOTE)
 
 
 def _name_sender(record: logging.LogRecord) -> bool:
     """Who speaks, for people: of our own messages only how grave they are, as no user knows our modules."""
     is_ours = record.name.partition(".")[0] == "dspylab"
-    record.sender = record.levelname.lower() if is_ours else record.name
+    gravity = "note" if record.levelno == NOTE else record.levelname.lower()
+    record.sender = gravity if is_ours else record.name
     return True
 
 

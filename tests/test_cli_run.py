@@ -418,7 +418,8 @@ def test_an_endpoint_where_nobody_is_is_not_said_to_refuse(cli_inside: Cli, make
     assert done.code == 3
     assert "models.fake: failed to connect" in done.err
     (line,) = (line for line in done.out.splitlines() if "stopped" in line)
-    assert line.startswith("fake: stopped: nobody answers at the endpoint of its model in ")
+    assert line.startswith("fake: stopped after ")
+    assert ": nobody answers at the endpoint of its model: " in line
     assert line.endswith("1 failed")
 
 
@@ -526,3 +527,45 @@ def test_json_events_are_json(lab: Laboratory, cli_inside: Cli) -> None:
     events = [json.loads(line) for line in done.out.splitlines()]
     assert [event["event"] for event in events].count("example_finished") == 16
     assert [event["event"] for event in events].count("run_ended") == 2
+
+    # Whoever follows hears why nothing else comes.
+    (event,) = map(json.loads, cli_inside("run", "--json", "-c", lab.config, cwd=lab.root).out.splitlines())
+    assert (event["event"], event["runs"]) == ("nothing_to_do", ["fake-predict", "fake-cot"])
+
+
+PRINTING = """
+import ctypes, os, subprocess, sys
+import dspy
+
+print("imported")
+
+class Loud(dspy.Module):
+    def __init__(self):
+        super().__init__()
+        self.answer = dspy.Predict("text -> label")
+
+    def forward(self, text):
+        print("printed")
+        print("kept", file=sys.__stdout__)
+        os.write(1, b"written\\n")
+        subprocess.run(["echo", "child"], check=True)
+        ctypes.CDLL(None).puts(b"from C")
+        return self.answer(text=text)
+
+def build():
+    return Loud()
+"""
+
+
+def test_json_events_are_alone_on_standard_output_whatever_the_program_prints(
+    server: FakeServer, make_lab: MakeLab, cli: Cli
+) -> None:
+    lab = make_lab(
+        server.url, config={"program": {"args": ...}}, files={"experiments/triage/program.py": PRINTING}
+    )
+    done = cli("run", "--json", "-c", lab.config, cwd=lab.root)
+    assert done.code == 0, done.err
+    events = [json.loads(line)["event"] for line in done.out.splitlines()]
+    assert events == ["run_begun", *["example_finished"] * 8, "run_ended"]
+    assert all(done.err.count(text) == 8 for text in ("printed", "kept", "written", "child", "from C"))
+    assert "imported" in done.err

@@ -21,8 +21,10 @@ from ruamel.yaml.error import YAMLError
 
 from dspylab.config.document import parse
 from dspylab.config.load import MAX_BYTES, load
+from dspylab.config.providers import known_providers, providers_in
 from dspylab.config.scoring import MEASURES, NEEDS
 from dspylab.errors import InvalidExperiment
+from dspylab.lm.routing import NATIVE_ROUTES
 from dspylab.metrics import judge
 from dspylab.metrics.builtin import COMPARISONS, WITHOUT_LABEL
 from dspylab.metrics.runlevel import MEASURES as RUN_MEASURES
@@ -517,3 +519,26 @@ def test_the_command_ends_with_2_and_no_traceback(text: str, tmp_path: Path) -> 
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert re.search(r"experiment\.yaml:\d+: ", done.stderr)
+
+
+def test_a_provider_that_the_program_may_register_is_left_to_litellm(tmp_path: Path) -> None:
+    path = write(tmp_path, VALID.replace("openai/gpt-4o-mini", "mine/small, engine: litellm"))
+    assert load(path).experiment.models["mini"].model == "mine/small"
+
+
+def test_providers_are_read_off_the_litellm_that_is_installed(tmp_path: Path) -> None:
+    known = known_providers()
+    assert {"openai", "anthropic", "bedrock", "vertex_ai", "text-completion-openai"} <= known
+    assert set(NATIVE_ROUTES) <= known
+
+    # Where LiteLLM has them elsewhere, none is said to be wrong.
+    assert providers_in(tmp_path) == frozenset()
+    source = tmp_path / "types" / "utils.py"
+    addresses = tmp_path / "llms" / "openai_like" / "providers.json"
+    for file in (source, addresses):
+        file.parent.mkdir(parents=True)
+    source.write_text("LlmProviders = make()\n")
+    addresses.write_text('{"address": {}}')
+    assert providers_in(tmp_path) == frozenset()
+    source.write_text('class LlmProviders(str, Enum):\n    OPENAI = "openai"\n\nOTHER = "other"\n')
+    assert providers_in(tmp_path) == {"openai", "address"}

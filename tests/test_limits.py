@@ -561,6 +561,31 @@ def test_a_bad_request_is_neither_retried_nor_a_refusal(engine: str, body: dict[
         assert said(models.lm("a", {}))[0] == ["ok"]
 
 
+def test_a_provider_of_which_litellm_has_never_heard_stops_the_model_at_once() -> None:
+    entry = {"model": "nosuch/fake", "engine": "litellm", "num_retries": 3}
+    with FakeServer() as server, models_of(server, a=entry) as models:
+        outcome, record = said(models.lm("a", {}))
+        again, later = said(models.lm("a", {}))
+        refusal = models.engines["a"].refusal
+        assert not server.requests
+    assert isinstance(outcome, dspy.LMUnsupportedModelError)
+    assert isinstance(again, dspy.LMUnsupportedModelError)
+    assert [call.attempts for call in (*record.calls, *later.calls)] == [1, 0]
+    assert refusal is not None
+    assert refusal.message.startswith("LiteLLM knows no provider of this name")
+
+
+def test_all_calls_of_a_model_that_refuses_them_fail_of_the_same_cause() -> None:
+    with FakeServer(api_key="another-key") as server, models_of(server, a={}) as models:
+        outcomes = [said(models.lm("a", {}))[0] for _ in range(3)]
+        assert len(server.requests) == 1
+    assert [type(outcome) for outcome in outcomes] == [dspy.LMAuthError] * 3
+
+    with models_of(server, a={"num_retries": 0}) as models:
+        outcomes = [said(models.lm("a", {}))[0] for _ in range(3)]
+    assert [type(outcome) for outcome in outcomes] == [dspy.LMTransportError] * 3
+
+
 # Errors as people read them
 
 

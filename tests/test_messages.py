@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from dspylab import extras
 from dspylab.cli import _log
 from dspylab.config.wording import counted
+from dspylab.levels import NOTE
 from dspylab.places import shown_path
 
 NO_SERVER = "http://127.0.0.1:9"
@@ -63,8 +64,12 @@ def test_a_warning_says_that_it_is_one(capsys: pytest.CaptureFixture[str]) -> No
     try:
         _log(verbose=False)
         logging.getLogger("dspylab.execute.fit").warning("look here")
+        logging.getLogger("dspylab.lm.gguf").log(NOTE, "fetching a model")
+        logging.getLogger("dspylab.lm.gguf").info("not asked for")
+        logging.getLogger("somebody.else").log(NOTE, "nor this")
         logging.getLogger("somebody.else").error("and there")
-        assert capsys.readouterr().err == "warning: look here\nsomebody.else: and there\n"
+        told = "warning: look here\nnote: fetching a model\nsomebody.else: and there\n"
+        assert capsys.readouterr().err == told
         _log(verbose=True)
         logging.getLogger("dspylab.execute.fit").warning("look here")
         assert capsys.readouterr().err == "dspylab.execute.fit: look here\n"

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import math
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -468,13 +469,17 @@ def test_one_that_raises_fails_alone() -> None:
     def broken(example: Any, prediction: Any) -> float:
         raise KeyError("answer")
 
-    functions: dict[str, Callable[..., Any]] = {"broken": broken, "good": two}
+    def leaving(example: Any, prediction: Any) -> float:
+        sys.exit("no answer")
+
+    functions: dict[str, Callable[..., Any]] = {"broken": broken, "leaving": leaving, "good": two}
     metrics = {name: Metric(type="path", ref=f"program.py:{name}") for name in functions}
     scorers = build_scorers(
         metrics, lambda ref: functions[ref.partition(":")[2]], no_judge, exported=no_judge
     )
     scores = score_all(scorers, example(label="bug"), dspy.Prediction(label="bug"))
-    assert scores == Scores({"good": 1.0}, {"broken": "KeyError: 'answer'"}, {})
+    errors = {"broken": "KeyError: 'answer'", "leaving": "SystemExit: no answer"}
+    assert scores == Scores({"good": 1.0}, errors, {})
 
 
 def test_what_ends_the_run_is_no_failure_of_a_metric() -> None:
@@ -689,14 +694,18 @@ def test_the_users_metric_gets_all_rows_as_plain_dicts() -> None:
 
 
 def test_a_run_metric_that_raises_fails_alone() -> None:
-    functions: dict[str, Callable[..., Any]] = {"bad": lambda rows: rows[99], "good": len}
+    functions: dict[str, Callable[..., Any]] = {
+        "bad": lambda rows: rows[99],
+        "leaving": lambda rows: sys.exit(4),
+        "good": len,
+    }
     metrics = build_run_metrics(
         {name: Metric(type="run", ref=f"program.py:{name}") for name in functions},
         lambda ref: functions[ref.partition(":")[2]],
     )
     values, errors = evaluate(metrics, lambda: [row(0, "a", "a")])
-    assert values == {"bad": None, "good": 1.0}
-    assert errors == {"bad": "IndexError: list index out of range"}
+    assert values == {"bad": None, "leaving": None, "good": 1.0}
+    assert errors == {"bad": "IndexError: list index out of range", "leaving": "SystemExit: 4"}
 
 
 @pytest.mark.parametrize(

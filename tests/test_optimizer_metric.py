@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -59,3 +60,9 @@ def test_one_number_of_several() -> None:
     assert made(rated, "own.clarity")(EXAMPLE, dspy.Prediction(label="bug")) == 0.25
     with pytest.raises(LookupError, match=r"gave no number 'own\.wit', but own\.clarity, own\.tone"):
         made(rated, "own.wit")(EXAMPLE, dspy.Prediction(label="bug"))
+
+
+def test_one_that_leaves_costs_an_optimizer_one_example() -> None:
+    metric = made(lambda example, prediction: sys.exit(3))
+    with pytest.raises(RuntimeError, match="SystemExit: 3"):
+        metric(EXAMPLE, dspy.Prediction(label="bug"))

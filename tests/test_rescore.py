@@ -546,7 +546,8 @@ def test_a_metric_that_raises_on_every_example_is_no_success(
     done = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
     assert done.code == 1
-    assert "fake-predict: answered, but not scored in" in done.out
+    (ended,) = (line for line in done.out.splitlines() if line.startswith("fake-predict: answered in "))
+    assert ", but not scored: " in ended
     assert "mend the metric and run the same command again: the answers are kept" in done.err
     assert f"fake-predict, fake-cot: 16/16 examples, {said}" in done.err
     assert [run["complete"] for run in summary(lab)["runs"].values()] == [False, False]

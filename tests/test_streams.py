@@ -15,13 +15,13 @@ from dspylab.testing import FakeServer
 DSPYLAB = Path(sys.executable).parent / "dspylab"
 
 
-@pytest.mark.parametrize("command", ["run", "run-one"])
+@pytest.mark.parametrize("command", ["run", "run --json", "run-one"])
 def test_a_run_goes_on_when_its_reader_goes_away(command: str, server: FakeServer, make_lab: MakeLab) -> None:
     """`head` is gone after the first line, long before the last call: what is paid for is finished."""
     lab = make_lab(server.url)
 
     done = subprocess.run(
-        ["bash", "-c", '"$0" "$1" -c "$2" | head -n 1; exit ${PIPESTATUS[0]}', DSPYLAB, command, lab.config],
+        ["bash", "-c", '"$0" $1 -c "$2" | head -n 1; exit ${PIPESTATUS[0]}', DSPYLAB, command, lab.config],
         cwd=lab.root,
         env={
             **os.environ,
@@ -39,7 +39,7 @@ def test_a_run_goes_on_when_its_reader_goes_away(command: str, server: FakeServe
     assert done.stderr == "nobody reads the output any more: going on without it; Ctrl-C stops\n"
     assert len(server.requests) == 8
     assert len(lab.raw("fake").read_text().splitlines()) == 8
-    assert lab.summary.is_file() == (command == "run")
+    assert lab.summary.is_file() == (command != "run-one")
 
 
 def test_a_run_goes_on_without_any_reader_at_all(server: FakeServer, make_lab: MakeLab) -> None:

@@ -35,6 +35,6 @@ def compile_one_program(config: Path | None, coordinates: list[str], *, fresh: b
         note(f"{spec.key}: is compiled from what there is now: kept", quiet)
         return
     metric = laboratory.experiment.ranked_by
-    with stopping_on_signals() as stop, observing(metric, quiet=quiet, json_events=False) as observer:
+    with stopping_on_signals() as stop, observing(metric, quiet=quiet) as observer:
         execution = execute_runs(laboratory, [], observer, stop, fresh=fresh, compiling=Compiling([spec.key]))
     raise_unless_compiled(execution, stop)

@@ -26,10 +26,7 @@ def run_pilot(laboratory: Laboratory, keys: Sequence[str], size: int) -> None:
         DspylabError: As an execution; what the pilot finished is kept in any case.
     """
     experiment = laboratory.experiment
-    with (
-        stopping_on_signals() as stop,
-        observing(experiment.ranked_by, quiet=True, json_events=False) as observer,
-    ):
+    with stopping_on_signals() as stop, observing(experiment.ranked_by, quiet=True) as observer:
         execution = execute_runs(laboratory, keys, observer, stop, pilot=size)
     if stop.requested or execution.exhausted or any(report.refused for report in execution.reports):
         raise_unless_complete(execution, stop)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from dspylab.commands.events import EventLog
 from dspylab.execute.active import Observer, RunReport
 from dspylab.execute.compile import CompileReport
 from dspylab.execute.rescore import new_calls
+from dspylab.execute.silence import Silence
 from dspylab.printable import printable
 from dspylab.records import ExampleFailure, ExampleOutcome
 from dspylab.report.numbers import cost, duration, number
@@ -141,37 +142,47 @@ class Quiet:
     def finished(self, outcome: ExampleOutcome) -> None:
         """Nothing."""
 
+    def silent(self, silence: Silence) -> None:
+        """Nothing."""
+
     def ended(self, report: RunReport) -> None:
         """Nothing."""
 
 
 class Events:
-    """One JSON object a line, for programs that follow."""
+    """Events for programs that follow.
+
+    Args:
+        log: Where they go.
+    """
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
 
     def ready(self, limits: Limits, calls: Callable[[], int]) -> None:
         """Nothing."""
 
     def compiling(self, program: str) -> None:
         """Prints that a compile begins."""
-        self._print("compile_begun", program=program)
+        self._log.write("compile_begun", program=program)
 
     def compiled(self, report: CompileReport) -> None:
         """Prints how a compile ended."""
         record = report.record
         figures = {} if record is None else {"calls": record.calls, "cost_usd": record.cost_usd}
         complete = record is not None
-        self._print(
+        self._log.write(
             "compile_ended", program=report.program, complete=complete, stopped=report.stopped, **figures
         )
 
     def begun(self, run: str, total: int, kept: int, scores: Collection[float]) -> None:
         """Prints that a run begins."""
-        self._print("run_begun", run=run, total=total, kept=kept)
+        self._log.write("run_begun", run=run, total=total, kept=kept)
 
     def finished(self, outcome: ExampleOutcome) -> None:
         """Prints one example's outcome in short."""
         error = outcome.error
-        self._print(
+        self._log.write(
             "example_finished",
             run=outcome.run,
             index=outcome.index,
@@ -183,12 +194,13 @@ class Events:
             rescored=outcome.rescored,
         )
 
+    def silent(self, silence: Silence) -> None:
+        """Prints that no example of a run has finished for a while."""
+        self._log.write("run_silent", **asdict(silence))
+
     def ended(self, report: RunReport) -> None:
         """Prints how a run ended."""
-        self._print("run_ended", complete=report.complete, **asdict(report))
-
-    def _print(self, event: str, **fields: Any) -> None:
-        print(json.dumps({"event": event, "time": time.time(), **fields}), flush=True)
+        self._log.write("run_ended", complete=report.complete, **asdict(report))
 
 
 class Lines:
@@ -223,6 +235,10 @@ class Lines:
         if now - tally.spoke >= _LINE_EVERY_S:
             tally.spoke = now
             print(f"{outcome.run}: {tally.line(self._metric)}", flush=True)
+
+    def silent(self, silence: Silence) -> None:
+        """Prints that no example of a run has finished for a while."""
+        print(_silence_line(silence), flush=True)
 
     def ended(self, report: RunReport) -> None:
         """Prints how a run ended."""
@@ -263,6 +279,10 @@ class LiveView:
     def finished(self, outcome: ExampleOutcome) -> None:
         """Updates a row."""
         self._tallies[outcome.run].add(outcome, self._metric)
+
+    def silent(self, silence: Silence) -> None:
+        """Adds a line above the table."""
+        self.console.print(_silence_line(silence), markup=False, highlight=False)
 
     def ended(self, report: RunReport) -> None:
         """Moves a row to the lines above the table."""
@@ -314,30 +334,50 @@ def _compile_line(report: CompileReport) -> str:
     return f"{report.program}: compiled in {duration(record.compile_s)}: {', '.join(parts)}"
 
 
+def _silence_line(silence: Silence) -> str:
+    """Which example to look for. An id may be anything that stands in the data."""
+    example = printable(silence.example_id)
+    if silence.chunk > 1:
+        example = f"the {silence.chunk} from {example} on"
+    such_as = "" if silence.under_way == silence.chunk else "such as "
+    return (
+        f"{silence.run}: no example has finished for {duration(silence.silent_s)}; {silence.under_way} under "
+        f"way for up to {duration(silence.under_way_s)}: {such_as}{example}"
+    )
+
+
 def _end_line(report: RunReport, tally: RunTally, metric: str) -> str:
-    took = duration(time.monotonic() - tally.began)
-    return f"{report.run}: {_ending(report)} in {took}: {tally.line(metric, has_ended=True)}"
+    ending = _ending(report, duration(time.monotonic() - tally.began))
+    return f"{report.run}: {ending}: {tally.line(metric, has_ended=True)}"
 
 
-def _ending(report: RunReport) -> str:
+def _ending(report: RunReport, took: str) -> str:
     if report.complete:
         # What a program raised may hold anything, and a terminal obeys some of it.
-        return f"done, but {report.failed} failed ({printable(report.error)})" if report.error else "done"
+        but = f", but {report.failed} failed ({printable(report.error)})" if report.error else ""
+        return f"done in {took}{but}"
     if report.done == report.total and report.unscored:  # said once, at the end, for all its runs
-        return "answered, but not scored"
+        return f"answered in {took}, but not scored"
     if report.refused:  # said once, at the end, for all its runs
         why = "nobody answers at the endpoint of its model" if report.unreachable else ""
-        return f"stopped: {why or 'its model refuses every call'}"
+        return f"stopped after {took}: {why or 'its model refuses every call'}"
     if report.stopped:
-        return f"stopped: {printable(report.stopped)}"
-    return f"incomplete: {report.retryable} to try again"
+        after = "" if report.held else f" after {took}"
+        return f"stopped{after}: {printable(report.stopped)}"
+    return f"incomplete after {took}: {report.retryable} to try again"
 
 
 @contextmanager
-def observing(metric: str, *, quiet: bool, json_events: bool) -> Iterator[Observer]:
-    """The way of showing progress that fits the options and the terminal."""
-    if json_events:
-        yield Events()
+def observing(metric: str, *, quiet: bool, log: EventLog | None = None) -> Iterator[Observer]:
+    """The way of showing progress that fits the options and the terminal.
+
+    Args:
+        metric: Name of the metric that ranks the runs.
+        quiet: Whether nothing is shown.
+        log: Where events go, if they are wanted instead.
+    """
+    if log is not None:
+        yield Events(log)
     elif quiet:
         yield Quiet()
     elif sys.stdout.isatty():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from dspylab.commands.aggregate import summarize_workspace
 from dspylab.commands.console import console, note, warn
+from dspylab.commands.events import EventLog, event_log
 from dspylab.commands.find import find_config
 from dspylab.commands.outcome import raise_if_unscored, raise_unless_complete
 from dspylab.commands.sync import pipeline_entry
@@ -43,12 +44,25 @@ def run_experiment(
 ) -> None:
     """Runs an experiment: sync, look what is stale, restore, execute, summarize, commit, save.
 
+    Args:
+        config: The experiment file.
+        fresh: Execute all runs anew.
+        quiet: Show no progress, only the results.
+        json_events: Print events as JSON, and nothing else.
+        dask: Where examples are executed, as for `execute_runs`.
+
     Raises:
         DspylabError: What is wrong with the file, the code, the machine or the repository; before the
             first call where it can be known before.
         RunsIncomplete: If examples are left that another try may mend.
         Interrupted: If the user stopped it.
     """
+    with event_log(json_events) as log:
+        _run(config, log, fresh=fresh, quiet=quiet, dask=dask)
+
+
+def _run(config: Path | None, log: EventLog | None, *, fresh: bool, quiet: bool, dask: str | None) -> None:
+    """As `run_experiment`, with the log of events if these are wanted."""
     from dspylab.pipeline.repo import open_repository
 
     if dask is not None and not re.fullmatch(DASK_PATTERN, dask):
@@ -57,7 +71,7 @@ def run_experiment(
             where="--dask",
             remedy="write tcp://host:8786, the path of a scheduler file, or local:4",
         )
-    silent = quiet or json_events
+    silent = quiet or log is not None
     laboratory = open_laboratory(find_config(config))
     warn(laboratory.loaded.warnings)
     entry = pipeline_entry(laboratory)
@@ -74,15 +88,18 @@ def run_experiment(
         raise_if_unscored(known["primary_metric"], known["runs"])
         runs = counted(len(laboratory.runs), "run")
         note(f"{laboratory.experiment.name}: nothing to do: all is done ({runs})", silent)
+        _log_idleness(log, laboratory)
         return
     if todo.restored:
         note(f"{counted(len(todo.restored), 'run')} restored: the results come from the cache of DVC", silent)
     # Whoever can not begin keeps what there is.
     execution, stop = _execute(
-        laboratory, todo, leftovers.move_out, fresh=fresh, quiet=quiet, json_events=json_events, dask=dask
+        laboratory, todo, leftovers.move_out, fresh=fresh, quiet=quiet, log=log, dask=dask
     )
     summary, has_new = _record(laboratory, repository, entry, execution, todo.adopted)
-    if not json_events:
+    if execution is None:
+        _log_idleness(log, laboratory)
+    if log is None:
         console().print(results_table(summary))
     if repository.has_git:
         is_interrupted = stop is not None and stop.requested
@@ -91,6 +108,12 @@ def run_experiment(
         raise_unless_complete(_with_what_others_did(laboratory, execution, summary), stop)
     # What was executed has said so itself. What DVC has recorded may have been ranked by another metric then.
     raise_if_unscored(summary.primary_metric, to_json(summary.runs))
+
+
+def _log_idleness(log: EventLog | None, laboratory: Laboratory) -> None:
+    """Says to a program that follows why it hears of no run."""
+    if log is not None:
+        log.write("nothing_to_do", runs=[run.key for run in laboratory.runs])
 
 
 class _Leftovers:
@@ -273,7 +296,7 @@ def _execute(
     *,
     fresh: bool,
     quiet: bool,
-    json_events: bool,
+    log: EventLog | None,
     dask: str | None,
 ) -> tuple[Execution | None, Stop | None]:
     if not todo.runs and not todo.compiles:
@@ -285,7 +308,7 @@ def _execute(
 
     compiling = Compiling(todo.compiles, todo.stale)
     metric = laboratory.experiment.ranked_by
-    with stopping_on_signals() as stop, observing(metric, quiet=quiet, json_events=json_events) as observer:
+    with stopping_on_signals() as stop, observing(metric, quiet=quiet, log=log) as observer:
         execution = execute_runs(
             laboratory,
             todo.runs,

@@ -25,6 +25,6 @@ def run_one_run(config: Path | None, coordinates: list[str], *, fresh: bool, qui
     laboratory = open_laboratory(find_config(config))
     spec = select(laboratory.runs, coordinates, "run-one", "run")
     metric = laboratory.experiment.ranked_by
-    with stopping_on_signals() as stop, observing(metric, quiet=quiet, json_events=False) as observer:
+    with stopping_on_signals() as stop, observing(metric, quiet=quiet) as observer:
         execution = execute_runs(laboratory, [spec.key], observer, stop, fresh=fresh)
     raise_unless_complete(execution, stop)

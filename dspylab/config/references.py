@@ -18,9 +18,10 @@ from dspylab.config.checks import FIGURE_NAMES, check_checks
 from dspylab.config.defect import Defect
 from dspylab.config.models import Dataset, Metric, Model, Optimizer, Program
 from dspylab.config.optimizers import check_nested, check_type
+from dspylab.config.providers import known_providers
 from dspylab.config.scoring import WITH_PARTS, check_metric
 from dspylab.config.sections import Sections
-from dspylab.config.wording import Address, choose, listed, shown
+from dspylab.config.wording import Address, choose, listed, near_miss, shown
 
 _MODULE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
 
@@ -141,11 +142,31 @@ def _check_model(model: Model, address: Address) -> Iterator[Defect]:
                 yield Defect((*address, key), "an embedded model has no endpoint and no key", "take it out")
         if model.engine == "litellm":
             yield Defect((*address, "engine"), "an embedded model is called natively", "take it out")
-    elif model.local is not None:
-        yield Defect((*address, "local"), f"{shown(model.model)} is no embedded model", "take it out")
+    else:
+        yield from _check_provider(model, address)
+        if model.local is not None:
+            yield Defect((*address, "local"), f"{shown(model.model)} is no embedded model", "take it out")
     if model.api_base is not None and not _is_url(model.api_base):
         remedy = "write http://… or https://…"
         yield Defect((*address, "api_base"), f"{shown(model.api_base)} is no URL", remedy)
+
+
+def _check_provider(model: Model, address: Address) -> Iterator[Defect]:
+    """Checks what stands before the first slash. `engine: litellm` is the user's word that LiteLLM knows it.
+
+    For it is an error, not a warning: each call would fail. But a program may teach LiteLLM a provider.
+    """
+    provider, known = model.model.partition("/")[0], known_providers()
+    if not known or provider in known or model.engine == "litellm":
+        return
+    near = near_miss(provider, ["local", *sorted(known)])
+    advice = [] if near is None else [f"did you mean {near}?"]
+    if model.api_base is not None:
+        advice.append("for an endpoint that speaks as OpenAI's does write openai/<its name of the model>")
+    elif near is None:
+        advice.append("write provider/model, such as openai/gpt-4o-mini")
+    advice.append("(one that the program registers with LiteLLM needs engine: litellm)")
+    yield Defect((*address, "model"), f"there is no provider {shown(provider)}", " ".join(advice))
 
 
 def _is_url(text: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from dspylab.errors import RepositoryError, UnreachableEndpoint
 from dspylab.execute.compile import CompileReport
+from dspylab.execute.silence import Silence
 from dspylab.execute.workers import Outcome, Todo, Work
 from dspylab.jsonable import to_json
 from dspylab.record.answers import EarlierRows, KeptAnswers
@@ -52,6 +53,9 @@ class Observer(Protocol):
 
     def finished(self, outcome: ExampleOutcome) -> None:
         """An example finished."""
+
+    def silent(self, silence: Silence) -> None:
+        """No example of a run has finished for a while."""
 
     def ended(self, report: RunReport) -> None:
         """A run has no example left, or was stopped."""
@@ -179,6 +183,11 @@ class ActiveRun:
             self._begin()
         self._look_for_obstacles()
         return 0 if self.report is not None or self._stopped is not None else len(self._todo)
+
+    @property
+    def next_id(self) -> str:
+        """Id of the example that is begun next, if there is one."""
+        return self._todo[0].example_id
 
     def submit(self, count: int) -> Future[list[Outcome]]:
         """Begins the next examples, so many or as many as there are; `record` takes what became of them."""

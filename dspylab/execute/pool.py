@@ -10,7 +10,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from dspylab.execute.active import ActiveRun
+from dspylab.execute.active import ActiveRun, Observer
+from dspylab.execute.silence import Begun, Watch
 from dspylab.execute.workers import Outcome, Workers
 
 #: How often the loop looks at whether the user stopped it, in seconds.
@@ -95,13 +96,14 @@ class Opening:
     holds: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Batch:
     """Examples of a run that were submitted together."""
 
     lane: _Lane
     run: ActiveRun
     size: int
+    first_id: str
     future: Future[list[Outcome]]
 
 
@@ -109,7 +111,12 @@ _Finished = queue.SimpleQueue[_Batch | Opening]
 
 
 def work_off(
-    runs: Iterable[ActiveRun], workers: Workers, stop: Stop, *, openings: Sequence[Opening] = ()
+    runs: Iterable[ActiveRun],
+    workers: Workers,
+    stop: Stop,
+    observer: Observer,
+    *,
+    openings: Sequence[Opening] = (),
 ) -> None:
     """Executes all examples of all runs, and has each run record what finishes.
 
@@ -121,21 +128,25 @@ def work_off(
         runs: The runs.
         workers: Execute the examples.
         stop: Ends the loop early.
+        observer: Is told when examples are under way and none finishes.
         openings: What opens further runs; they join the lane of their model at once.
     """
     lanes = _Lanes(runs, Counter(model for opening in openings for model in opening.holds))
     finished: _Finished = queue.SimpleQueue()
     for opening in openings:
         opening.future.add_done_callback(_put(finished, opening))
-    in_flight, closed = 0, len(openings)
+    in_flight, closed, watch = 0, len(openings), Watch()
     stop.is_heeded = True
     while not stop.over:
         if stop.requested:
             stop.tell()
         while not stop.requested and (begun := _start(lanes.turns, workers, in_flight, finished)):
-            in_flight += begun
+            in_flight += begun.size
+            watch.begin(begun.run.spec.key, begun, Begun(begun.first_id, begun.size, time.monotonic()))
         if not in_flight and not closed:
             return
+        for silence in watch.look(time.monotonic()):
+            observer.silent(silence)
         try:
             ended = finished.get(timeout=_TICK_S)
         except queue.Empty:
@@ -146,6 +157,7 @@ def work_off(
             lanes.add(ended.runs(ended.future.result()))
             continue
         in_flight -= ended.size
+        watch.end(ended.run.spec.key, ended, time.monotonic())
         ended.lane.in_flight -= ended.size
         ended.run.record(ended.future.result())
 
@@ -168,8 +180,8 @@ class _Lanes:
             self._by_model[model].waiting.append(run)
 
 
-def _start(turns: deque[_Lane], workers: Workers, total: int, finished: _Finished) -> int:
-    """Begins examples of the next lane that has some and room for them; returns how many."""
+def _start(turns: deque[_Lane], workers: Workers, total: int, finished: _Finished) -> _Batch | None:
+    """Begins examples of the next lane that has some and room for them, if one has."""
     for _ in range(len(turns)):
         lane = turns[0]
         turns.rotate(-1)
@@ -177,10 +189,11 @@ def _start(turns: deque[_Lane], workers: Workers, total: int, finished: _Finishe
         if item is not None:
             run, size = item
             lane.in_flight += size
-            batch = _Batch(lane, run, size, run.submit(size))
+            first_id = run.next_id
+            batch = _Batch(lane, run, size, first_id, run.submit(size))
             batch.future.add_done_callback(_put(finished, batch))
-            return size
-    return 0
+            return batch
+    return None
 
 
 def _put(finished: _Finished, ended: _Batch | Opening) -> Callable[[Future[Any]], None]:

@@ -198,7 +198,7 @@ def _work(
             )
             for job in jobs
         ]
-        work_off(list(under_way.runs), under_way.workers, stop, openings=openings)
+        work_off(list(under_way.runs), under_way.workers, stop, under_way.observer, openings=openings)
 
 
 @contextlib.contextmanager

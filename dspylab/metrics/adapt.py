@@ -106,8 +106,8 @@ def score_all(
     for scorer in scorers:
         try:
             score = scorer.score(example, prediction)
-        except Exception as error:  # the user's code may raise anything
-            if passes(error):
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
+            if isinstance(error, Exception) and passes(error):
                 raise
             errors[scorer.name] = f"{type(error).__name__}: {error}"
         else:

@@ -41,7 +41,7 @@ def metric_call(function: Any, params: Mapping[str, Any], where: str) -> MetricC
     if inspect.isclass(function):
         try:
             function = function(**params)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ProgramError(
                 f"{type(error).__name__}: {error}", where=where, remedy="correct the class or its params"
             ) from error

@@ -64,7 +64,7 @@ def evaluate(
     for name, metric in metrics.items():
         try:
             values[name] = metric(rows())
-        except Exception as error:  # noqa: BLE001  # the user's code may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # the user's code may raise anything
             values[name] = None
             errors[name] = f"{type(error).__name__}: {error}"
     return values, errors

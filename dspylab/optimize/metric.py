@@ -43,10 +43,14 @@ class OptimizerMetric:
 
         Raises:
             LookupError: If the metric gives no number of that name.
-            Exception: Whatever the metric raises.
+            Exception: Whatever the metric raises; a RuntimeError for `sys.exit`.
         """
         further = {"trace": trace, "pred_name": pred_name, "pred_trace": pred_trace}
-        score = self._score(example, prediction, further)
+        try:
+            score = self._score(example, prediction, further)
+        except SystemExit as error:
+            # Optimizers go on without an example whose metric raises, but not if it is no Exception.
+            raise RuntimeError(f"SystemExit: {error}") from error
         if self.name not in score.values:
             raise LookupError(f"gave no number {self.name!r}, but {', '.join(score.values)}")
         value = score.values[self.name]
