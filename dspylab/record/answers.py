@@ -135,6 +135,22 @@ def inherit(layout: Layout, run: str, answers_hash: str, folders: Iterable[Path]
             kept.unlink()
 
 
+def holder(layout: Layout, answers_hash: str, config_hash: str, runs: Collection[str]) -> str | None:
+    """Which run has taken over the answers of a configuration that is no longer in the matrix.
+
+    Args:
+        layout: Where files lie.
+        answers_hash: Digest of what decided the answers.
+        config_hash: Digest of what decided the results.
+        runs: Keys of all runs of the matrix.
+
+    Returns:
+        Key of the run; None if nobody has.
+    """
+    name = f"{answers_hash}-{config_hash}.jsonl"
+    return next((run for run in runs if (layout.answers(run) / name).is_file()), None)
+
+
 def recorded_in(lock: Path) -> Callable[[str], bool]:
     """Tells whether DVC's lock file names a file of an MD5; reads the lock again when it has changed."""
     known: dict[tuple[int, int], str] = {}
