@@ -31,9 +31,9 @@ class Prospect:
 
     Attributes:
         run: The run.
-        step: `nothing`: it is done. `record`: its results are those of the files as they are, only DVC does not
-            know. `restore`: DVC's cache has them. `execute`: the rest of its examples. `wait`: its program is
-            not there yet, on which all else depends.
+        step: `nothing`: it is done. `record`: its results are those of the files as they are, but DVC does
+            not know. `restore`: its cache has them. `execute`: the rest of its examples. `wait`: its program
+            is not there yet, on which all else depends.
         state: What DVC thinks of it.
         reasons: Why it is not done, and what is kept of it.
         kept: Examples that an interrupted session finished.

@@ -89,9 +89,7 @@ def _pilots(
     answered = laboratory.earlier_rows(spec).indexes - finished(laboratory.journal(spec))
     called = report.total - report.done - len(answered)
     for is_rescored, remaining in ((False, called), (True, len(answered))):
-        rows = [
-            row for row in outcomes.values() if row["error"] is None and row["rescored"] is is_rescored
-        ]
+        rows = [row for row in outcomes.values() if row["error"] is None and row["rescored"] is is_rescored]
         costs = [_cost(_new_calls(row)) for row in rows]
         known = [value for value in costs if value is not None]
         yield PilotRun(

@@ -125,7 +125,7 @@ class _Leftovers:
                 file.unlink()
         renamed = [f"{run} (now {heir})" for run, heir in heirs.items() if heir]
         if renamed:
-            note(f"{', '.join(renamed)}: renamed: the new runs take over their answers", self._silent)
+            note(f"{', '.join(renamed)}: renamed, the answers are kept", self._silent)
         removed = [run for run, heir in heirs.items() if not heir]
         if removed:
             note(
@@ -138,7 +138,6 @@ class _Leftovers:
                 f"{unneeded}: programs that no run needs: moved to .dspylab, which gives them back",
                 self._silent,
             )
-
 
     def _heir(self, run: str) -> str | None:
         """The run of the matrix that has the answers of a run that is no longer in it; None if none has."""

@@ -311,7 +311,7 @@ class ActiveRun:
         # Its own failed and abandoned examples may have answers that could not be scored.
         others = [] if journal.is_anew else self._answers.sources()
         self._earlier = EarlierRows([journal.path, *others], self._rows)
-        self._answers.follow(journal.path)
+        self._answers.follow(journal.path, anew=journal.is_anew)
 
     def _unscored(self, journal: Journal) -> str | None:
         """Why nothing that was answered has a value of the metric; None if anything has, or was not."""

@@ -101,7 +101,7 @@ def _require_metrics(laboratory: Laboratory) -> None:
         ProgramError: If its module cannot be imported, or the program exports no such metric.
         InvalidExperiment: If modules do not have those that the file names.
     """
-    missing = []
+    missing: list[Mismatch] = []
     for name, metric in laboratory.experiment.metrics.items():
         if metric.type == "program":
             laboratory.code.metric(name)

@@ -68,8 +68,18 @@ class KeptAnswers:
         md5 = file_md5(self._layout.raw(self._run))
         return md5 is not None and is_recorded(md5)
 
-    def follow(self, journal: Path) -> None:
-        """Keeps what a journal holds, and what is appended to it, also when it is dropped."""
+    def follow(self, journal: Path, *, anew: bool = False) -> None:
+        """Keeps what a journal holds, and what is appended to it, also when it is dropped.
+
+        Args:
+            journal: The journal.
+            anew: Whether nobody wants what was kept of this very configuration any more. It stays otherwise
+                until the results are complete: results that were lost are made from it.
+        """
+        with contextlib.suppress(OSError):
+            if not anew and not self._own.samefile(journal):
+                before = self._own.stat().st_mtime_ns
+                self._own.rename(self._own.with_stem(f"{self._own.stem}-{before}"))
         self._link(journal)
 
     def replace(self, raw: Path) -> None:
