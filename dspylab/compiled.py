@@ -97,6 +97,11 @@ def drop_set_aside(layout: Layout, compile_hash: str) -> None:
     shutil.rmtree(layout.set_aside(compile_hash), ignore_errors=True)
 
 
+def comes_back(laboratory: Laboratory, spec: CompileSpec) -> bool:
+    """Whether `restore` would put a program that was set aside into its place; otherwise like it."""
+    return _aside(laboratory, spec) is not None
+
+
 def restore(laboratory: Laboratory, spec: CompileSpec) -> bool:
     """Puts a program that was set aside into its place, unless it is wanted anew.
 
@@ -112,24 +117,35 @@ def restore(laboratory: Laboratory, spec: CompileSpec) -> bool:
         DataError: If the dataset cannot be read.
         EnvironmentProblem: If it cannot be written.
     """
-    layout, compile_hash = laboratory.layout, laboratory.compile_hash(spec)
-    folder = layout.set_aside(compile_hash)
-    if not folder.is_dir() or is_wanted_anew(laboratory, spec):
+    found = _aside(laboratory, spec)
+    if found is None:
         return False
-    try:
-        record = _record(read_json(folder / _RECORD))
-        content = (folder / _PROGRAM).read_bytes()
-    except (DataError, OSError, KeyError, TypeError, AttributeError):
-        return False
-    if (record.compile_hash, record.program_sha256) != (compile_hash, hashlib.sha256(content).hexdigest()):
-        return False
+    layout, (record, content) = laboratory.layout, found
     set_aside(layout, spec.key)
     write_atomically(layout.program(spec.key), [content])
     # Another axis in the matrix, and the same program is called otherwise.
     record = replace(record, program=spec.key, coordinates=spec.coordinates)
     write_json(layout.compile_record(spec.key), to_json(record))
-    drop_set_aside(layout, compile_hash)
+    drop_set_aside(layout, record.compile_hash)
     return True
+
+
+def _aside(laboratory: Laboratory, spec: CompileSpec) -> tuple[CompileRecord, bytes] | None:
+    """What was set aside of a compile, whole: its record and its program; None if it is wanted anew."""
+    compile_hash = laboratory.compile_hash(spec)
+    folder = laboratory.layout.set_aside(compile_hash)
+    if not folder.is_dir() or is_wanted_anew(laboratory, spec):
+        return None
+    try:
+        record = _record(read_json(folder / _RECORD))
+        content = (folder / _PROGRAM).read_bytes()
+    except (DataError, OSError, KeyError, TypeError, AttributeError):
+        return None
+    is_whole = (record.compile_hash, record.program_sha256) == (
+        compile_hash,
+        hashlib.sha256(content).hexdigest(),
+    )
+    return (record, content) if is_whole else None
 
 
 def is_untouched(layout: Layout, record: CompileRecord) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -251,8 +251,12 @@ class Laboratory:
         files = self._relative({**self._answer_files, **self._read_files})
         return answers_hash(self.resolved, run, files, _decisive(None), self.program_digest(run))
 
-    def earlier_rows(self, run: RunSpec) -> EarlierRows:
+    def earlier_rows(self, run: RunSpec, inherited: Iterable[Path] = ()) -> EarlierRows:
         """Rows of earlier sessions whose answers are those of the run, for what its journal has not.
+
+        Args:
+            run: The run.
+            inherited: Answers of other runs that it is going to take over.
 
         Raises:
             DspylabError: As `config_hash`.
@@ -260,7 +264,7 @@ class Laboratory:
         if begins_anew(self.journal(run)):
             return EarlierRows((), ())
         kept = KeptAnswers(self.layout, run.key, self.answers_hash(run), self.config_hash(run))
-        return EarlierRows(kept.sources(), self.splits.test)
+        return EarlierRows([*kept.sources(), *inherited], self.splits.test)
 
     @functools.cached_property
     def _read_files(self) -> dict[Path, str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dspylab.record.answers import EarlierRows, KeptAnswers, inherit, recorded_in, retired
+from dspylab.record.answers import EarlierRows, KeptAnswers, holder, inherit, recorded_in, retired
 from dspylab.record.layout import Layout
 from dspylab.record.publish import file_md5, write_json
 from dspylab.records import DataRow
@@ -85,6 +85,25 @@ def test_complete_results_are_all_that_is_kept(layout: Layout) -> None:
     assert not old.exists()
     assert own.samefile(raw)
     assert list(layout.answers("r").iterdir()) == [own]
+
+
+def test_what_is_kept_of_a_configuration_outlives_another_journal_of_it(layout: Layout) -> None:
+    """Results that were lost are made from it, also when that is interrupted."""
+    follow(layout, "complete").touch()
+    (layout.root / "a1-c1").unlink()
+    own = follow(layout, "begun")
+    assert sorted(path.read_text() for path in kept(layout).sources()) == ["begun", "complete"]
+    kept(layout).follow(layout.root / "a1-c1")
+    assert len(kept(layout).sources()) == 2, "the same journal again"
+    assert holder(layout, "a1", "c1", ["q", "r"]) == "r"
+    assert holder(layout, "a1", "c2", ["q", "r"]) is None
+
+    (layout.root / "a1-c1").unlink()
+    (layout.root / "a1-c1").write_text("anew")
+    kept(layout).follow(layout.root / "a1-c1", anew=True)
+    assert own.read_text() == "anew"
+    kept(layout).replace(publish(layout, "done"))
+    assert [path.read_text() for path in kept(layout).sources()] == ["done"]
 
 
 def test_without_hard_links_nothing_is_kept_and_nothing_breaks(layout: Layout) -> None:

@@ -474,7 +474,7 @@ def test_bad_programs_name_file_line_and_remedy(
 ) -> None:
     bad = {
         "import nothing_there\n": "nothing_there",
-        "x = 1\n": "has no attribute 'build'",
+        "x = 1\n": "program.factory: program.py has no 'build': define it, or name what there is: x",
         "def build():\n    raise RuntimeError('no luck')\n": "program.py:2",
         "def build():\n    return 3\n": "not a dspy.Module",
         "def build(:\n": "not valid Python",

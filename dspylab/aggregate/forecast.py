@@ -11,19 +11,21 @@ from dspylab.aggregate.stats import t_quantile
 
 @dataclass(frozen=True, slots=True)
 class PilotRun:
-    """What is known of a run from its pilot.
+    """What is known from a pilot of a run's examples that are called, or of those that are only scored again.
 
     Attributes:
         model: Id of the model; the runs of one model share its width.
-        remaining: Examples that are still to be called.
-        costs_usd: Cost of each example that was called; None when no price is known.
+        remaining: Examples that are still to be executed.
+        costs_usd: Cost of each example that was executed; None when no price is known.
         durations_s: Duration of each of them.
+        is_rescored: Whether their answers are an earlier session's.
     """
 
     model: str
     remaining: int
     costs_usd: tuple[float, ...] | None
     durations_s: tuple[float, ...]
+    is_rescored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Forecast:
     """What the rest will take.
 
     Attributes:
-        examples: Examples that are still to be called.
+        examples: Examples that are still to be executed.
         cost_usd: Of all of them; None when a price is unknown.
         wall_s: At the widths that the file sets.
     """

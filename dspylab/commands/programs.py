@@ -8,13 +8,13 @@ from typing import Any
 
 from dspylab.commands.console import console, note
 from dspylab.commands.find import find_config
-from dspylab.compiled import is_untouched, recorded, valid_record
+from dspylab.compiled import comes_back, is_untouched, recorded, valid_record
 from dspylab.config.wording import choose
 from dspylab.errors import UsageError
 from dspylab.laboratory import Laboratory, open_laboratory
 from dspylab.pipeline.states import RunState
 from dspylab.record.publish import read_json
-from dspylab.report.programs import CompileRow, program_diff, program_view
+from dspylab.report.programs import COMES_BACK, CompileRow, program_diff, program_view
 
 #: What `diff-program` takes for a program as the factory builds it.
 _UNCOMPILED = "none"
@@ -82,13 +82,14 @@ def plan_compiles(laboratory: Laboratory, states: Mapping[str, RunState]) -> lis
             state, reasons = RunState("stale"), ("was not compiled from what there is now",)
         compile_hash = None if record is not None else laboratory.compile_hash(spec)
         begun = compile_hash is not None and laboratory.layout.compiling(compile_hash).is_dir()
-        if compile_hash is not None and laboratory.layout.set_aside(compile_hash).is_dir():
+        is_back = record is None and comes_back(laboratory, spec)
+        if is_back:
             reasons = (*reasons, "it was compiled before, and comes back without a call")
         entry = laboratory.experiment.optimizers[spec.optimizer]
         rows.append(
             CompileRow(
                 program=spec.key,
-                state="half done" if begun else state.state,
+                state=COMES_BACK if is_back else "half done" if begun else state.state,
                 reasons=reasons,
                 optimizer=str(entry.type or entry.path),
                 runs=users.count(spec.key),

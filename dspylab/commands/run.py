@@ -18,15 +18,15 @@ from dspylab.commands.sync import pipeline_entry
 from dspylab.compiled import is_wanted_anew, restore, set_aside, valid_record
 from dspylab.config.models import DASK_PATTERN
 from dspylab.config.wording import counted
-from dspylab.errors import UsageError
+from dspylab.errors import DataError, UsageError
 from dspylab.jsonable import to_json
 from dspylab.laboratory import Laboratory, open_laboratory
 from dspylab.pipeline.dvcfile import LOCK_FILE, upsert
 from dspylab.pipeline.git import SavedExperiment
 from dspylab.pipeline.stages import PipelineEntry
-from dspylab.record.answers import KeptAnswers, recorded_in
+from dspylab.record.answers import KeptAnswers, holder, recorded_in
 from dspylab.record.journal import begins_anew, drop_journal, is_published
-from dspylab.record.publish import file_md5
+from dspylab.record.publish import file_md5, read_json
 from dspylab.record.results import workspace_results
 from dspylab.report.tables import results_table
 from dspylab.scaffold.editors import refresh_schema
@@ -131,21 +131,27 @@ class _Leftovers:
 
     def __init__(self, laboratory: Laboratory, repository: Repository, *, silent: bool) -> None:
         self._layout = laboratory.layout
+        self._runs = {run.key for run in laboratory.runs}
         self._silent = silent
         self._folders = _removed(laboratory, repository)
         self._programs = _set_unneeded_aside(laboratory)
 
     def move_out(self) -> None:
         """Takes them out of the workspace, and says so."""
+        heirs = {folder.name: self._heir(folder.name) for folder in self._folders}
         for folder in self._folders:
             shutil.rmtree(folder)
         for program in self._programs:
             for file in self._layout.compiled(program):
                 file.unlink()
-        if self._folders:
-            removed = ", ".join(folder.name for folder in self._folders)
+        renamed = [f"{run} (now {heir})" for run, heir in heirs.items() if heir]
+        if renamed:
+            note(f"{', '.join(renamed)}: renamed, the answers are kept", self._silent)
+        removed = [run for run, heir in heirs.items() if not heir]
+        if removed:
             note(
-                f"{removed}: no longer in the matrix: moved out; DVC's cache keeps the results", self._silent
+                f"{', '.join(removed)}: no longer in the matrix: moved out; DVC's cache keeps the results",
+                self._silent,
             )
         if self._programs:
             unneeded = ", ".join(self._programs)
@@ -153,6 +159,14 @@ class _Leftovers:
                 f"{unneeded}: programs that no run needs: moved to .dspylab, which gives them back",
                 self._silent,
             )
+
+    def _heir(self, run: str) -> str | None:
+        """The run of the matrix that has the answers of a run that is no longer in it; None if none has."""
+        try:
+            info = read_json(self._layout.info(run))
+        except DataError:
+            return None
+        return holder(self._layout, str(info.get("answers_hash")), str(info.get("config_hash")), self._runs)
 
 
 def _removed(laboratory: Laboratory, repository: Repository) -> list[Path]:
@@ -224,7 +238,7 @@ class _Todo:
         anew = _settle_journals(laboratory, done)
         stale = [key for key in keys if states[key].state != "done" or key in anew]
         is_recorded = recorded_in(repository.root / LOCK_FILE)
-        adopted = {key for key in stale if key not in anew and _is_up_to_date(laboratory, key, is_recorded)}
+        adopted = {key for key in stale if key not in anew and is_up_to_date(laboratory, key, is_recorded)}
         self.adopted |= adopted
         stale = [key for key in stale if key not in adopted]
         # What an interrupted session began goes on as well.
@@ -259,7 +273,7 @@ def compiles_to_do(
     return [spec.key for spec in stale if spec.key not in valid]
 
 
-def _is_up_to_date(laboratory: Laboratory, key: str, is_recorded: Callable[[str], bool]) -> bool:
+def is_up_to_date(laboratory: Laboratory, key: str, is_recorded: Callable[[str], bool]) -> bool:
     """Whether the results are those of the run as it is now, although DVC recorded them in other words.
 
     Such as those of `dvc repro` with a `dvc.yaml` that did not know yet what the program imports.

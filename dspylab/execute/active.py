@@ -316,12 +316,13 @@ class ActiveRun:
         is_recorded = journal.published is not None and self._is_recorded(journal.published)
         if not journal.indexes and not journal.retryable:
             is_recorded = self._answers.are_recorded(self._is_recorded)
-        if self._fresh or is_recorded:
+        # The command of a stage is called for results that DVC has recorded when they are to be made anew.
+        if self._fresh or (is_recorded and not self._takes_recorded):
             journal.begin_anew()
         # Its own failed and abandoned examples may have answers that could not be scored.
         others = [] if journal.is_anew else self._answers.sources()
         self._earlier = EarlierRows([journal.path, *others], self._rows)
-        self._answers.follow(journal.path)
+        self._answers.follow(journal.path, anew=journal.is_anew)
 
     def _unscored(self, journal: Journal) -> str | None:
         """Why nothing that was answered has a value of the metric; None if anything has, or was not."""

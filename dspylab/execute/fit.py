@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 import dspy
 
@@ -23,7 +24,7 @@ from dspylab.execute.labels import impossible_labels
 from dspylab.execute.odd_rows import empty_inputs, named, odd_labels, of_examples
 from dspylab.laboratory import Laboratory
 from dspylab.metrics.fields import answer_of, label_of
-from dspylab.program.discover import metric_functions
+from dspylab.program.discover import factory_names, metric_functions
 from dspylab.program.interface import Interface, interface_of, named_outputs, refused_call
 from dspylab.records import CompileSpec, DataRow, RunSpec
 
@@ -100,26 +101,44 @@ def _require_metrics(laboratory: Laboratory) -> None:
         ProgramError: If its module cannot be imported, or the program exports no such metric.
         InvalidExperiment: If modules do not have those that the file names.
     """
-    missing = []
+    missing: list[Mismatch] = []
     for name, metric in laboratory.experiment.metrics.items():
         if metric.type == "program":
             laboratory.code.metric(name)
         elif metric.ref is not None:
-            source, _, attribute = metric.ref.rpartition(":")
-            module = laboratory.code.module(source)
-            try:
-                laboratory.code.attribute(metric.ref)
-            except ProgramError as error:
-                if "." in attribute or not isinstance(error.__cause__, AttributeError):
-                    raise
-                known = [*metric_functions(module)] or [
-                    key for key in vars(module) if not key.startswith("_")
-                ]
-                problem = f"{plain(source)} has no {plain(attribute)!r}"
-                address = ("metrics", name, "ref")
-                missing.append(laboratory.loaded.finding(address, problem, choose(attribute, known)))
+            missing += _absent(laboratory, ("metrics", name, "ref"), metric.ref, metric_functions)
     if missing:
-        raise InvalidExperiment(missing)
+        raise InvalidExperiment([misfit.finding for misfit in located(laboratory, missing)])
+
+
+def _absent(
+    laboratory: Laboratory,
+    address: Address,
+    reference: str,
+    fitting: Callable[[ModuleType], Iterable[str]],
+) -> Iterator[Mismatch]:
+    """What the file names and a module of the user's does not have.
+
+    Args:
+        laboratory: The experiment.
+        address: Keys that lead to its place in the file.
+        reference: As `Code.attribute` takes it.
+        fitting: Gives the names in a module that may be meant.
+
+    Raises:
+        ProgramError: If the module cannot be imported, or if it is a part of something that is not there.
+    """
+    source, _, attribute = reference.rpartition(":")
+    module = laboratory.code.module(source)
+    try:
+        laboratory.code.attribute(reference)
+    except ProgramError as error:
+        if "." in attribute or not isinstance(error.__cause__, AttributeError):
+            raise
+        known = [*fitting(module)] or [key for key in vars(module) if not key.startswith("_")]
+        otherwise = "define it" + (f", or name what there is: {listed(known)}" if known else "")
+        problem = f"{plain(source)} has no {plain(attribute)!r}"
+        yield Mismatch(address, problem, choose(attribute, known, otherwise))
 
 
 def misfits(laboratory: Laboratory, specs: Iterable[RunSpec | CompileSpec]) -> list[Misfit]:
@@ -159,8 +178,10 @@ def mismatches(
     Raises:
         ProgramError: If the user's code cannot be used.
     """
-    looked_at = []
-    for spec in specs:
+    code, looked_at = laboratory.code, []
+    absent = list(_absent(laboratory, ("program", "factory"), code.factory, factory_names))
+    yield from absent
+    for spec in () if absent else specs:
         form = (spec.program_args, _has_own_fields(laboratory.experiment, spec))
         if form not in looked_at:
             looked_at.append(form)
@@ -168,7 +189,7 @@ def mismatches(
             yield from refused
             if refused:
                 continue
-            program = laboratory.code.build(spec.program_args)
+            program = code.build(spec.program_args)
             yield from _of_program(program, laboratory, rows, has_own_fields=form[1])
 
 

@@ -190,6 +190,28 @@ class Repository:
             self._record(loaded, list(found.values()))
         return set(found)
 
+    def restorable(self, entry: PipelineEntry, keys: Iterable[str]) -> set[str]:
+        """Says which runs `restore` would bring back. Changes nothing.
+
+        Args:
+            entry: The experiment's entry.
+            keys: Keys of runs that are not done.
+
+        Raises:
+            RepositoryError: If the repository is locked or broken.
+        """
+        if not (self.root / PARAMS_FILE).is_file():
+            # Not written yet. DVC does without no file that a stage reads, and has seen no run without it.
+            return set()
+        with self._locked():
+            loaded = self._load(entry, pristine=True)
+            loaded.pristine = False
+            return {
+                key
+                for key in keys
+                if self._lacking(loaded.stages[run_stage_name(entry.name, key)]) is not None
+            }
+
     def commit(
         self, entry: PipelineEntry, keys: Iterable[str], *, compiles: Iterable[str] = (), summary: bool = True
     ) -> set[str]:
@@ -320,19 +342,32 @@ class Repository:
 
     def _bring_back(self, stage: Any) -> bool:
         """Puts a run's results into the workspace if the cache has them."""
+        lacking = self._lacking(stage)
+        if lacking is None:
+            return False
+        for out in lacking:
+            out.commit(relink=False)
+        for out in stage.outs:
+            # Not StageCache.restore(): it asks on the terminal before it replaces a file.
+            out.checkout(force=True)
+        return True
+
+    def _lacking(self, stage: Any) -> list[Any] | None:
+        """Looks for a run's results; the stage holds what is known of them afterwards.
+
+        Returns:
+            The outputs that the cache lacks and the workspace still has; None if any is nowhere.
+        """
         unchanged = not stage.changed_stage() and stage.deps_cached()
         if not (unchanged and all(out.hash_info for out in stage.outs)):
             stage.save_deps()
             known = self._in_run_cache(stage)
             if known is None:
-                return False
+                return None
             StageLoader.fill_from_lock(stage, known)
-        if any(out.changed_cache() and not _put_back(out) for out in stage.outs):
-            return False
-        for out in stage.outs:
-            # Not StageCache.restore(): it asks on the terminal before it replaces a file.
-            out.checkout(force=True)
-        return True
+        lacking = [out for out in stage.outs if out.changed_cache()]
+        is_there = all(out.exists and not out.changed_checksum() for out in lacking)
+        return lacking if is_there else None
 
     def _in_run_cache(self, stage: Any) -> Any | None:
         """What a stage once had for the inputs that it has now."""
@@ -434,14 +469,6 @@ class _Loaded:
     stages: dict[str, Any]
     recorded: Mapping[str, Any]
     pristine: bool = True
-
-
-def _put_back(out: Any) -> bool:
-    """Puts a recorded output back into the cache if the workspace still has it."""
-    if not out.exists or out.changed_checksum():
-        return False
-    out.commit(relink=False)
-    return True
 
 
 def _drop_damaged(rwlock_file: Path) -> None:

@@ -254,6 +254,17 @@ def _kind(annotation: Any) -> Kind:
     return "number" if annotation in (int, float) else "other"
 
 
+def factory_names(module: ModuleType) -> Iterator[str]:
+    """Names of what may be the factory: a module's functions, classes and instances, with any arguments."""
+    import dspy
+
+    for name, value in vars(module).items():
+        is_own = callable(value) and _is_of(value, module)
+        is_own = is_own and not (isinstance(value, type) and issubclass(value, dspy.Signature))
+        if not name.startswith("_") and (is_own or isinstance(value, dspy.Module)):
+            yield name
+
+
 def metric_functions(module: ModuleType) -> Iterator[str]:
     """Names of functions whose parameters are those of a metric: (example, prediction, …)."""
     for name, value in vars(module).items():

@@ -99,10 +99,11 @@ class Code:
                 value = getattr(value, part)
             except AttributeError as error:
                 near = near_miss(part, [other for other in dir(value) if not other.startswith("_")])
+                named = "program.factory" if reference == self.factory else repr(reference)
                 raise ProgramError(
                     f"has no attribute {part!r}",
                     where=where,
-                    remedy=f"define it, or correct {reference!r} in the experiment file"
+                    remedy=f"define it, or correct {named} in the experiment file"
                     + (f" (did you mean {near}?)" if near else ""),
                 ) from error
             except Exception as error:
@@ -114,6 +115,11 @@ class Code:
     def source(self) -> str:
         """The program's own module, as a reference."""
         return str(self.program.path or self.program.module)
+
+    @property
+    def factory(self) -> str:
+        """What builds the program, or is it, as a reference."""
+        return f"{self.source}:{self.program.factory}"
 
     def build(self, args: Mapping[str, Any]) -> dspy.Module:
         """Calls the factory, or copies the module that stands in its place.
@@ -127,7 +133,7 @@ class Code:
         """
         import dspy
 
-        factory = self.attribute(f"{self.source}:{self.program.factory}")
+        factory = self.attribute(self.factory)
         where = f"{self._definition(factory, self.source)}: {self.program.factory}()"
         if isinstance(factory, dspy.Module):
             if args:
@@ -161,7 +167,7 @@ class Code:
         """
         import dspy
 
-        factory = self.attribute(f"{self.source}:{self.program.factory}")
+        factory = self.attribute(self.factory)
         # What such a thing is called with instead of arguments, `build` knows.
         is_called = callable(factory) and not isinstance(factory, dspy.Module)
         signature = _signature(factory) if is_called else None

@@ -68,8 +68,18 @@ class KeptAnswers:
         md5 = file_md5(self._layout.raw(self._run))
         return md5 is not None and is_recorded(md5)
 
-    def follow(self, journal: Path) -> None:
-        """Keeps what a journal holds, and what is appended to it, also when it is dropped."""
+    def follow(self, journal: Path, *, anew: bool = False) -> None:
+        """Keeps what a journal holds, and what is appended to it, also when it is dropped.
+
+        Args:
+            journal: The journal.
+            anew: Whether nobody wants what was kept of this very configuration any more. It stays otherwise
+                until the results are complete: results that were lost are made from it.
+        """
+        with contextlib.suppress(OSError):
+            if not anew and not self._own.samefile(journal):
+                before = self._own.stat().st_mtime_ns
+                self._own.rename(self._own.with_stem(f"{self._own.stem}-{before}"))
         self._link(journal)
 
     def replace(self, raw: Path) -> None:
@@ -133,6 +143,22 @@ def inherit(layout: Layout, run: str, answers_hash: str, folders: Iterable[Path]
             os.link(kept, own / kept.name)
             # It is the heir: another run that asks the same asks for itself.
             kept.unlink()
+
+
+def holder(layout: Layout, answers_hash: str, config_hash: str, runs: Collection[str]) -> str | None:
+    """Which run has taken over the answers of a configuration that is no longer in the matrix.
+
+    Args:
+        layout: Where files lie.
+        answers_hash: Digest of what decided the answers.
+        config_hash: Digest of what decided the results.
+        runs: Keys of all runs of the matrix.
+
+    Returns:
+        Key of the run; None if nobody has.
+    """
+    name = f"{answers_hash}-{config_hash}.jsonl"
+    return next((run for run in runs if (layout.answers(run) / name).is_file()), None)
 
 
 def recorded_in(lock: Path) -> Callable[[str], bool]:

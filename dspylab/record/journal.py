@@ -288,6 +288,12 @@ def peek(path: Path) -> tuple[int, int]:
     return len(index.places), len(index.retryable)
 
 
+def finished(path: Path) -> set[int]:
+    """Examples of a journal that need not be called again, without locking it; none without a journal."""
+    index = _read_index(path)
+    return set(index.places) - index.retryable
+
+
 def is_published(path: Path) -> bool:
     """Whether a journal holds nothing that `raw.jsonl` has not, without locking it."""
     return _read_index(path).published is not None

@@ -16,6 +16,9 @@ from dspylab.report.compiled import CompiledPredictor, predictors
 from dspylab.report.numbers import NOTHING, cost, count, duration, estimate
 from dspylab.report.tables import Column, FittingTable
 
+#: State of a program that was set aside and that the next `run` puts back.
+COMES_BACK = "to restore"
+
 _STYLES = {"+": "green", "-": "red", "@": "dim"}
 
 
@@ -25,7 +28,7 @@ class CompileRow:
 
     Attributes:
         program: Key of the compile.
-        state: ``done``, ``stale``, ``missing`` or ``half done``.
+        state: ``done``, ``stale``, ``missing``, ``half done`` or `COMES_BACK`.
         reasons: Why it is to be compiled.
         optimizer: Type of the optimizer, or ``path:name``.
         runs: Runs that use it.
