@@ -152,9 +152,10 @@ def _check_model(model: Model, address: Address) -> Iterator[Defect]:
 
 
 def _check_provider(model: Model, address: Address) -> Iterator[Defect]:
-    """Checks what stands before the first slash. `engine: litellm` is the user's word that LiteLLM knows it.
+    """Checks what stands before the first slash.
 
-    For it is an error, not a warning: each call would fail. But a program may teach LiteLLM a provider.
+    It is an error, no warning, since each call would fail. A program may teach LiteLLM a provider that no
+    file knows, though: `engine: litellm` is the user's word for that.
     """
     provider, known = model.model.partition("/")[0], known_providers()
     if not known or provider in known or model.engine == "litellm":
