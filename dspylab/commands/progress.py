@@ -246,12 +246,16 @@ class Lines:
 
 
 class LiveView:
-    """A table that is redrawn in place, by a thread that calls `table` now and then."""
+    """A table that is redrawn in place, now and then and when a row comes or goes.
+
+    Attributes:
+        live: Draws it, as a context manager.
+    """
 
     def __init__(self, metric: str) -> None:
-        from rich.console import Console
+        from rich.live import Live
 
-        self.console = Console()
+        self.live = Live(get_renderable=self._table, refresh_per_second=1 / _REFRESH_S, transient=True)
         self._metric = metric
         self._tallies: dict[str, RunTally] = {}
         self._compiling: dict[str, float] = {}
@@ -266,15 +270,17 @@ class LiveView:
     def compiling(self, program: str) -> None:
         """Adds a row."""
         self._compiling[program] = time.monotonic()
+        self.live.refresh()
 
     def compiled(self, report: CompileReport) -> None:
         """Moves a row to the lines above the table."""
         del self._compiling[report.program]
-        self.console.print(_compile_line(report), markup=False, highlight=False)
+        self._print(_compile_line(report))
 
     def begun(self, run: str, total: int, kept: int, scores: Collection[float]) -> None:
         """Adds a row."""
         self._tallies[run] = RunTally.of(total, kept, scores)
+        self.live.refresh()
 
     def finished(self, outcome: ExampleOutcome) -> None:
         """Updates a row."""
@@ -282,14 +288,18 @@ class LiveView:
 
     def silent(self, silence: Silence) -> None:
         """Adds a line above the table."""
-        self.console.print(_silence_line(silence), markup=False, highlight=False)
+        self._print(_silence_line(silence))
 
     def ended(self, report: RunReport) -> None:
         """Moves a row to the lines above the table."""
-        line = _end_line(report, self._tallies.pop(report.run), self._metric)
-        self.console.print(line, markup=False, highlight=False)
+        self._print(_end_line(report, self._tallies.pop(report.run), self._metric))
 
-    def table(self) -> Table:
+    def _print(self, line: str) -> None:
+        """A line above the table, which is drawn anew below it."""
+        self.live.console.print(line, markup=False, highlight=False)
+        self.live.refresh()
+
+    def _table(self) -> Table:
         """What is under way now."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
@@ -381,11 +391,8 @@ def observing(metric: str, *, quiet: bool, log: EventLog | None = None) -> Itera
     elif quiet:
         yield Quiet()
     elif sys.stdout.isatty():
-        from rich.live import Live
-
         view = LiveView(metric)
-        rate = 1 / _REFRESH_S
-        with Live(console=view.console, get_renderable=view.table, refresh_per_second=rate, transient=True):
+        with view.live:
             yield view
     else:
         yield Lines(metric)
