@@ -255,13 +255,14 @@ class LiveView:
     def __init__(self, metric: str) -> None:
         from rich.live import Live
 
-        self.live = Live(get_renderable=self._table, refresh_per_second=1 / _REFRESH_S, transient=True)
         self._metric = metric
         self._tallies: dict[str, RunTally] = {}
         self._compiling: dict[str, float] = {}
         self._began = time.monotonic()
         self._limits: Limits = dict
         self._calls: Callable[[], int] = int
+        # Last: it asks for the table at once.
+        self.live = Live(get_renderable=self._table, refresh_per_second=1 / _REFRESH_S, transient=True)
 
     def ready(self, limits: Limits, calls: Callable[[], int]) -> None:
         """Remembers how to ask for figures."""
