@@ -180,3 +180,15 @@ def test_a_difference_of_shares_lies_between_minus_one_and_one() -> None:
     assert found.ci95 is not None
     assert turned.ci95 is not None
     assert (found.ci95[1], turned.ci95[0]) == (1.0, -1.0)
+
+
+def test_differences_that_are_their_own_mirror_image_have_the_interval_of_their_neighbours() -> None:
+    halves = [0.1 * step for step in range(1, 21)]
+    table = [[*halves, *(-value for value in halves)]]
+    symmetric = compared([[0.0] * 40], table).ci95
+    table[0][0] += 1e-6
+    nearly = compared([[0.0] * 40], table).ci95
+    assert symmetric is not None
+    assert nearly is not None
+    assert symmetric[0] == -symmetric[1]
+    assert symmetric == pytest.approx(nearly, rel=0.05)

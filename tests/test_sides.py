@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from made_summaries import metric, run_summary, summary_of
+from made_summaries import metric, run_summary, summary_of, timing
 
 from dspylab.aggregate.checking import State, judge
 from dspylab.aggregate.compare import compare
 from dspylab.aggregate.contrast import SideOf, completed, contrast, flips, read_side
 from dspylab.aggregate.decision import Decision, Failures, decide
-from dspylab.aggregate.gate import Outcome
+from dspylab.aggregate.gate import Outcome, spending
 from dspylab.aggregate.pareto import Figure
 from dspylab.aggregate.sides import (
     RunNumbers,
@@ -250,6 +251,16 @@ def test_another_metric_and_fewer_runs(tmp_path: Path) -> None:
     assert nothing.verdicts() == {}
     # Without a mean nothing dominates and nothing is dominated.
     assert set(nothing.dominance().values()) == {"front"}
+
+
+def test_runs_that_are_equally_good_are_ordered_by_an_example_of_theirs() -> None:
+    runs = [
+        run_summary(cost_usd=usd, example_s=timing(seconds), failed=2)
+        for usd, seconds in ((3.0, 1.0), (1.0, 2.0))
+    ]
+    assert [run.examples.attempted for run in runs] == [20, 20]
+    assert spending(runs) == (4.0 / 40, 1.5)
+    assert spending([run_summary(cost_usd=None, example_s=timing(None))]) == (math.inf, math.inf)
 
 
 def test_of_equal_runs_one_of_known_cost_is_the_best(tmp_path: Path) -> None:
