@@ -89,8 +89,8 @@ editors-test: setup ## Check what editors complete in experiment files (installs
 lint: setup ## Check style, format, types and what GitHub reads
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
-	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin # what only Linux has is not used unasked
+	@echo "mypy, and mypy --platform darwin: what only Linux has is not used unasked"
+	@$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin & darwin=$$!; $(BIN)/mypy && wait $$darwin
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-actions action.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/idea.yml
