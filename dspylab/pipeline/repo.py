@@ -163,11 +163,12 @@ class Repository:
         Raises:
             RepositoryError: If it does; if the repository is locked or broken.
         """
+        names = [run_stage_name(entry.name, key) for key in keys]
+        if not names:
+            return  # as in most sessions: nothing is locked where nothing is asked
         with self._locked():
             stages = self._load(entry, pristine=False).stages
-            self._refuse_tracked(
-                self._ignorable(out for key in keys for out in stages[run_stage_name(entry.name, key)].outs)
-            )
+            self._refuse_tracked(self._ignorable(out for name in names for out in stages[name].outs))
 
     def restore(self, entry: PipelineEntry, keys: Iterable[str]) -> set[str]:
         """Brings back what DVC's cache holds of runs that are not done, and records it.
