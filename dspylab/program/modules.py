@@ -135,11 +135,10 @@ class ModuleSpace:
 
     def _own(self, before: frozenset[str]) -> dict[str, ModuleType]:
         """The experiment's modules that are imported now and were not before, by name."""
-        return {
-            name: module
-            for name, module in list(sys.modules.items())
-            if name not in before and name.partition(".")[0] != "dspylab" and self._holds(module)
-        }
+        # Of names alone: thousands of new pairs would set the garbage collector off on all that is imported.
+        names = [name for name in tuple(sys.modules) if name not in before]
+        modules = {name: sys.modules.get(name) for name in names if name.partition(".")[0] != "dspylab"}
+        return {name: module for name, module in modules.items() if module and self._holds(module)}
 
     def _forget(self, names: Iterable[str]) -> None:
         for name in names:

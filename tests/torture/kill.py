@@ -30,6 +30,8 @@ CONCURRENCY = 4
 STYLES = ("predict", "cot")
 #: How long a call takes, in seconds: long enough that kills find some in flight.
 TTFT_S = 0.2
+#: How long publishing and recording take at most, in seconds: a kill that comes later finds nobody.
+AFTER_S = 1.5
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 #: What a session may exit with: done, interrupted, killed, or `dvc repro` whose stage was interrupted.
 EXPECTED_CODES = {0, 130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT}
@@ -144,7 +146,7 @@ class Torture:
         deadline = time.monotonic() + 120
         while self._asked() < goal and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        self._sleep(process, self.random.uniform(0.0, 4.0 if phase == "after" else TTFT_S))
+        self._sleep(process, self.random.uniform(0.0, AFTER_S if phase == "after" else TTFT_S))
 
     def _sleep(self, process: subprocess.Popen[bytes], seconds: float) -> None:
         deadline = time.monotonic() + seconds
