@@ -31,7 +31,7 @@ from dvc.stage.serialize import to_single_stage_lockfile
 from dvc.utils.strictyaml import YAMLSyntaxError, YAMLValidationError
 
 from dspylab.errors import RepositoryError
-from dspylab.pipeline import git
+from dspylab.pipeline import git, ignored
 from dspylab.pipeline.dvcfile import DVC_FILE, LOCK_FILE, PARAMS_FILE, refuse_conflict
 from dspylab.pipeline.lockfile import LockTexts
 from dspylab.pipeline.plots import template_files
@@ -164,11 +164,11 @@ class Repository:
             RepositoryError: If it does; if the repository is locked or broken.
         """
         names = [run_stage_name(entry.name, key) for key in keys]
-        if not names:
+        if not names or not self.has_git:
             return  # as in most sessions: nothing is locked where nothing is asked
         with self._locked():
             stages = self._load(entry, pristine=False).stages
-            self._refuse_tracked(self._ignorable(out for name in names for out in stages[name].outs))
+            ignored.refuse_tracked(self.root, (out for name in names for out in stages[name].outs))
 
     def restore(self, entry: PipelineEntry, keys: Iterable[str]) -> set[str]:
         """Brings back what DVC's cache holds of runs that are not done, and records it.
@@ -397,7 +397,8 @@ class Repository:
         )
         relink = next(iter(self._dvc.cache.local.cache_types), None) in ("hardlink", "symlink")
         with guard, self._dvc.scm_context(quiet=True):
-            self._skip_ignored(out for stage in stages for out in stage.outs)
+            if self.has_git:
+                ignored.skip_ignored(self.root, (out for stage in stages for out in stage.outs))
             for stage in stages:
                 stage.save_deps()
                 stage.save_outs()
@@ -407,29 +408,6 @@ class Repository:
             for stage in stages:
                 self._fill_run_cache(stage, texts)
             self._write_lock(loaded, stages, texts)
-
-    def _skip_ignored(self, outs: Iterable[Any]) -> None:
-        """Asks git once, instead of once a file, whether the cached outputs are ignored and not tracked."""
-        cached = self._ignorable(outs)
-        self._refuse_tracked(cached)
-        for name in git.ignored(self.root, cached) if cached else ():
-            cached[name].ignore = _nothing
-
-    def _ignorable(self, outs: Iterable[Any]) -> dict[str, Any]:
-        """Outputs that git has to ignore, by their names relative to the root."""
-        if not self.has_git:
-            return {}
-        return {os.path.relpath(out.fs_path, self.root): out for out in outs if out.use_scm_ignore}
-
-    def _refuse_tracked(self, cached: Mapping[str, Any]) -> None:
-        if not cached:
-            return
-        clash = next((name for name in git.tracked(self.root, cached) if name in cached), None)
-        if clash:
-            remedy = (
-                f"take it out of git, its content stays: `git rm -r --cached {Path(clash).parent.parent}`"
-            )
-            raise RepositoryError("is tracked by git, and DVC has to keep it", where=clash, remedy=remedy)
 
     def _fill_run_cache(self, stage: Any, texts: LockTexts) -> None:
         """As `StageCache.save`, for stages whose outputs are all in the cache."""
@@ -484,10 +462,6 @@ def _drop_damaged(rwlock_file: Path) -> None:
     except ValueError:
         logger.warning("%s was damaged when DVC was killed: removed", rwlock_file)
         rwlock_file.unlink(missing_ok=True)
-
-
-def _nothing() -> None:
-    """Stands in for a question that was answered for all files at once."""
 
 
 def _content(path: Path) -> str:
