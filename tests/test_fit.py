@@ -12,7 +12,7 @@ import pytest
 from conftest import Cli, MakeLab
 
 from dspylab.execute.fit import misfits
-from dspylab.execute.odd_rows import empty_inputs, odd_labels
+from dspylab.execute.odd_rows import empty_inputs, odd_labels, repeated_inputs
 from dspylab.laboratory import open_laboratory
 from dspylab.records import DataRow
 from dspylab.testing import FakeServer, experiment
@@ -497,16 +497,31 @@ def test_rows_that_init_wrote_are_told(tmp_path: Path) -> None:
     assert "(TODO: text of row 1): complete these rows, or take them out" in only
 
 
+def test_examples_that_ask_what_another_one_asks_are_told(tmp_path: Path) -> None:
+    texts = ["a", "b", "a", "c", "a", "b", "", ""]
+    examples = [{"id": f"row-{n}", "text": text, "label": "xy"[n % 2]} for n, text in enumerate(texts)]
+    program = "import dspy\nbuild = dspy.Predict('text -> label')\n"
+
+    empty, repeated = found(tmp_path, program, config={"dataset": {"id": "id"}}, examples=examples)
+
+    assert "2 of 8 test examples have nothing in the input 'text'" in empty
+    assert repeated == (
+        "~ dataset: 3 of 8 test examples have the inputs of an earlier one, such as row-2 (a): "
+        "counted as independent, they make intervals too narrow: take them out, unless they are meant"
+    )
+
+
 def test_odd_rows_are_found_quickly(tmp_path: Path) -> None:
     labels = ["pos", "neg"]
     rows = [
-        DataRow(index=n, example_id=str(n), inputs={"text": "a text"}, labels={"label": labels[n % 2]})
+        DataRow(index=n, example_id=str(n), inputs={"text": f"text {n}"}, labels={"label": labels[n % 2]})
         for n in range(100_000)
     ]
     program = dspy.Predict("text -> label")
     started = time.perf_counter()
     assert not [*empty_inputs(program, ["text"], rows), *odd_labels(program, ["label"], rows)]
-    assert time.perf_counter() - started < 10  # a tenth of a second here; quadratic, it would be minutes
+    assert not [*repeated_inputs(rows)]
+    assert time.perf_counter() - started < 20  # about a second here; quadratic, it would be minutes
 
 
 STEPS = """

@@ -21,7 +21,7 @@ from dspylab.config.wording import Address, choose, listed, plain
 from dspylab.errors import Finding, InvalidExperiment, ProgramError
 from dspylab.execute.example import example_of
 from dspylab.execute.labels import impossible_labels
-from dspylab.execute.odd_rows import empty_inputs, named, odd_labels, of_examples
+from dspylab.execute.odd_rows import empty_inputs, named, odd_labels, of_examples, repeated_inputs
 from dspylab.laboratory import Laboratory
 from dspylab.metrics.fields import answer_of, label_of
 from dspylab.program.discover import factory_names, metric_functions
@@ -256,6 +256,8 @@ def _rows(program: dspy.Module, experiment: Experiment, rows: Sequence[DataRow])
     """Examples that can hardly be meant as they are: one warning for each of their fields."""
     for problem in empty_inputs(program, experiment.dataset.inputs, rows):
         yield Mismatch(("dataset",), problem, "complete these rows, or take them out", fails=False)
+    for problem in repeated_inputs(rows):
+        yield Mismatch(("dataset",), problem, "take them out, unless they are meant", fails=False)
     metrics = _compared(experiment)
     others = len(metrics) < len(experiment.metrics) or any(each.type == "run" for each in metrics.values())
     told = set()

@@ -1,4 +1,4 @@
-"""Examples that look faulty: an input without a value, a label that is empty or unlike nearly all others."""
+"""Examples that look faulty: an input without a value, the inputs of another one, or an odd label."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import dspy
 from dspy.adapters.utils import annotation_allows_none
 
 from dspylab.config.wording import plain
+from dspylab.plan.identity import digest
 from dspylab.program.dataset import PATTERN_ROW
 from dspylab.program.interface import is_needed
 from dspylab.records import JSON, DataRow
@@ -67,6 +68,28 @@ def odd_labels(program: dspy.Module, names: Iterable[str], rows: Sequence[DataRo
                 f"{of_examples(len(odd), rows)} a label {plain(name)!r} that is empty or unlike nearly all "
                 f"others, such as {label} of {named(odd[0])}"
             )
+
+
+def repeated_inputs(rows: Sequence[DataRow]) -> Iterator[str]:
+    """What is wrong with examples that ask what another one asks already: one text, or none.
+
+    Args:
+        rows: The examples.
+    """
+    seen = set()
+    again = []
+    for row in rows:
+        if all(map(_is_empty, row.inputs.values())):
+            continue  # `empty_inputs` tells
+        asked = digest(dict(row.inputs))
+        if asked in seen:
+            again.append(row)
+        seen.add(asked)
+    if again:
+        yield (
+            f"{of_examples(len(again), rows)} the inputs of an earlier one, such as {named(again[0])}: "
+            "counted as independent, they make intervals too narrow"
+        )
 
 
 def of_examples(count: int, rows: Sequence[DataRow]) -> str:
