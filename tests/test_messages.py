@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Cli, MakeLab
@@ -113,3 +114,29 @@ def test_a_script_is_told_how_to_be_imported(tmp_path: Path, cli_inside: Cli) ->
 
     assert done.code == 2
     assert 'what it does as a script belongs below `if __name__ == "__main__":`' in done.err
+
+
+@pytest.mark.parametrize(
+    ("matrix", "said"),
+    [
+        ({}, "4 runs over model (1), program.style (2), seed (2)"),
+        (
+            {"exclude": [{"program.style": "cot", "seed": 1}]},
+            "3 runs over model (1), program.style (2), seed (2); 1 excluded",
+        ),
+        (
+            {"exclude": [{"seed": 1}], "include": [{"program.style": "cot", "seed": 7}]},
+            "3 runs over model (1), program.style (2), seed (2); 2 excluded; 1 included",
+        ),
+    ],
+)
+def test_validate_says_what_makes_the_number_of_runs(
+    matrix: dict[str, Any], said: str, make_lab: MakeLab, cli_inside: Cli
+) -> None:
+    axes = {"model": ["fake"], "program.style": ["predict", "cot"], "seed": [0, 1]}
+    lab = make_lab(NO_SERVER, config={"matrix": {**axes, **matrix}})
+
+    done = cli_inside("validate", "-c", lab.config, cwd=lab.root)
+
+    assert done.code == 0, done.err
+    assert done.out.endswith(f": valid: triage: {said}\n")

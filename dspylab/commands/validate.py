@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from dspylab.commands.console import warn
@@ -21,5 +22,12 @@ def validate_experiment(config: Path | None) -> None:
     loaded = load(path)
     experiment, runs = loaded.experiment, plan_runs(loaded)
     warn(loaded.warnings)
-    axes = ", ".join(f"{axis} ({len(values)})" for axis, values in axis_values(experiment).items())
-    print(f"{path}: valid: {experiment.name}: {len(runs)} run{'s' * (len(runs) != 1)} over {axes}")
+    axes = axis_values(experiment)
+    over = ", ".join(f"{axis} ({len(values)})" for axis, values in axes.items())
+    included = len(experiment.matrix.include)
+    excluded = math.prod(map(len, axes.values())) - (len(runs) - included)
+    changes = [
+        f"{number} {what}" for number, what in ((excluded, "excluded"), (included, "included")) if number
+    ]
+    runs_of = f"{len(runs)} run{'s' * (len(runs) != 1)} over {over}"
+    print(f"{path}: valid: {experiment.name}: {'; '.join([runs_of, *changes])}")
