@@ -64,29 +64,7 @@ def collect(laboratory: Laboratory, git: GitState | None, committed: str | None 
         EnvironmentProblem: If the summary cannot be written.
     """
     experiment, layout = laboratory.experiment, laboratory.layout
-    over_rows = build_run_metrics(experiment.metrics, laboratory.code.attribute)
-    found: dict[str, RunRows] = {}
-    missing: list[str] = []
-    outdated: list[str] = []
-    for spec in laboratory.runs:
-        if not layout.info(spec.key).is_file() or not layout.raw(spec.key).is_file():
-            missing.append(spec.key)
-            continue
-        info = read_info(read_json(layout.info(spec.key)), shown_path(layout.info(spec.key)))
-        needed = laboratory.needed_compiles.get(spec.key)
-        compiled = valid_record(laboratory, needed) if needed is not None else None
-        has_lost_program = needed is not None and compiled is None
-        if has_lost_program or info.config_hash != laboratory.config_hash(spec, info.versions):
-            outdated.append(spec.key)
-            continue
-        rows = functools.partial(read_rows, layout.raw(spec.key))
-        values, errors = evaluate(over_rows, rows)
-        for name, error in errors.items():
-            logger.warning("metric %s of the run %s has no value: %s", name, spec.key, error)
-        checked = _checked(rows(), layout.raw(spec.key))
-        found[spec.key] = RunRows(
-            info=info, rows=checked, total=info.total, run_metrics=values, compiled=compiled
-        )
+    found, missing, outdated = _results(laboratory)
     summary = summarize(
         experiment,
         found,
@@ -106,6 +84,38 @@ def collect(laboratory: Laboratory, git: GitState | None, committed: str | None 
     for name, lines in plot_points(summary).items():
         write_lines(layout.plot(name), [to_json(line) for line in lines])
     return Collected(summary, tuple(missing), tuple(outdated))
+
+
+def _results(laboratory: Laboratory) -> tuple[dict[str, RunRows], list[str], list[str]]:
+    """What the runs left; and which runs have left nothing, and which something that is out of date."""
+    layout = laboratory.layout
+    over_rows = build_run_metrics(laboratory.experiment.metrics, laboratory.code.attribute)
+    found: dict[str, RunRows] = {}
+    missing: list[str] = []
+    outdated: list[str] = []
+    for spec in laboratory.runs:
+        if not layout.info(spec.key).is_file() or not layout.raw(spec.key).is_file():
+            missing.append(spec.key)
+            continue
+        info = read_info(read_json(layout.info(spec.key)), shown_path(layout.info(spec.key)))
+        needed = laboratory.needed_compiles.get(spec.key)
+        compiled = valid_record(laboratory, needed) if needed is not None else None
+        has_lost_program = needed is not None and compiled is None
+        if has_lost_program or info.config_hash != laboratory.config_hash(spec, info.versions):
+            outdated.append(spec.key)
+            continue
+        rows = functools.partial(read_rows, layout.raw(spec.key))
+        values, errors = evaluate(over_rows, rows)
+        for name, error in errors.items():
+            logger.warning("metric %s of the run %s has no value: %s", name, spec.key, error)
+        found[spec.key] = RunRows(
+            info=info,
+            rows=_checked(rows(), layout.raw(spec.key)),
+            total=info.total,
+            run_metrics=values,
+            compiled=compiled,
+        )
+    return found, missing, outdated
 
 
 def _as_before(summary: Summary, earlier: Iterable[str | None]) -> Summary:
