@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+
+# Commands begin by importing a lot, which leaves hardly any garbage and all of which would be looked through.
+gc.set_threshold(50_000, 10, 10)
 
 try:
     from dspylab.cli import main
