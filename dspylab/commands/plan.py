@@ -79,22 +79,35 @@ def _counts(
     """How many programs and runs there are, and what is to be done."""
     if programs:
         states = Counter(program.state for program in programs)
-        back = f", {states[COMES_BACK]} to restore" if states[COMES_BACK] else ""
+        restored = f", {states[COMES_BACK]} to restore" if states[COMES_BACK] else ""
         to_compile = len(programs) - states["done"] - states[COMES_BACK]
-        yield f"{counted(len(programs), 'program')}, {to_compile} to compile{back}"
+        yield f"{counted(len(programs), 'program')}, {to_compile} to compile{restored}"
     steps = Counter(prospect.step for prospect in prospects)
     todo = []
     if steps["restore"]:
         todo.append(f"{steps['restore']} to restore from DVC's cache")
     if steps["record"]:
         todo.append(f"{steps['record']} to record")
-    if steps["execute"] + steps["wait"]:
-        todo.append(f"{steps['execute'] + steps['wait']} to execute")
+    back = _whose_program_comes_back(laboratory, programs, prospects)
+    if to_execute := steps["execute"] + steps["wait"] - back:
+        todo.append(f"{to_execute} to execute")
         answered = [prospect for prospect in prospects if prospect.answered]
         total = len(laboratory.splits.test) if answered else 0
         if only := sum(prospect.kept + prospect.answered == total for prospect in answered):
             todo.append(f"{only} of these without calling the program")
+    if back:
+        once = "its program is" if back == 1 else "their programs are"
+        todo.append(f"{back} to restore or execute once {once} back")
     yield ", ".join([counted(len(prospects), "run"), *(todo or ["nothing to do"])])
+
+
+def _whose_program_comes_back(
+    laboratory: Laboratory, programs: Sequence[CompileRow], prospects: Sequence[Prospect]
+) -> int:
+    """How many runs wait for a program that needs no compiling. Their results may come back with it."""
+    come_back = {program.program for program in programs if program.state == COMES_BACK}
+    waiting = [prospect.run.key for prospect in prospects if prospect.step == "wait"]
+    return sum(laboratory.needed_compiles[key].key in come_back for key in waiting)
 
 
 def _able(prospects: Sequence[Prospect]) -> list[str]:
@@ -117,11 +130,9 @@ def _beyond(
     laboratory: Laboratory, programs: Sequence[CompileRow], prospects: Sequence[Prospect]
 ) -> list[str]:
     """What a pilot can say nothing about: the runs that wait for their program."""
-    come_back = {program.program for program in programs if program.state == COMES_BACK}
-    waiting = [prospect.run.key for prospect in prospects if prospect.step == "wait"]
-    back = sum(laboratory.needed_compiles[key].key in come_back for key in waiting)
+    back = _whose_program_comes_back(laboratory, programs, prospects)
     beyond = []
-    if compiled := len(waiting) - back:
+    if compiled := sum(prospect.step == "wait" for prospect in prospects) - back:
         programs_are = "whose program is" if compiled == 1 else "whose programs are"
         beyond.append(f"{counted(compiled, 'run')} {programs_are} to be compiled, and the compiling")
     if back:
