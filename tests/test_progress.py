@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -10,11 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import API_KEY, MakeLab
+from conftest import API_KEY, Cli, MakeLab
 
-from dspylab.commands import progress
+from dspylab.commands import tally as tallies
 from dspylab.commands.console import console
-from dspylab.commands.progress import RunTally
+from dspylab.commands.tally import RunTally
 from dspylab.records import ExampleResult
 from dspylab.testing import FakeServer, tickets
 
@@ -91,7 +92,7 @@ def test_time_left_is_not_guessed_from_the_first_examples_of_many_at_once(
 ) -> None:
     """Four at once, ten seconds each, 40 in all: the first to end would promise minutes."""
     clock = Clock()
-    monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setattr(tallies, "time", clock)
     tally = RunTally(total=40, done=0, began=clock.now_s)
     guesses = []
     for wave in range(1, 4):
@@ -137,3 +138,40 @@ def test_a_pipe_is_as_wide_as_columns_says(
     else:
         monkeypatch.setenv("COLUMNS", columns)
     assert console().width == width
+
+
+@pytest.mark.parametrize("view", ["lines", "events"])
+def test_without_a_terminal_a_compile_says_that_it_goes_on(
+    view: str, make_lab: MakeLab, cli_inside: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {
+        "dataset": {"split": {"train": 0.4, "seed": 1}},
+        "optimizers": {"shots": {"type": "BootstrapFewShot", "params": {"max_bootstrapped_demos": 4}}},
+        "matrix": {"model": ["fake"], "optimizer": ["shots"]},
+    }
+    monkeypatch.setattr(tallies, "COMPILE_EVERY_S", 0.3)
+    with FakeServer(ttft_s=0.4) as server:
+        lab = make_lab(server.url, examples=tickets(20), config=config)
+        done = cli_inside("run", *(["--json"] if view == "events" else []), cwd=lab.root)
+
+    assert done.code == 0, done.err
+    if view == "lines":
+        told = re.findall(
+            r"^shots-fake: compiling for (\S+) \w+, (\d+) calls in the last", done.out, re.MULTILINE
+        )
+        before, _, after = done.out.partition("shots-fake: compiled in")
+        assert "compiling for" in before
+        assert "compiling for" not in after
+        calls = [int(number) for _, number in told]
+    else:
+        events = [json.loads(line) for line in done.out.splitlines()]
+        going_on = [event for event in events if event["event"] == "compile_going_on"]
+        assert {event["program"] for event in going_on} == {"shots-fake"}
+        assert [event["compiling_s"] for event in going_on] == sorted(
+            event["compiling_s"] for event in going_on
+        )
+        assert all(event["since_s"] >= 0.3 for event in going_on)
+        calls = [event["calls"] for event in going_on]
+        (ended,) = [event for event in events if event["event"] == "compile_ended"]
+        assert sum(calls) <= ended["calls"]
+    assert sum(calls) > 0

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from dspylab.commands.events import EventLog
+from dspylab.commands.tally import CompileProgress, Compiles, RunTally
 from dspylab.execute.active import Observer, RunReport
 from dspylab.execute.compile import CompileReport
 from dspylab.execute.rescore import new_calls
 from dspylab.execute.silence import Silence
 from dspylab.printable import printable
-from dspylab.records import ExampleFailure, ExampleOutcome
+from dspylab.records import ExampleOutcome
 from dspylab.report.numbers import cost, duration, number
 
 if TYPE_CHECKING:
@@ -29,99 +29,6 @@ _REFRESH_S = 0.5
 Limits = Callable[[], Mapping[str, tuple[int, int]]]
 #: Runs that the live view shows at once; finished ones scroll away above it.
 _SHOWN_RUNS = 12
-
-
-@dataclass
-class RunTally:
-    """What is known of a run while it goes on.
-
-    Attributes:
-        total: Examples of the run.
-        done: Those that are finished, in earlier sessions too.
-        failed: Those of this session without a result.
-        score: Sum of the primary metric.
-        scored: Examples that it is over.
-        rescored: Those of this session whose answer is of an earlier one.
-        cost_usd: What this session's calls cost; None once one has no price.
-        kept: Examples that an earlier session finished.
-        here: Those that this session finished.
-        first_wave: Those that began beside the first one that ended: about as many as run at once.
-        wave_until: Half-way between its begin and its end, before which those began; None before it ended.
-        began: When the run began.
-        spoke: When a line was last printed about it.
-    """
-
-    total: int
-    done: int
-    failed: int = 0
-    score: float = 0.0
-    scored: int = 0
-    rescored: int = 0
-    cost_usd: float | None = 0.0
-    kept: int = 0
-    here: int = 0
-    first_wave: int = 0
-    wave_until: float | None = None
-    began: float = field(default_factory=time.monotonic)
-    spoke: float = field(default_factory=time.monotonic)
-
-    @classmethod
-    def of(cls, total: int, kept: int, scores: Collection[float]) -> RunTally:
-        """The tally of a run of which a part was finished in an earlier session, some of it with a score."""
-        return cls(total=total, done=kept, kept=kept, score=math.fsum(scores), scored=len(scores))
-
-    def add(self, outcome: ExampleOutcome, metric: str) -> None:
-        """Counts one more example."""
-        self.done += 1
-        self.here += 1
-        self.rescored += outcome.rescored and outcome.error is None
-        if not outcome.rescored:
-            ended, took_s = time.monotonic(), outcome.example_s + outcome.metric_s
-            if self.wave_until is None:
-                self.wave_until = ended - took_s / 2
-            self.first_wave += ended - took_s <= self.wave_until
-        if isinstance(outcome, ExampleFailure):
-            self.failed += 1
-        elif metric in outcome.metrics:
-            self.scored += 1
-            self.score += outcome.metrics[metric]
-        for call in (call for call in new_calls(outcome) if call.error is None):
-            self.cost_usd = (
-                None if self.cost_usd is None or call.cost_usd is None else self.cost_usd + call.cost_usd
-            )
-
-    @property
-    def mean(self) -> float | None:
-        """Running mean of the primary metric; None as long as nothing is scored."""
-        return self.score / self.scored if self.scored else None
-
-    @property
-    def left_s(self) -> float | None:
-        """Seconds until the run is done at the pace so far; None while there is no pace.
-
-        Examples begin together. How soon the first ones end says little of the pace, so there is none before
-        twice as many have ended as run at once.
-        """
-        if not self.here or self.here < 2 * self.first_wave:
-            return None
-        return (self.total - self.done) * (time.monotonic() - self.began) / self.here
-
-    def line(self, metric: str, *, has_ended: bool = False) -> str:
-        """The tally as words; of a run that has ended, without the time that is left."""
-        parts = [f"{self.done}/{self.total}"]
-        if self.rescored:
-            parts.append(f"{self.rescored} scored again without calling the program")
-        if self.failed:
-            parts.append(f"{self.failed} failed")
-        if self.mean is not None:
-            parts.append(f"{metric} {number(self.mean)}")
-        if self.cost_usd:
-            # The tables below have what all sessions paid.
-            has_earlier = self.kept or self.rescored
-            parts.append(cost(self.cost_usd) + (" in this session" if has_earlier else ""))
-        if self.left_s and self.done < self.total and not has_ended:
-            parts.append(f"about {duration(self.left_s)} left")
-        return ", ".join(parts)
 
 
 class Quiet:
@@ -148,6 +55,9 @@ class Quiet:
     def ended(self, report: RunReport) -> None:
         """Nothing."""
 
+    def going_on(self) -> None:
+        """Nothing."""
+
 
 class Events:
     """Events for programs that follow.
@@ -158,16 +68,20 @@ class Events:
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
+        self._compiles = Compiles()
 
     def ready(self, limits: Limits, calls: Callable[[], int]) -> None:
-        """Nothing."""
+        """Remembers how to ask for figures."""
+        self._compiles.calls = calls
 
     def compiling(self, program: str) -> None:
         """Prints that a compile begins."""
+        self._compiles.begin(program)
         self._log.write("compile_begun", program=program)
 
     def compiled(self, report: CompileReport) -> None:
         """Prints how a compile ended."""
+        self._compiles.end(report.program)
         record = report.record
         figures = {} if record is None else {"calls": record.calls, "cost_usd": record.cost_usd}
         complete = record is not None
@@ -202,6 +116,11 @@ class Events:
         """Prints how a run ended."""
         self._log.write("run_ended", complete=report.complete, **asdict(report))
 
+    def going_on(self) -> None:
+        """Prints now and then that a compile goes on, and how many calls were made since that was said."""
+        for progress in self._compiles.due():
+            self._log.write("compile_going_on", **asdict(progress))
+
 
 class Lines:
     """Plain lines: when a run begins, every few seconds, and when it ends."""
@@ -209,16 +128,20 @@ class Lines:
     def __init__(self, metric: str) -> None:
         self._metric = metric
         self._tallies: dict[str, RunTally] = {}
+        self._compiles = Compiles()
 
     def ready(self, limits: Limits, calls: Callable[[], int]) -> None:
-        """Nothing."""
+        """Remembers how to ask for figures."""
+        self._compiles.calls = calls
 
     def compiling(self, program: str) -> None:
         """Prints that a compile begins."""
+        self._compiles.begin(program)
         print(f"{program}: compiling", flush=True)
 
     def compiled(self, report: CompileReport) -> None:
         """Prints how a compile ended."""
+        self._compiles.end(report.program)
         print(_compile_line(report), flush=True)
 
     def begun(self, run: str, total: int, kept: int, scores: Collection[float]) -> None:
@@ -243,6 +166,11 @@ class Lines:
     def ended(self, report: RunReport) -> None:
         """Prints how a run ended."""
         print(_end_line(report, self._tallies[report.run], self._metric), flush=True)
+
+    def going_on(self) -> None:
+        """Prints now and then that a compile goes on."""
+        for progress in self._compiles.due():
+            print(_compiling_line(progress), flush=True)
 
 
 class LiveView:
@@ -295,6 +223,9 @@ class LiveView:
         """Moves a row to the lines above the table."""
         self._print(_end_line(report, self._tallies.pop(report.run), self._metric))
 
+    def going_on(self) -> None:
+        """Nothing: the table is drawn anew by itself."""
+
     def _print(self, line: str) -> None:
         """A line above the table, which is drawn anew below it."""
         self.live.console.print(line, markup=False, highlight=False)
@@ -343,6 +274,13 @@ def _compile_line(report: CompileReport) -> str:
             f"validation {record.validation_score.metric} {number(record.validation_score.score.mean)}"
         )
     return f"{report.program}: compiled in {duration(record.compile_s)}: {', '.join(parts)}"
+
+
+def _compiling_line(progress: CompileProgress) -> str:
+    return (
+        f"{progress.program}: compiling for {duration(progress.compiling_s)}, "
+        f"{progress.calls} calls in the last {duration(progress.since_s)}"
+    )
 
 
 def _silence_line(silence: Silence) -> str:

@@ -60,6 +60,9 @@ class Observer(Protocol):
     def ended(self, report: RunReport) -> None:
         """A run has no example left, or was stopped."""
 
+    def going_on(self) -> None:
+        """Nothing has ended just now. Several times a second, as long as anything goes on."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunReport:

@@ -128,7 +128,7 @@ def work_off(
         runs: The runs.
         workers: Execute the examples.
         stop: Ends the loop early.
-        observer: Is told when examples are under way and none finishes.
+        observer: Is told that it goes on, and when examples are under way and none finishes.
         openings: What opens further runs; they join the lane of their model at once.
     """
     lanes = _Lanes(runs, Counter(model for opening in openings for model in opening.holds))
@@ -147,6 +147,7 @@ def work_off(
             return
         for silence in watch.look(time.monotonic()):
             observer.silent(silence)
+        observer.going_on()
         try:
             ended = finished.get(timeout=_TICK_S)
         except queue.Empty:
