@@ -126,7 +126,8 @@ class LMCall:
         queue_s: Wait for our own limits before the first attempt.
         retry_wait_s: All waiting after that, from the failure of an attempt to the next one: the backoff or
             the pause that a 429 imposes, and again our own limits.
-        attempts: How often it was sent.
+        attempts: How often it was sent. 0 when DSPy's cache answered, and for a call of a model that the
+            program built itself: of that nothing is measured, and its cost is not known.
         prompt_tokens: Tokens of the prompt, cached ones included.
         cached_tokens: Tokens of the prompt that the provider read from its cache.
         cache_write_tokens: Tokens of the prompt that the provider wrote to its cache.
@@ -175,6 +176,11 @@ class LMCall:
     prompt: tuple[Message, ...] | None = None
     response: str | None = None
     reasoning: str | None = None
+
+    @property
+    def is_unmetered(self) -> bool:
+        """Whether it was answered by a model that is none of the experiment's."""
+        return not (self.attempts or self.cached or self.error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

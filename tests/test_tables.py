@@ -151,7 +151,7 @@ part*  0.990 [0.890, 1.090]  40/40 of 96       0   300 ms   1.25 s     –   77.
 figure.
 * not complete: `dspylab run` goes on, or says why not. Its figures are over what is done.
 poor: 3 failed: AdapterParseError
-A cost is missing where a model has no known price: give it pricing: in the file.
+A cost is missing where a model has no known price (give it pricing: in the file) or is the program's own.
 """  # noqa: RUF001 - dashes stand for figures that do not exist
 
 

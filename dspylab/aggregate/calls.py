@@ -70,6 +70,15 @@ class _Predictor:
     cost: _Money = field(default_factory=_Money)
 
 
+def may_be_from_cache(call: Mapping[str, Any]) -> bool:
+    """Whether DSPy's cache answered a call of a row, so that the time of its example is no measurement.
+
+    It did as far as anybody knows when the program built the model itself: see `LMCall.is_unmetered`.
+    """
+    is_unmetered = not (call["attempts"] or call["error"])
+    return call["role"] == "task" and (call["cached"] or is_unmetered)
+
+
 class CallTotals:
     """Sums over calls, added one by one.
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from dspylab.aggregate.calls import may_be_from_cache
 from dspylab.aggregate.compare import Comparison
 from dspylab.aggregate.pairs import SideValues, merged
 from dspylab.aggregate.pareto import Figure, Point, median_interval
@@ -93,7 +94,7 @@ def run_numbers(rows: Iterable[Mapping[str, Any]], metric: str, *, with_contents
         if row["error"] is not None:
             numbers.failed.add(example)
             continue
-        if not any(call["cached"] and call["role"] == "task" for call in row["calls"]):
+        if not any(map(may_be_from_cache, row["calls"])):
             numbers.example_s.append(row["example_s"])
         value = row["metrics"].get(metric)
         if value is not None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dspylab.aggregate.activity import Activity
-from dspylab.aggregate.calls import CallTotals
+from dspylab.aggregate.calls import CallTotals, may_be_from_cache
 from dspylab.aggregate.gains import with_gains
 from dspylab.aggregate.scores import OverSeeds, Scores
 from dspylab.aggregate.stats import distribution
@@ -204,7 +204,7 @@ class _Totals:
         from_cache = False
         for call in row["calls"]:
             self.calls.add(call)
-            from_cache = from_cache or (call["cached"] and call["role"] == "task")
+            from_cache = from_cache or may_be_from_cache(call)
         error = row["error"]
         if error is not None:
             self.errors[error["type"]] += 1

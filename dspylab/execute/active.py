@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +16,23 @@ from dspylab.execute.compile import CompileReport
 from dspylab.execute.silence import Silence
 from dspylab.execute.workers import Outcome, Todo, Work
 from dspylab.jsonable import to_json
+from dspylab.printable import printable
 from dspylab.record.answers import EarlierRows, KeptAnswers
 from dspylab.record.journal import Journal
 from dspylab.record.layout import Layout
 from dspylab.record.publish import write_atomically, write_json
-from dspylab.records import AbandonedExample, DataRow, ExampleFailure, ExampleOutcome, RunInfo, RunSpec
+from dspylab.records import (
+    AbandonedExample,
+    DataRow,
+    ExampleFailure,
+    ExampleOutcome,
+    LMCall,
+    RunInfo,
+    RunSpec,
+)
 from dspylab.unscored import unscored_rows
+
+logger = logging.getLogger(__name__)
 
 #: Why a run of which nothing was executed was left out.
 NOT_BEGUN = "not begun"
@@ -168,6 +180,7 @@ class ActiveRun:
         self._errors: Counter[str] = Counter()
         self._stopped: str | None = None
         self._is_refused = False
+        self._told_of: set[tuple[str, str]] = set()
 
     @property
     def journal_path(self) -> Path:
@@ -211,12 +224,27 @@ class ActiveRun:
         for outcome in outcomes:
             if outcome is not None and self._journal is not None:
                 self._journal.append(to_json(outcome))
+                self._warn_of_unmetered(outcome.calls)
                 if not isinstance(outcome, AbandonedExample):
                     self._count(outcome)
                     self._observer.finished(outcome)
         self._look_for_obstacles()
         if not self._todo or self._stopped is not None:
             self.end_if_idle()
+
+    def _warn_of_unmetered(self, calls: Iterable[LMCall]) -> None:
+        """Says once of each model that it is none of the experiment's."""
+        for call in calls:
+            if call.is_unmetered and (call.role, call.model) not in self._told_of:
+                self._told_of.add((call.role, call.model))
+                who = "a metric" if call.role == "judge" else "the program"
+                logger.warning(
+                    "%s: %s calls %s, a model that it builds itself, not one of the experiment: the calls "
+                    "are not measured, what they cost is not known, and no budget bounds them",
+                    self.spec.key,
+                    who,
+                    printable(call.model),
+                )
 
     def end_if_idle(self) -> None:
         """Publishes the results once nothing of the run is left.

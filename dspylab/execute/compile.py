@@ -8,6 +8,7 @@ import logging
 import math
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from dspylab.optimize.build import Compile
 from dspylab.optimize.metric import OptimizerMetric
 from dspylab.optimize.mute import muted
 from dspylab.optimize.state import write_state
-from dspylab.printable import shortened
+from dspylab.printable import printable, shortened
 from dspylab.program.dataset import file_digest
 from dspylab.record.layout import Layout
 from dspylab.record.publish import write_json
@@ -142,6 +143,7 @@ def compile_program(job: CompileJob) -> CompileReport:
             recorder = Recorder(names={}, role="optimizer", replies=replies)
             program, validation = _optimized(job, recorder)
             _refuse_makeshift(job, recorder, found := noted(path))
+            _warn_of_unmetered(job, found)
             compile_s = earlier.duration_s + time.monotonic() - began
             record = _published(job, program, validation, found, compile_s)
             drop_compiling(job.layout, job.compile_hash)
@@ -189,6 +191,16 @@ def _refuse_makeshift(job: CompileJob, recorder: Recorder, found: Noted) -> None
         logger.warning(
             "%s: %d of %d calls were not answered (%s): its program is made without them",
             job.spec.key, len(failed), answered + len(failed), failed[-1],
+        )  # fmt: skip
+
+
+def _warn_of_unmetered(job: CompileJob, found: Noted) -> None:
+    foreign = Counter(call["model"] for call in found.calls if not call["attempts"] and not call["error"])
+    if foreign:
+        logger.warning(
+            "%s: %d of %d calls went to models that are none of the experiment's (%s): what they cost is not "
+            "known",
+            job.spec.key, foreign.total(), len(found.calls), printable(", ".join(foreign)),
         )  # fmt: skip
 
 

@@ -257,6 +257,8 @@ class Models:
 class MeteredLM(dspy.LM):  # type: ignore[misc]  # dspy has no types
     """A `dspy.LM` that also records answers from DSPy's cache, which no engine sees."""
 
+    is_metered = True  # see `unmetered.METERED`
+
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """As `dspy.LM`."""
         with recorder.engines_asked() as asked, self._asking(kwargs):

@@ -20,8 +20,10 @@ from dspy import lm15
 from dspy.utils.callback import BaseCallback
 from dspy.utils.exceptions import AdapterParseError
 
+from dspylab.lm.faults import describe
 from dspylab.lm.replies import Replies
 from dspylab.lm.transcript import Transcript
+from dspylab.lm.unmetered import Unmetered, UnmeteredWatch, note_ours
 from dspylab.records import LMCall, Role
 
 _SETTING = "dspylab_recorder"
@@ -101,16 +103,31 @@ class Recorder:
     def context(self, **settings: Any) -> Any:
         """`dspy.context` in which every call is recorded here."""
         callbacks = [
-            callback for callback in dspy.settings.callbacks if not isinstance(callback, AdapterWatch)
+            callback
+            for callback in dspy.settings.callbacks
+            if not isinstance(callback, AdapterWatch | UnmeteredWatch)
         ]
         return dspy.context(
             **{_SETTING: self},
-            callbacks=[*callbacks, AdapterWatch()],
+            callbacks=[*callbacks, AdapterWatch(), UnmeteredWatch(self._add_unmetered)],
             # What `dspy.asyncify` waits at when it is limited is not made for several event loops: examples
             # that run one each would wait for each other for ever. Our own limits hold for its calls.
             async_max_workers=math.inf,
             **settings,
         )
+
+    def _add_unmetered(self, call: Unmetered) -> None:
+        adapter, fallback = adapter_now()
+        without_figures = LMCall(
+            model=call.model,
+            role=self.role,
+            predictor=self.predictor(),
+            adapter=adapter,
+            fallback=fallback,
+            started_at=call.started_at,
+            error=None if call.error is None else describe(call.error),
+        )
+        self.add(without_figures, call.said)
 
     def predictor(self) -> str | None:
         """Name of the predictor that is calling; None if none is.
@@ -149,6 +166,7 @@ def engines_asked() -> Iterator[list[str]]:
 
 def note_asked(model_id: str) -> None:
     """Notes that an engine was asked, for `engines_asked`."""
+    note_ours()
     asked = _asked.get()
     if asked is not None:
         asked.append(model_id)

@@ -43,11 +43,23 @@ def transcript(request: lm15.Request, responses: Sequence[lm15.Response]) -> Tra
 
 
 def transcript_of_messages(
-    messages: Iterable[Mapping[str, Any]], responses: Sequence[lm15.Response]
+    messages: Iterable[Mapping[str, Any]],
+    responses: Sequence[lm15.Response],
+    *,
+    replies: Sequence[str] = (),
 ) -> Transcript:
-    """As `transcript`, for a prompt in the form of OpenAI's chat messages."""
+    """As `transcript`, for a prompt in the form of OpenAI's chat messages.
+
+    Args:
+        messages: The prompt.
+        responses: The reply.
+        replies: The texts of the reply, where no more is known of it.
+    """
     prompt = [(str(message.get("role", "user")), _content(message)) for message in messages]
-    return _kept(prompt, responses)
+    kept = _kept(prompt, responses)
+    if replies:
+        kept["response"] = _shortened(without_known("\n".join(replies)), MOST_CHARACTERS)
+    return kept
 
 
 def _kept(prompt: Sequence[tuple[str, str]], responses: Sequence[lm15.Response]) -> Transcript:

@@ -330,7 +330,10 @@ def run_notes(rows: Sequence[Mapping[str, Any]], primary: str) -> list[str]:
     notes += _failures([run for run in rows if run["examples"]["failed"]])
     notes += _metric_errors(rows)
     if any(run["cost_usd"]["total"] is None for run in rows):
-        notes.append("A cost is missing where a model has no known price: give it pricing: in the file.")
+        notes.append(
+            "A cost is missing where a model has no known price (give it pricing: in the file) or is the "
+            "program's own."
+        )
     several = sorted({name for run in rows for name in run["metrics"] if name.startswith(f"{primary}.")})
     if several and all(metric_of(run, primary).get("mean") is None for run in rows):
         notes.append(f"{primary} gives several numbers; rank by one of them: {', '.join(several)}.")
