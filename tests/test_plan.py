@@ -126,6 +126,22 @@ def test_a_pilot_tells_those_that_are_called_from_those_that_are_only_scored_aga
         assert few.code == 0
 
 
+def test_a_run_that_a_pilot_has_finished_calls_no_program_any_more(
+    server: FakeServer, cli_inside: Cli, make_lab: MakeLab
+) -> None:
+    lab = make_lab(server.url)
+    pilot = cli_inside("plan", "--pilot", "50", cwd=lab.root)
+    assert pilot.code == 0, pilot.err
+    assert "The other 0 examples: about 0 ms [0 ms, 0 ms] and $0 [$0, $0]" in said(pilot.out)
+
+    plan = cli_inside("plan", cwd=lab.root)
+
+    assert "1 run, 1 to execute, 1 of these without calling the program" in said(plan.out)
+    asked = len(server.requests)
+    assert cli_inside("run", "-q", cwd=lab.root).code == 0
+    assert len(server.requests) == asked
+
+
 @pytest.fixture
 def styles(cli_inside: Cli, make_lab: MakeLab, server: FakeServer) -> Laboratory:
     """Two runs that are done and committed, then done again with another temperature, and committed."""
