@@ -458,3 +458,17 @@ def test_a_metric_of_the_program_is_taken_with_a_hint(tmp_path: Path, cli_inside
     text = experiment_of(tmp_path, "qa")
     assert "  # To change a metric in the program's file calls the program again" in text
     assert text.index("# To change a metric") < text.index("  exact:\n")
+
+
+def test_a_metric_of_the_program_that_is_called_as_a_figure_gets_another_name(
+    tmp_path: Path, cli_inside: Cli
+) -> None:
+    functions = [f"def {name}(example, pred, trace=None):\n    return True\n" for name in ("scored", "calls")]
+    (tmp_path / "qa.py").write_text(PROGRAM + "".join(functions))
+
+    assert cli_inside("init", "--from", "qa.py", cwd=tmp_path).code == 0
+
+    experiment = load(tmp_path / "experiments" / "qa" / "experiment.yaml").experiment
+    found = {name: str(metric.ref).partition(":")[2] for name, metric in experiment.metrics.items()}
+    assert found == {"my_scored": "scored", "my_calls": "calls"}
+    assert experiment.primary_metric == "my_scored"

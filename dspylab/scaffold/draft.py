@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from dspylab.config.checks import FIGURE_NAMES
+from dspylab.config.checks import FIGURE_GROUPS, FIGURE_NAMES
 from dspylab.config.models import ID_PATTERN, Model
 from dspylab.lm.keys import usual_variables
 from dspylab.program.dataset import PATTERN_ROW
@@ -24,6 +24,8 @@ _PLAIN = re.compile(r"[A-Za-z_./][\w./-]*")
 _NO_TEXT = frozenset({"n", "no", "null", "off", "on", "false", "true", "y", "yes"})
 _METRIC_TYPES: dict[Kind, str] = {"text": "exact_match", "number": "numeric", "other": "exact_match"}
 _EXAMPLES = "examples.jsonl"
+#: What no callable may be called as a metric.
+_TAKEN = FIGURE_NAMES | FIGURE_GROUPS
 #: Names of files that say less than the name of their folder.
 _GENERIC = frozenset({"__init__", "app", "main", "module", "pipeline", "program"})
 
@@ -129,11 +131,12 @@ def _dataset(found: FoundProgram, folder: Path, program: str) -> tuple[str, dict
 def _metrics(found: FoundProgram, program: str) -> tuple[str, str]:
     """The metrics section and the id of the first metric."""
     if found.metrics:
+        ids = [f"my_{name}" if name in _TAKEN else name for name in found.metrics]
         lines = [
-            filled("existing/metric_path.yaml", {"name": name, "ref": _yaml(f"{program}:{name}")})
-            for name in found.metrics
+            filled("existing/metric_path.yaml", {"name": metric, "ref": _yaml(f"{program}:{name}")})
+            for metric, name in zip(ids, found.metrics, strict=True)
         ]
-        return filled("existing/metric_hint.yaml", {}) + "".join(lines), found.metrics[0]
+        return filled("existing/metric_hint.yaml", {}) + "".join(lines), ids[0]
     labels = () if found.dataset is None else found.dataset.labels
     labelled = [name for name in found.outputs if name in labels]
     if len(labelled) > 1:
