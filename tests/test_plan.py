@@ -293,6 +293,34 @@ def test_a_program_that_was_set_aside_is_not_to_be_compiled(cli_inside: Cli, mak
         assert len(server.requests) == calls
 
 
+def test_a_program_that_an_added_axis_renames_is_not_to_be_compiled(
+    cli_inside: Cli, make_lab: MakeLab
+) -> None:
+    with FakeServer(answer=answer_key(ROWS)) as server:
+        config = {
+            "dataset": SPLIT,
+            "optimizers": {"fewshot": FEWSHOT},
+            "matrix": {"model": ["fake"], "optimizer": ["fewshot"]},
+        }
+        lab = make_lab(server.url, config=config, examples=ROWS)
+        assert cli_inside("run", "-q", cwd=lab.root).code == 0
+        calls = len(server.requests)
+        lab.change({"matrix": {"program.style": ["predict"]}})
+        before = files(lab)
+
+        plan = cli_inside("plan", cwd=lab.root, COLUMNS="300")
+
+        assert files(lab) == before
+        assert reasons(plan.out) == {"fake-predict-fewshot": "its program fewshot-fake-predict comes back"}
+        assert "1 program, 0 to compile, 1 to restore; 1 run, 1 to restore or execute" in plan.out
+        one = cli_inside("compile-one", cwd=lab.root)
+        assert "fewshot-fake-predict: is compiled from what there is now: kept" in one.out + one.err
+        done = cli_inside("run", cwd=lab.root)
+        assert "10 scored again without calling the program" in done.out
+        assert "fewshot-fake: programs that no run needs" in done.out
+        assert len(server.requests) == calls
+
+
 def test_a_pilot_leaves_out_runs_whose_program_comes_back(cli_inside: Cli, make_lab: MakeLab) -> None:
     with FakeServer(answer=answer_key(ROWS)) as server:
         few = {"type": "LabeledFewShot", "params": {"k": 1}}
