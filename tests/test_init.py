@@ -311,6 +311,20 @@ def test_labels_in_the_data_are_metrics_without_a_doubt(tmp_path: Path, cli_insi
     assert experiment.ranked_by == "topic"
 
 
+def test_labels_whose_names_can_be_no_ids(tmp_path: Path, cli_inside: Cli) -> None:
+    long = "reason_" * 9
+    (tmp_path / "hotel.py").write_text(
+        f"import dspy\nbuild = dspy.Predict('review -> größe, {long}, stars: int')\n", encoding="utf-8"
+    )
+    (tmp_path / "hotel.csv").write_text(f"review,größe,{long},stars\nFine food,x,y,5\n", encoding="utf-8")
+
+    assert cli_inside("init", "--from", "hotel.py", cwd=tmp_path).code == 0
+
+    experiment = load(tmp_path / "experiments" / "hotel" / "experiment.yaml").experiment
+    found = {name: metric.field for name, metric in experiment.metrics.items()}
+    assert found == {"metric1": "größe", "metric2": long, "stars": "stars"}
+
+
 @pytest.mark.parametrize(
     ("source", "factory"),
     [
