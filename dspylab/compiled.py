@@ -2,7 +2,8 @@
 
 Beside them are programs that were set aside, since others took their place or nothing needs them any more.
 They lie in the private folder, for DVC keeps nothing of a stage whose files persist, and are named by what
-decided them. Whoever goes back to that has them again, under whatever key, and pays for no call.
+decided them. Whoever goes back to that has them again, under whatever key, and pays for no call. So it is
+with a program that nothing needs any more and that still lies where it was.
 """
 
 from __future__ import annotations
@@ -82,8 +83,8 @@ def set_aside(layout: Layout, key: str) -> bool:
     Raises:
         EnvironmentProblem: If the copy cannot be written.
     """
-    record = recorded(layout, key)
-    if record is None or record.program != key or not is_untouched(layout, record):
+    record = _whole(layout, key)
+    if record is None:
         return False
     layout.make_private()
     folder = layout.set_aside(record.compile_hash)
@@ -97,13 +98,20 @@ def drop_set_aside(layout: Layout, compile_hash: str) -> None:
     shutil.rmtree(layout.set_aside(compile_hash), ignore_errors=True)
 
 
+def unneeded(laboratory: Laboratory) -> list[str]:
+    """Keys of the programs in the workspace that no run of the matrix needs, damaged ones included."""
+    layout = laboratory.layout
+    needed = {path for spec in laboratory.compiles for path in layout.compiled(spec.key)}
+    return [path.stem for path in sorted(layout.programs.glob("*.json")) if path not in needed]
+
+
 def comes_back(laboratory: Laboratory, spec: CompileSpec) -> bool:
-    """Whether `restore` would put a program that was set aside into its place; otherwise like it."""
-    return _aside(laboratory, spec) is not None
+    """Whether `restore` would put a program into its place; otherwise like it."""
+    return _kept(laboratory, spec) is not None
 
 
 def restore(laboratory: Laboratory, spec: CompileSpec) -> bool:
-    """Puts a program that was set aside into its place, unless it is wanted anew.
+    """Puts a program that was set aside, or that nothing needs, into its place, unless it is wanted anew.
 
     Args:
         laboratory: The experiment.
@@ -117,7 +125,7 @@ def restore(laboratory: Laboratory, spec: CompileSpec) -> bool:
         DataError: If the dataset cannot be read.
         EnvironmentProblem: If it cannot be written.
     """
-    found = _aside(laboratory, spec)
+    found = _kept(laboratory, spec)
     if found is None:
         return False
     layout, (record, content) = laboratory.layout, found
@@ -130,22 +138,29 @@ def restore(laboratory: Laboratory, spec: CompileSpec) -> bool:
     return True
 
 
-def _aside(laboratory: Laboratory, spec: CompileSpec) -> tuple[CompileRecord, bytes] | None:
-    """What was set aside of a compile, whole: its record and its program; None if it is wanted anew."""
-    compile_hash = laboratory.compile_hash(spec)
-    folder = laboratory.layout.set_aside(compile_hash)
-    if not folder.is_dir() or is_wanted_anew(laboratory, spec):
+def _kept(laboratory: Laboratory, spec: CompileSpec) -> tuple[CompileRecord, bytes] | None:
+    """What is kept of a compile, whole: its record and its program; None if it is wanted anew."""
+    if is_wanted_anew(laboratory, spec):
         return None
-    try:
-        record = _record(read_json(folder / _RECORD))
-        content = (folder / _PROGRAM).read_bytes()
-    except (DataError, OSError, KeyError, TypeError, AttributeError):
-        return None
-    is_whole = (record.compile_hash, record.program_sha256) == (
-        compile_hash,
-        hashlib.sha256(content).hexdigest(),
-    )
-    return (record, content) if is_whole else None
+    layout, compile_hash = laboratory.layout, laboratory.compile_hash(spec)
+    folder = layout.set_aside(compile_hash)
+    places = [(folder / _RECORD, folder / _PROGRAM)]
+    places += [(layout.compile_record(key), layout.program(key)) for key in unneeded(laboratory)]
+    for record_file, program in places:
+        try:
+            record, content = _record(read_json(record_file)), program.read_bytes()
+        except (DataError, OSError, KeyError, TypeError, AttributeError):
+            continue
+        is_whole = record.program_sha256 == hashlib.sha256(content).hexdigest()
+        if is_whole and record.compile_hash == compile_hash:
+            return record, content
+    return None
+
+
+def _whole(layout: Layout, key: str) -> CompileRecord | None:
+    """The record of a program that lies there as it was compiled under this key; None if it does not."""
+    record = recorded(layout, key)
+    return record if record is not None and record.program == key and is_untouched(layout, record) else None
 
 
 def is_untouched(layout: Layout, record: CompileRecord) -> bool:

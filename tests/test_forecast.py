@@ -59,10 +59,32 @@ def test_the_interval_covers_what_it_says() -> None:
     assert 0.92 <= hits / 1000 <= 0.97
 
 
+def test_what_is_only_scored_again_makes_the_calls_no_surer() -> None:
+    generator = random.Random(0)
+    hits = 0
+    for _ in range(1000):
+        called = [generator.gauss(5.0, 1.0) for _ in range(3)]
+        scored = [generator.gauss(1e-3, 1e-4) for _ in range(12)]
+        rest = forecast([pilot(50, called, called), pilot(50, scored, scored)], {"a": 1}, 1)
+        assert rest.cost_usd is not None
+        assert rest.cost_usd.ends is not None
+        hits += rest.cost_usd.ends[0] <= 250.05 <= rest.cost_usd.ends[1]
+    assert 0.93 <= hits / 1000 <= 0.97
+
+
+def test_what_has_nothing_left_decides_nothing() -> None:
+    rest = forecast([pilot(0, [9.0, 1.0, 5.0], None), pilot(10, [1.0, 2.0], [0.0, 0.0])], {"a": 1}, 1)
+    alone = forecast([pilot(10, [1.0, 2.0], [0.0, 0.0])], {"a": 1}, 1)
+    assert rest.cost_usd is not None
+    assert rest.cost_usd.total == 0.0
+    assert rest.wall_s == alone.wall_s
+
+
 def test_the_interval_by_hand() -> None:
-    rest = forecast([pilot(20, [1.0, 2.0, 3.0]), pilot(10, [4.0, 8.0])], {"a": 4}, 64)
-    # 20 · 2 + 10 · 6 seconds in four lanes; three degrees of freedom, two of the one and one of the other.
-    spread = 3.182446 * math.sqrt(20**2 * 1 / 3 + 10**2 * 8 / 2)
+    rest = forecast([pilot(20, [1.0, 2.0, 3.0]), pilot(10, [5.0, 7.0])], {"a": 4}, 64)
+    # 20 · 2 + 10 · 6 seconds in four lanes. Variances of 400/3 with two degrees of freedom and of 100 with
+    # one: together (700/3)² / ((400/3)²/2 + 100²) = 49/17 degrees.
+    spread = 3.257208 * math.sqrt(20**2 * 1 / 3 + 10**2 * 2 / 2)
     assert rest.wall_s.total == 25.0
     assert rest.wall_s.ends == pytest.approx(((100 - spread) / 4, (100 + spread) / 4))
     # No total is below nothing.

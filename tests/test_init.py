@@ -311,6 +311,20 @@ def test_labels_in_the_data_are_metrics_without_a_doubt(tmp_path: Path, cli_insi
     assert experiment.ranked_by == "topic"
 
 
+def test_labels_whose_names_can_be_no_ids(tmp_path: Path, cli_inside: Cli) -> None:
+    long = "reason_" * 9
+    (tmp_path / "hotel.py").write_text(
+        f"import dspy\nbuild = dspy.Predict('review -> größe, {long}, stars: int')\n", encoding="utf-8"
+    )
+    (tmp_path / "hotel.csv").write_text(f"review,größe,{long},stars\nFine food,x,y,5\n", encoding="utf-8")
+
+    assert cli_inside("init", "--from", "hotel.py", cwd=tmp_path).code == 0
+
+    experiment = load(tmp_path / "experiments" / "hotel" / "experiment.yaml").experiment
+    found = {name: metric.field for name, metric in experiment.metrics.items()}
+    assert found == {"metric1": "größe", "metric2": long, "stars": "stars"}
+
+
 @pytest.mark.parametrize(
     ("source", "factory"),
     [
@@ -458,3 +472,17 @@ def test_a_metric_of_the_program_is_taken_with_a_hint(tmp_path: Path, cli_inside
     text = experiment_of(tmp_path, "qa")
     assert "  # To change a metric in the program's file calls the program again" in text
     assert text.index("# To change a metric") < text.index("  exact:\n")
+
+
+def test_a_metric_of_the_program_that_is_called_as_a_figure_gets_another_name(
+    tmp_path: Path, cli_inside: Cli
+) -> None:
+    functions = [f"def {name}(example, pred, trace=None):\n    return True\n" for name in ("scored", "calls")]
+    (tmp_path / "qa.py").write_text(PROGRAM + "".join(functions))
+
+    assert cli_inside("init", "--from", "qa.py", cwd=tmp_path).code == 0
+
+    experiment = load(tmp_path / "experiments" / "qa" / "experiment.yaml").experiment
+    found = {name: str(metric.ref).partition(":")[2] for name, metric in experiment.metrics.items()}
+    assert found == {"my_scored": "scored", "my_calls": "calls"}
+    assert experiment.primary_metric == "my_scored"

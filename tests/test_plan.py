@@ -126,6 +126,22 @@ def test_a_pilot_tells_those_that_are_called_from_those_that_are_only_scored_aga
         assert few.code == 0
 
 
+def test_a_run_that_a_pilot_has_finished_calls_no_program_any_more(
+    server: FakeServer, cli_inside: Cli, make_lab: MakeLab
+) -> None:
+    lab = make_lab(server.url)
+    pilot = cli_inside("plan", "--pilot", "50", cwd=lab.root)
+    assert pilot.code == 0, pilot.err
+    assert "The other 0 examples: about 0 ms [0 ms, 0 ms] and $0 [$0, $0]" in said(pilot.out)
+
+    plan = cli_inside("plan", cwd=lab.root)
+
+    assert "1 run, 1 to execute, 1 of these without calling the program" in said(plan.out)
+    asked = len(server.requests)
+    assert cli_inside("run", "-q", cwd=lab.root).code == 0
+    assert len(server.requests) == asked
+
+
 @pytest.fixture
 def styles(cli_inside: Cli, make_lab: MakeLab, server: FakeServer) -> Laboratory:
     """Two runs that are done and committed, then done again with another temperature, and committed."""
@@ -274,6 +290,34 @@ def test_a_program_that_was_set_aside_is_not_to_be_compiled(cli_inside: Cli, mak
         assert "no run can have a pilot" in nothing.err
         calls = len(server.requests)
         assert "1 run restored" in cli_inside("run", cwd=lab.root).out
+        assert len(server.requests) == calls
+
+
+def test_a_program_that_an_added_axis_renames_is_not_to_be_compiled(
+    cli_inside: Cli, make_lab: MakeLab
+) -> None:
+    with FakeServer(answer=answer_key(ROWS)) as server:
+        config = {
+            "dataset": SPLIT,
+            "optimizers": {"fewshot": FEWSHOT},
+            "matrix": {"model": ["fake"], "optimizer": ["fewshot"]},
+        }
+        lab = make_lab(server.url, config=config, examples=ROWS)
+        assert cli_inside("run", "-q", cwd=lab.root).code == 0
+        calls = len(server.requests)
+        lab.change({"matrix": {"program.style": ["predict"]}})
+        before = files(lab)
+
+        plan = cli_inside("plan", cwd=lab.root, COLUMNS="300")
+
+        assert files(lab) == before
+        assert reasons(plan.out) == {"fake-predict-fewshot": "its program fewshot-fake-predict comes back"}
+        assert "1 program, 0 to compile, 1 to restore; 1 run, 1 to restore or execute" in plan.out
+        one = cli_inside("compile-one", cwd=lab.root)
+        assert "fewshot-fake-predict: is compiled from what there is now: kept" in one.out + one.err
+        done = cli_inside("run", cwd=lab.root)
+        assert "10 scored again without calling the program" in done.out
+        assert "fewshot-fake: programs that no run needs" in done.out
         assert len(server.requests) == calls
 
 

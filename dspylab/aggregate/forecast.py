@@ -55,17 +55,18 @@ def forecast(runs: Sequence[PilotRun], widths: Mapping[str, int], total_width: i
     """Extrapolates from pilots.
 
     A total over n examples of a run is n times the mean of its pilot. Runs are independent, so their
-    variances add up; the interval is Student's t with the degrees of freedom of all pilots together
-    (Cochran, Sampling Techniques, chapter 5: stratified sampling).
+    variances add up; the interval is Student's t with Satterthwaite's degrees of freedom (Cochran, Sampling
+    Techniques, equation 5.16: stratified sampling with unequal variances), as what is called and what is only
+    scored again vary by very different amounts.
 
     Args:
         runs: The runs, each with at least one example.
         widths: Model id to examples in flight at once.
         total_width: Examples in flight at once, over all runs.
     """
-    costs = [run.costs_usd for run in runs]
-    known = [cost for cost in costs if cost is not None]
-    cost = None if len(known) < len(runs) else _total([run.remaining for run in runs], known)
+    left = [run for run in runs if run.remaining]
+    known = [run.costs_usd for run in left if run.costs_usd is not None]
+    cost = None if len(known) < len(left) else _total([run.remaining for run in left], known)
     lanes = [
         (
             _total(*_columns([run for run in runs if run.model == model])),
@@ -84,16 +85,15 @@ def _columns(runs: Sequence[PilotRun]) -> tuple[list[int], list[tuple[float, ...
 
 
 def _total(counts: Sequence[int], samples: Sequence[tuple[float, ...]]) -> Estimate:
-    total = sum(
-        count * statistics.fmean(sample) for count, sample in zip(counts, samples, strict=True) if count
-    )
-    degrees = sum(len(sample) - 1 for sample in samples)
-    if degrees < 1 or any(count and len(sample) < 2 for count, sample in zip(counts, samples, strict=True)):
+    # What has nothing left says nothing about the rest.
+    rest = [(count, sample) for count, sample in zip(counts, samples, strict=True) if count]
+    total = sum(count * statistics.fmean(sample) for count, sample in rest)
+    if any(len(sample) < 2 for _, sample in rest):
         return Estimate(total, None)
-    variance = sum(
-        count**2 * statistics.variance(sample) / len(sample)
-        for count, sample in zip(counts, samples, strict=True)
-        if count
-    )
-    margin = t_quantile(degrees) * variance**0.5
+    variances = [
+        (count**2 * statistics.variance(sample) / len(sample), len(sample)) for count, sample in rest
+    ]
+    variance = sum(part for part, _ in variances)
+    doubt = sum(part**2 / (size - 1) for part, size in variances)
+    margin = t_quantile(variance**2 / doubt) * variance**0.5 if doubt else 0.0
     return Estimate(total, (max(0.0, total - margin), total + margin))

@@ -133,7 +133,7 @@ def hall(values: Sequence[float]) -> tuple[float, float]:
 
 
 @functools.cache
-def t_quantile(df: int) -> float:
+def t_quantile(df: float) -> float:
     """97.5% quantile of Student's t distribution with `df` degrees of freedom (from scipy)."""
     from scipy.special import stdtrit
 

@@ -91,9 +91,9 @@ def _counts(
     back = _whose_program_comes_back(laboratory, programs, prospects)
     if to_execute := steps["execute"] + steps["wait"] - back:
         todo.append(f"{to_execute} to execute")
-        answered = [prospect for prospect in prospects if prospect.answered]
-        total = len(laboratory.splits.test) if answered else 0
-        if only := sum(prospect.kept + prospect.answered == total for prospect in answered):
+        begun = [prospect for prospect in prospects if prospect.kept or prospect.answered]
+        total = len(laboratory.splits.test) if begun else 0
+        if only := sum(prospect.kept + prospect.answered == total for prospect in begun):
             todo.append(f"{only} of these without calling the program")
     if back:
         once = "its program is" if back == 1 else "their programs are"

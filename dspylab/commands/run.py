@@ -15,7 +15,7 @@ from dspylab.commands.events import EventLog, event_log
 from dspylab.commands.find import find_config
 from dspylab.commands.outcome import raise_if_unscored, raise_unless_complete
 from dspylab.commands.sync import pipeline_entry
-from dspylab.compiled import is_wanted_anew, restore, set_aside, valid_record
+from dspylab.compiled import is_wanted_anew, restore, set_aside, unneeded, valid_record
 from dspylab.config.models import DASK_PATTERN
 from dspylab.config.wording import counted
 from dspylab.errors import DataError, UsageError
@@ -190,10 +190,7 @@ def _set_unneeded_aside(laboratory: Laboratory) -> list[str]:
     Returns:
         Their keys, without programs that dspylab did not compile, or that were changed since.
     """
-    layout = laboratory.layout
-    needed = {path for spec in laboratory.compiles for path in layout.compiled(spec.key)}
-    programs = [path for path in sorted(layout.programs.glob("*.json")) if path not in needed]
-    return [path.stem for path in programs if set_aside(layout, path.stem)]
+    return [key for key in unneeded(laboratory) if set_aside(laboratory.layout, key)]
 
 
 class _Todo:

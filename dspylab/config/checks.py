@@ -56,6 +56,10 @@ SHORT_NAMES: Final[Mapping[str, str]] = {
 SAID_OF_RUNS: Final = ("run", "verdict", "pareto")
 #: What tables and checks would not know a metric of the same name from.
 FIGURE_NAMES: Final = frozenset({*FIGURES, *SHORT_NAMES, *SAID_OF_RUNS, *NAMED_AXES})
+#: What figures begin with, as `latency_s.p50` does: a number p50 of a metric would be another of that name.
+FIGURE_GROUPS: Final = frozenset(
+    name.partition(".")[0] for name in (*FIGURES, *SHORT_NAMES.values()) if "." in name
+)
 
 
 def check_checks(sections: Sections) -> Iterator[Defect]:

@@ -14,7 +14,7 @@ from dspylab.config.axes import (
     check_settings,
     optimizers_used,
 )
-from dspylab.config.checks import FIGURE_NAMES, check_checks
+from dspylab.config.checks import FIGURE_GROUPS, FIGURE_NAMES, check_checks
 from dspylab.config.defect import Defect
 from dspylab.config.models import Dataset, Metric, Model, Optimizer, Program
 from dspylab.config.optimizers import check_nested, check_type
@@ -71,6 +71,9 @@ def _check_entries(sections: Sections) -> Iterator[Defect]:
     for name, metric in (sections.metrics or {}).items():
         if name in FIGURE_NAMES:
             yield Defect(("metrics", name), "every run has a figure of this name", f"call it my_{name}, say")
+        elif name in FIGURE_GROUPS and metric is not None and metric.type in WITH_PARTS:
+            problem = "its numbers may be called as figures that every run has"
+            yield Defect(("metrics", name), problem, f"call it my_{name}, say")
         if metric is not None:
             yield from check_metric(metric, ("metrics", name), sections.models, labels)
 

@@ -21,7 +21,7 @@ from dspylab.config.wording import Address, choose, listed, plain
 from dspylab.errors import Finding, InvalidExperiment, ProgramError
 from dspylab.execute.example import example_of
 from dspylab.execute.labels import impossible_labels
-from dspylab.execute.odd_rows import empty_inputs, named, odd_labels, of_examples, repeated_inputs
+from dspylab.execute.odd_rows import empty_inputs, odd_labels, of_examples, repeated_inputs, row_name
 from dspylab.laboratory import Laboratory
 from dspylab.metrics.fields import answer_of, label_of
 from dspylab.program.discover import factory_names, metric_functions
@@ -369,5 +369,5 @@ def _partly_labelled(label: str | None, without: Sequence[DataRow], rows: Sequen
     what = "not just one label" if label is None else f"no {plain(label)!r}"
     return (
         f"{len(without)} of {len(rows)} test examples have {what} and will not be scored, such as "
-        f"{named(without[0])}"
+        f"{row_name(without[0])}"
     )

@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import dspy
 
 from dspylab.config.models import Metric
-from dspylab.execute.odd_rows import named
+from dspylab.execute.odd_rows import row_name
 from dspylab.metrics.builtin import Comparison, comparison
 from dspylab.program.interface import named_outputs
 from dspylab.records import DataRow
@@ -86,7 +86,7 @@ def _impossible(
         if text not in known:
             known[text] = _is_possible(row.labels[label], allowed, compare)
         if not known[text]:
-            impossible.append((named(row), text))
+            impossible.append((row_name(row), text))
     return Impossible(None, label, len(impossible), *impossible[0]) if impossible else None
 
 

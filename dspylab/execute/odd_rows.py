@@ -40,7 +40,7 @@ def empty_inputs(program: dspy.Module, inputs: Iterable[str], rows: Sequence[Dat
             (pattern, f"the input {plain(name)!r} that `dspylab init` wrote"),
         ):
             if odd:
-                yield f"{of_examples(len(odd), rows)} {what}, such as {named(odd[0])}"
+                yield f"{of_examples(len(odd), rows)} {what}, such as {row_name(odd[0])}"
 
 
 def odd_labels(program: dspy.Module, names: Iterable[str], rows: Sequence[DataRow]) -> Iterator[str]:
@@ -66,7 +66,7 @@ def odd_labels(program: dspy.Module, names: Iterable[str], rows: Sequence[DataRo
             label = plain(json.dumps(odd[0].labels[name], ensure_ascii=False))
             yield (
                 f"{of_examples(len(odd), rows)} a label {plain(name)!r} that is empty or unlike nearly all "
-                f"others, such as {label} of {named(odd[0])}"
+                f"others, such as {label} of {row_name(odd[0])}"
             )
 
 
@@ -87,7 +87,7 @@ def repeated_inputs(rows: Sequence[DataRow]) -> Iterator[str]:
         seen.add(asked)
     if again:
         yield (
-            f"{of_examples(len(again), rows)} the inputs of an earlier one, such as {named(again[0])}: "
+            f"{of_examples(len(again), rows)} the inputs of an earlier one, such as {row_name(again[0])}: "
             "counted as independent, they make intervals too narrow"
         )
 
@@ -97,7 +97,7 @@ def of_examples(count: int, rows: Sequence[DataRow]) -> str:
     return f"{count} of {len(rows)} test examples {'has' if count == 1 else 'have'}"
 
 
-def named(row: DataRow) -> str:
+def row_name(row: DataRow) -> str:
     """An example by its id and by how its inputs begin, since most ids are digests."""
     beginning = next((f" ({plain(str(value))})" for value in row.inputs.values() if not _is_empty(value)), "")
     return f"{plain(row.example_id)}{beginning}"

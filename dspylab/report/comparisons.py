@@ -248,8 +248,8 @@ def _text(value: Any, short: int | None) -> str:
     """Fields as text: the only one's value alone, else each with its name."""
     if isinstance(value, Mapping):
         parts = [part if isinstance(part, str) else _json(part) for part in value.values()]
-        named = [f"{name}: {part}" for name, part in zip(value, parts, strict=True)]
-        text = parts[0] if len(parts) == 1 else "; ".join(named)
+        with_names = [f"{name}: {part}" for name, part in zip(value, parts, strict=True)]
+        text = parts[0] if len(parts) == 1 else "; ".join(with_names)
     else:
         text = NOTHING if value is None else _json(value)
     text = " ".join(text.split()) if short else text

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from dspylab.config.checks import FIGURE_NAMES
-from dspylab.config.models import ID_PATTERN, Model
+from dspylab.config.checks import FIGURE_GROUPS, FIGURE_NAMES
+from dspylab.config.models import ID_PATTERN, Id, Model
 from dspylab.lm.keys import usual_variables
 from dspylab.program.dataset import PATTERN_ROW
 from dspylab.program.discover import FoundProgram, Kind
@@ -24,6 +24,9 @@ _PLAIN = re.compile(r"[A-Za-z_./][\w./-]*")
 _NO_TEXT = frozenset({"n", "no", "null", "off", "on", "false", "true", "y", "yes"})
 _METRIC_TYPES: dict[Kind, str] = {"text": "exact_match", "number": "numeric", "other": "exact_match"}
 _EXAMPLES = "examples.jsonl"
+#: What no callable may be called as a metric.
+_TAKEN = FIGURE_NAMES | FIGURE_GROUPS
+_ID: TypeAdapter[str] = TypeAdapter(Id)
 #: Names of files that say less than the name of their folder.
 _GENERIC = frozenset({"__init__", "app", "main", "module", "pipeline", "program"})
 
@@ -129,15 +132,16 @@ def _dataset(found: FoundProgram, folder: Path, program: str) -> tuple[str, dict
 def _metrics(found: FoundProgram, program: str) -> tuple[str, str]:
     """The metrics section and the id of the first metric."""
     if found.metrics:
+        functions = _by_metric_ids(found.metrics, "my_{}")
         lines = [
-            filled("existing/metric_path.yaml", {"name": name, "ref": _yaml(f"{program}:{name}")})
-            for name in found.metrics
+            filled("existing/metric_path.yaml", {"name": metric, "ref": _yaml(f"{program}:{name}")})
+            for metric, name in functions.items()
         ]
-        return filled("existing/metric_hint.yaml", {}) + "".join(lines), found.metrics[0]
+        return filled("existing/metric_hint.yaml", {}) + "".join(lines), next(iter(functions))
     labels = () if found.dataset is None else found.dataset.labels
     labelled = [name for name in found.outputs if name in labels]
     if len(labelled) > 1:
-        names = {_metric_id(name): name for name in labelled}
+        names = _by_metric_ids(labelled, "{}_right")
     else:
         names = {"accuracy": next(iter([*labelled, *found.outputs, "answer"]))}
     doubt = "" if labelled else "   # TODO: right if the rows have a label called {}"
@@ -156,9 +160,20 @@ def _metrics(found: FoundProgram, program: str) -> tuple[str, str]:
     return "".join(lines), next(iter(names))
 
 
-def _metric_id(field: str) -> str:
-    """A field's own name as the id of its metric, if it may be one."""
-    return field if re.match(ID_PATTERN, field) and field not in FIGURE_NAMES else f"{field.strip('_')}_right"
+def _by_metric_ids(names: Iterable[str], otherwise: str) -> dict[str, str]:
+    """Ids of metrics to what they are of: its own name if it may be one, else that with something to it."""
+    found = {}
+    for place, name in enumerate(names, start=1):
+        wanted = (name, otherwise.format(name.strip("_")), f"metric{place}")
+        found[next(filter(_may_be_metric, wanted))] = name
+    return found
+
+
+def _may_be_metric(name: str) -> bool:
+    try:
+        return _ID.validate_python(name) not in _TAKEN
+    except ValidationError:
+        return False
 
 
 def _choice(others: Iterable[str]) -> str:
