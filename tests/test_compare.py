@@ -256,7 +256,10 @@ def test_several_comparisons_are_corrected_together() -> None:
     clear, unclear = flipped(30, 2, 32), flipped(9, 1, 54)
     assert unclear.verdict == "better"
     corrected = adjusted([unclear, clear, flipped(5, 5, 54), flipped(6, 4, 54)])
-    assert [found.verdict for found in corrected] == ["cannot tell", "better", "cannot tell", "cannot tell"]
+    verdicts = [found.verdict for found in corrected]
+    assert verdicts == ["probably better", "better", "cannot tell", "cannot tell"]
+    mirrored = adjusted([flipped(1, 9, 54), flipped(2, 30, 32), flipped(5, 5, 54), flipped(4, 6, 54)])
+    assert [found.verdict for found in mirrored[:2]] == ["probably worse", "worse"]
     assert corrected[0].p_adjusted == pytest.approx(3 * (unclear.p_value or 0))
     assert corrected[0].p_value == unclear.p_value
 
@@ -359,6 +362,12 @@ def test_the_highest_mean_may_be_over_other_examples() -> None:
     assert standing.best == "few"
     assert standing.better == ("hard",)
     assert against_best("accuracy", {"few": sides["few"]}).better == ()
+    # Six wins without a loss are not enough among three pairs.
+    sides["hard"] = [{f"e{i}": (float(i < 7),) for i in range(10)} | {f"h{i}": (0.0,) for i in range(9)}]
+    sides["near"] = [{**sides["few"][0], "e99": (0.0,)}]
+    standing = against_best("accuracy", sides)
+    assert standing.comparisons["hard"].verdict == "probably better"
+    assert standing.better == ("hard",)
 
 
 def test_needed_examples_are_connors() -> None:

@@ -204,9 +204,20 @@ def test_several_comparisons_are_a_table() -> None:
     assert (first["latency p50"], first["cost"]) == ("1.00 s (+100%)", "$0.10 (-50%)")
     assert (second["run"], second["verdict"], second["p"]) == ("other", "cannot tell", "1.000")
     assert "p: exact McNemar, after Holm's correction over these 2 comparisons." in table
+    assert "probably" not in table
     # Without a baseline of all, each says its own.
     text = shown(comparisons_table("all", [contrast(one) for one in found], None))
     assert all(name in text for name in ("old", "new", "other"))
+
+
+def test_a_table_has_the_words_that_show_has() -> None:
+    pairs = [flipped(20, 0), flipped(6, 0, names=("old", "lucky")), flipped(0, 6, names=("old", "poor"))]
+    found = [contrast(one) for one in adjusted(pairs)]
+    text = shown(comparisons_table("", found, "old"))
+    assert [one.comparison.verdict for one in found] == ["better", "probably better", "probably worse"]
+    assert "probably better" in text
+    assert "probably worse" in text
+    assert "probably: by p before this correction." in text
 
 
 def test_a_verdict_has_a_colour() -> None:

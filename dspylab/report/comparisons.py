@@ -67,6 +67,8 @@ def comparisons_table(
     notes = ["difference: [95% interval], paired by example. wins: examples on which it is better."]
     if tests := _tests(contrasts):
         notes[0] += f" p: {tests}, after Holm's correction over {_corrected_over(contrasts, family)}."
+    if any(found.comparison.verdict.startswith("probably") for found in contrasts):
+        notes[0] += " probably: by p before this correction."
     return FittingTable(title, columns, contrasts, notes)
 
 
