@@ -372,6 +372,8 @@ def test_one_pair_has_one_verdict_in_all_commands(
     table = json.loads(cli_inside("compare", "--format", "json", cwd=lab.root).out)["comparisons"]
     verdicts = {one["comparison"]["b"]: one["comparison"]["verdict"] for one in table}
     assert verdicts == {other: "probably worse", f"{other}.7": "probably worse", worst: "worse"}
+    assert [one["in_experiment"] for one in table] == [None] * 3
+
     settled = "About 27 more examples would settle that"
     text = " ".join(cli_inside("show", cwd=lab.root).out.split())
     assert f"Best on accuracy: {best}; every other one is worse or probably worse" in text
@@ -381,6 +383,24 @@ def test_one_pair_has_one_verdict_in_all_commands(
     assert f"**`{best}` leads: it has the highest accuracy" in report
     assert f"and every other run is worse or probably worse. {settled}" in report
     assert "Ship" not in report
+
+    text = " ".join(cli_inside("compare", other, best, cwd=lab.root).out.split())
+    assert (
+        f"{best} is better than {other} if this is the one comparison that was planned (p = 0.031); among "
+        "all 6 pairs of runs it is only probably better (p = 0.125): accuracy +0.240 ["
+    ) in text
+    (pair,) = json.loads(cli_inside("compare", other, best, "--format", "json", cwd=lab.root).out)[
+        "comparisons"
+    ]
+    assert (pair["comparison"]["verdict"], pair["comparison"]["p_adjusted"]) == ("better", 0.03125)
+    assert pair["in_experiment"] == {
+        "pairs": 6, "is_bound": False, "p_adjusted": 0.125, "verdict": "probably better",
+    }  # fmt: skip
+    against = json.loads(cli_inside("compare", other, "--format", "json", cwd=lab.root).out)["comparisons"]
+    (among,) = [one["in_experiment"] for one in against if one["comparison"]["b"] == best]
+    assert among == pair["in_experiment"]
+    text = " ".join(cli_inside("compare", worst, best, cwd=lab.root).out.split())
+    assert f"{best} is better than {worst}: accuracy +0.560 [" in text
 
 
 def test_examples_whose_data_was_edited_are_the_same_and_those_of_other_data_are_not(

@@ -116,6 +116,23 @@ class Family:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InExperiment:
+    """A comparison that was asked for by name, seen as one of all pairs of sides of its experiment.
+
+    Attributes:
+        pairs: How many there are.
+        is_bound: As of `Family`.
+        p_adjusted: The p-value after Holm's correction over all of them; None where there is no p-value.
+        verdict: As of `Comparison`, with this p-value.
+    """
+
+    pairs: int
+    is_bound: bool
+    p_adjusted: float | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """The best of several sides, and which of the others can be told from it.
 
@@ -154,6 +171,29 @@ class Standing:
         """
         is_better = ("better", "probably better")
         return tuple(name for name, found in self.comparisons.items() if found.verdict in is_better)
+
+    def in_experiment(self, found: Comparison) -> InExperiment | None:
+        """What a comparison of two sides is among all pairs.
+
+        Args:
+            found: Of any two sides, corrected in any way.
+
+        Returns:
+            None if this pair is the only one, or a side is none of these.
+        """
+        if not {found.a, found.b} <= {self.best, *self.comparisons} or self.family.total < 2:
+            return None
+        others = [one.p_value for one in self.comparisons.values() if one.p_value is not None]
+        others += self.family.unshown
+        if found.p_value in others:
+            others.remove(found.p_value)
+        (corrected,) = adjusted([found], replace(self.family, unshown=tuple(others)))
+        return InExperiment(
+            pairs=self.family.total,
+            is_bound=self.family.is_bound,
+            p_adjusted=corrected.p_adjusted,
+            verdict=corrected.verdict,
+        )
 
 
 def compare(metric: str, a: SideValues, b: SideValues, names: tuple[str, str] = ("a", "b")) -> Comparison:
