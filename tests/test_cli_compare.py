@@ -338,6 +338,71 @@ def test_show_and_compare_say_that_the_highest_mean_is_over_other_examples(
     assert "Pareto:" not in cli_inside("show", "--columns", "run,accuracy", cwd=lab.root).out
 
 
+def test_one_pair_has_one_verdict_in_all_commands(
+    tmp_path: Path, blank_repository: Path, cli_inside: Cli
+) -> None:
+    """Six losses without a win: p is 0.031 alone, and 0.125 among the six pairs of four runs."""
+    rows = tickets(25)
+    wrong = {
+        ("predict", 0.0): range(6),
+        ("predict", 0.7): range(6, 12),
+        ("cot", 0.0): range(0),
+        ("cot", 0.7): range(5, 19),
+    }
+
+    def answer(request: ChatRequest) -> str:
+        style = "cot" if "reasoning" in request.system else "predict"
+        number = next(index for index, row in enumerate(rows) if row["text"] in request.question)
+        label = rows[number]["label"]
+        other = "payment" if label == "bug" else "bug"
+        is_wrong = number in wrong[style, request.body["temperature"]]
+        return reply_fields(request, {"label": other if is_wrong else label})
+
+    matrix = {"program.style": ["predict", "cot"], "lm.temperature": [0.0, 0.7]}
+    with FakeServer(answer=answer) as server:
+        lab = experiment(tmp_path, server_url=server.url, config={"matrix": matrix}, examples=rows)
+        shutil.copytree(blank_repository, tmp_path, dirs_exist_ok=True)
+        assert cli_inside("run", "-q", cwd=lab.root).code == 0
+    best, other, worst = "fake-cot-temperature0", "fake-predict-temperature0", "fake-cot-temperature0.7"
+
+    shown = json.loads(cli_inside("show", "--format", "json", cwd=lab.root).out)
+    assert {run["run"]: run["verdict"] for run in shown["runs"]} == {
+        best: "best", other: "probably worse", f"{other}.7": "probably worse", worst: "worse",
+    }  # fmt: skip
+    table = json.loads(cli_inside("compare", "--format", "json", cwd=lab.root).out)["comparisons"]
+    verdicts = {one["comparison"]["b"]: one["comparison"]["verdict"] for one in table}
+    assert verdicts == {other: "probably worse", f"{other}.7": "probably worse", worst: "worse"}
+    assert [one["in_experiment"] for one in table] == [None] * 3
+
+    settled = "About 27 more examples would settle that"
+    text = " ".join(cli_inside("show", cwd=lab.root).out.split())
+    assert f"Best on accuracy: {best}; every other one is worse or probably worse" in text
+    assert settled in text
+    assert cli_inside("report", "--format", "md", "--output", "report.md", cwd=lab.root).code == 0
+    report = (lab.root / "report.md").read_text()
+    assert f"**`{best}` leads: it has the highest accuracy" in report
+    assert f"and every other run is worse or probably worse. {settled}" in report
+    assert "Ship" not in report
+
+    text = " ".join(cli_inside("compare", other, best, cwd=lab.root).out.split())
+    assert (
+        f"{best} is better than {other} if this is the one comparison that was planned (p = 0.031); among "
+        "all 6 pairs of runs it is only probably better (p = 0.125): accuracy +0.240 ["
+    ) in text
+    (pair,) = json.loads(cli_inside("compare", other, best, "--format", "json", cwd=lab.root).out)[
+        "comparisons"
+    ]
+    assert (pair["comparison"]["verdict"], pair["comparison"]["p_adjusted"]) == ("better", 0.03125)
+    assert pair["in_experiment"] == {
+        "pairs": 6, "is_bound": False, "p_adjusted": 0.125, "verdict": "probably better",
+    }  # fmt: skip
+    against = json.loads(cli_inside("compare", other, "--format", "json", cwd=lab.root).out)["comparisons"]
+    (among,) = [one["in_experiment"] for one in against if one["comparison"]["b"] == best]
+    assert among == pair["in_experiment"]
+    text = " ".join(cli_inside("compare", worst, best, cwd=lab.root).out.split())
+    assert f"{best} is better than {worst}: accuracy +0.560 [" in text
+
+
 def test_examples_whose_data_was_edited_are_the_same_and_those_of_other_data_are_not(
     tmp_path: Path, blank_repository: Path, cli_inside: Cli
 ) -> None:

@@ -256,7 +256,10 @@ def test_several_comparisons_are_corrected_together() -> None:
     clear, unclear = flipped(30, 2, 32), flipped(9, 1, 54)
     assert unclear.verdict == "better"
     corrected = adjusted([unclear, clear, flipped(5, 5, 54), flipped(6, 4, 54)])
-    assert [found.verdict for found in corrected] == ["cannot tell", "better", "cannot tell", "cannot tell"]
+    verdicts = [found.verdict for found in corrected]
+    assert verdicts == ["probably better", "better", "cannot tell", "cannot tell"]
+    mirrored = adjusted([flipped(1, 9, 54), flipped(2, 30, 32), flipped(5, 5, 54), flipped(4, 6, 54)])
+    assert [found.verdict for found in mirrored[:2]] == ["probably worse", "worse"]
     assert corrected[0].p_adjusted == pytest.approx(3 * (unclear.p_value or 0))
     assert corrected[0].p_value == unclear.p_value
 
@@ -321,6 +324,30 @@ def test_corrected_p_values_against_the_best_are_holms_over_all_pairs() -> None:
     assert standing.family.total == len(pairs) == 28
     for name, found in standing.comparisons.items():
         assert found.p_adjusted == pytest.approx(wanted[frozenset((standing.best or "", name))])
+    # A pair that is asked for by name is the same among them, whichever it is.
+    for a, b in pairs:
+        among = standing.in_experiment(compare("accuracy", sides[b], sides[a], (b, a)))
+        assert among is not None
+        assert (among.pairs, among.is_bound) == (28, False)
+        assert among.p_adjusted == pytest.approx(wanted[frozenset((a, b))])
+
+
+def test_a_pair_that_was_named_is_only_probably_so_among_all_pairs() -> None:
+    sides = {"best": passed(), "near": passed(0, 1), "poor": passed(*range(20, 26))}
+    standing = against_best("accuracy", sides)
+    named = compare("accuracy", sides["poor"], sides["best"], ("poor", "best"))
+    among = standing.in_experiment(named)
+    assert among is not None
+    assert (named.verdict, among.verdict) == ("better", "probably better")
+    assert among.p_adjusted == 3 * (named.p_value or 0) == standing.comparisons["poor"].p_adjusted
+    assert standing.probably_worse == ("poor",)
+    assert standing.level == ("best", "near")
+    # One seed of several, or a run that is not complete, is no side of the family.
+    assert (
+        standing.in_experiment(compare("accuracy", sides["poor"], sides["best"], ("poor-0", "best"))) is None
+    )
+    del sides["near"]
+    assert against_best("accuracy", sides).in_experiment(named) is None
 
 
 def test_a_pair_that_is_not_shown_has_the_test_that_it_would_be_shown_with() -> None:
@@ -344,6 +371,11 @@ def test_too_many_pairs_are_bounded_instead_of_ranked(monkeypatch: pytest.Monkey
     assert bound.comparisons["near"].p_adjusted == 1.0
     for name, found in exact.comparisons.items():
         assert (found.p_adjusted or 0) <= (bound.comparisons[name].p_adjusted or 0)
+    untested = compare("accuracy", sides["poor"], sides["near"], ("poor", "near"))
+    among = bound.in_experiment(untested)
+    assert among is not None
+    assert among.is_bound
+    assert among.p_adjusted == 2 * (untested.p_value or 0)
 
 
 def test_the_highest_mean_may_be_over_other_examples() -> None:
@@ -359,6 +391,12 @@ def test_the_highest_mean_may_be_over_other_examples() -> None:
     assert standing.best == "few"
     assert standing.better == ("hard",)
     assert against_best("accuracy", {"few": sides["few"]}).better == ()
+    # Six wins without a loss are not enough among three pairs.
+    sides["hard"] = [{f"e{i}": (float(i < 7),) for i in range(10)} | {f"h{i}": (0.0,) for i in range(9)}]
+    sides["near"] = [{**sides["few"][0], "e99": (0.0,)}]
+    standing = against_best("accuracy", sides)
+    assert standing.comparisons["hard"].verdict == "probably better"
+    assert standing.better == ("hard",)
 
 
 def test_needed_examples_are_connors() -> None:

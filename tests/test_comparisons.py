@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from dspylab.aggregate.compare import Comparison, adjusted, compare
+from dspylab.aggregate.compare import Comparison, InExperiment, adjusted, compare
 from dspylab.aggregate.contrast import Contrast, Flip, Flips
 from dspylab.aggregate.pairs import RunValues, VarianceSplit
 from dspylab.aggregate.sides import Pairing
@@ -88,6 +88,27 @@ def test_a_correction_is_said_where_it_changed_something() -> None:
     assert "p < 0.001 (p < 0.001 after Holm); over 64" in said(first)
     assert "after Holm" not in said(flipped(18, 2))
     assert "p < 0.001 (not corrected); over 64" in said(flipped(18, 2))
+
+
+def test_a_pair_that_was_named_is_said_to_be_one_of_all_pairs() -> None:
+    """What `show` and the report say of it must not be another thing."""
+    pair, sure = flipped(6, 0), flipped(18, 2)
+    weaker = InExperiment(pairs=6, is_bound=False, p_adjusted=0.1875, verdict="probably better")
+    verdict, tested, *_ = sentences(contrast(pair, in_experiment=weaker))
+    assert verdict.startswith(
+        "new is better than old if this is the one comparison that was planned (p = 0.031); among all 6 "
+        "pairs of runs it is only probably better (p = 0.188): accuracy +0.120 ["
+    )
+    assert tested.startswith(
+        "exact McNemar: p = 0.031 (not corrected; p = 0.188 after Holm's correction over all 6 pairs of "
+        "runs); over 50 examples"
+    )
+    same = InExperiment(pairs=6, is_bound=True, p_adjusted=0.002, verdict="better")
+    verdict, tested, *_ = sentences(contrast(sure, in_experiment=same))
+    assert verdict.startswith("new is better than old: accuracy +0.250 [")
+    assert "(not corrected; p = 0.002 after Holm's correction over all 6 pairs of runs (at most: " in tested
+    unclear = InExperiment(pairs=6, is_bound=False, p_adjusted=1.0, verdict="cannot tell")
+    assert "p = 1.000 (not corrected); over" in said(flipped(3, 2, 59), in_experiment=unclear)
 
 
 def test_a_test_that_the_interval_does_not_follow_is_explained() -> None:
@@ -204,9 +225,31 @@ def test_several_comparisons_are_a_table() -> None:
     assert (first["latency p50"], first["cost"]) == ("1.00 s (+100%)", "$0.10 (-50%)")
     assert (second["run"], second["verdict"], second["p"]) == ("other", "cannot tell", "1.000")
     assert "p: exact McNemar, after Holm's correction over these 2 comparisons." in table
+    assert "probably" not in table
     # Without a baseline of all, each says its own.
     text = shown(comparisons_table("all", [contrast(one) for one in found], None))
     assert all(name in text for name in ("old", "new", "other"))
+
+
+def test_a_table_has_the_words_that_show_has() -> None:
+    pairs = [flipped(20, 0), flipped(6, 0, names=("old", "lucky")), flipped(0, 6, names=("old", "poor"))]
+    found = [contrast(one) for one in adjusted(pairs)]
+    text = shown(comparisons_table("", found, "old"))
+    assert [one.comparison.verdict for one in found] == ["better", "probably better", "probably worse"]
+    assert "probably better" in text
+    assert "probably worse" in text
+    assert "probably: by p before this correction." in text
+    assert "planned" not in text
+    # Against a run that was named, the family is smaller than that of all pairs.
+    wider = InExperiment(pairs=6, is_bound=False, p_adjusted=0.09, verdict="probably better")
+    sure = InExperiment(pairs=6, is_bound=False, p_adjusted=0.001, verdict="better")
+    named = [contrast(flipped(20, 0), in_experiment=sure), contrast(pairs[1], in_experiment=wider)]
+    note = (
+        "That is so if it is these comparisons that were planned. Among all 6 pairs of runs it is not sure "
+        "of lucky (probably better, p = 0.090)."
+    )
+    assert note in " ".join(shown(comparisons_table("", named, "old")).split())
+    assert "planned" not in shown(comparisons_table("", named[:1], "old"))
 
 
 def test_a_verdict_has_a_colour() -> None:

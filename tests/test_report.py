@@ -33,7 +33,7 @@ from dspylab.report.compiled import compiled_program
 from dspylab.report.markdown import render_markdown
 from dspylab.report.material import gather
 from dspylab.report.plots import plots
-from dspylab.report.standing import contradiction, probably_worse, standing_of
+from dspylab.report.standing import contradiction, settling, standing_of
 from dspylab.report.verdict import verdict
 from dspylab.testing import FakeServer, experiment
 
@@ -95,15 +95,55 @@ def test_a_cheap_run_that_is_probably_worse_is_not_recommended() -> None:
     text = "\n".join(said.points)
     assert said.headline.endswith("but `near` can not be told from it.")
     assert "`cheap`: probably worse (-0.200 [-0.3" in text
-    assert "but not after correction for 3 runs: too many runs for 30 examples." in text
+    settled = (
+        "About 25 more examples would settle that with a chance of 80%, if the differences are as large as "
+        "they look."
+    )
+    assert f"but not after correction for 3 runs: too many runs for 30 examples. {settled}" in text
     assert "`cheap` is the cheapest" not in text
 
     other = {**runs, "near": scored(*[1.0] * 24, *[0.0] * 6)}
     both = verdict(material_of(other))
-    assert both.headline.startswith("Ship `good`: it has the highest accuracy, 1.000")
+    assert both.headline == (
+        "`good` leads: it has the highest accuracy, 1.000 [0.886, 1.000], and every other run is probably "
+        f"worse. {settled}"
+    )
     assert "probably worse (up to -0.200 [-0.3" in "\n".join(both.points)
-    unsure = replace(material.standing.comparisons["cheap"], p_value=0.06)
-    assert probably_worse([unsure], material.standing).endswith("but too few examples differ to be sure")
+    assert "would settle that" not in "\n".join(both.points)
+    assert "Ship" not in render_markdown(material_of(other), both)
+    mixed = verdict(material_of({**runs, "near": scored(*[1.0] * 6, *[0.0] * 14, *[1.0] * 10)}))
+    assert "and every other run is worse or probably worse. " in mixed.headline
+
+    cheap, family = material.standing.comparisons["cheap"], material.standing.family
+    assert settling([cheap], family) == settled
+    assert settling([cheap, replace(cheap, spread=None)], family) is None
+    assert settling([replace(cheap, n=1000)], family) is None
+
+
+def test_of_two_runs_no_one_is_probably_worse() -> None:
+    """There is nothing to correct for: where the test alone can not tell, neither command can."""
+    material = material_of({"good": scored(*[1.0] * 5), "cheap": scored(0.6, 0.5, 0.4, 0.5, 0.55)})
+    found = material.standing.comparisons["cheap"]
+    assert found.ci95 is not None
+    assert found.ci95[1] < 0
+    assert found.p_value == 2 * 0.5**5
+    assert material.decision.verdicts() == {"good": "best", "cheap": "cannot tell"}
+    assert verdict(material).headline.startswith("No clear winner: `good` has the highest accuracy")
+
+
+def test_a_run_that_is_probably_better_where_both_have_a_score_is_called_so() -> None:
+    runs = {
+        "failing": scored(*[1.0] * 10, *[0.0] * 6, *[None] * 24),
+        "near": scored(*[1.0] * 9, *[0.0] * 7, *[None] * 24),
+        "sound": scored(*[1.0] * 16, *[0.0] * 24),
+    }
+    material = material_of(runs)
+    assert material.decision.verdicts()["sound"] == "probably better"
+    said = verdict(material)
+    assert "but `sound` is probably better on the examples that both have a value for." in said.headline
+    assert "probably better on shared examples, +0.375" in render_markdown(material, said)
+    assert '<tr class="ahead">' in page_of(material)
+    assert "sound, which is probably better than it on the" in str(contradiction(material.standing))
 
 
 def test_of_runs_that_are_the_same_the_cheapest_and_then_the_fastest_is_the_best() -> None:

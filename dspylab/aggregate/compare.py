@@ -29,7 +29,7 @@ from dspylab.aggregate.pairs import (
 )
 from dspylab.aggregate.significance import holm, mcnemar_exact, wilcoxon_signed_rank
 
-Verdict = Literal["better", "worse", "cannot tell"]
+Verdict = Literal["better", "worse", "probably better", "probably worse", "cannot tell"]
 TestName = Literal["mcnemar", "wilcoxon"]
 
 #: Chance of calling a difference real that is none, over all comparisons that are shown together.
@@ -67,7 +67,8 @@ class Comparison:
         pass_fail: Every value is 0 or 1.
         spread: Standard deviation of the differences over examples; None for n < 2.
         verdict: On b: ``better`` or ``worse`` if ``p_adjusted`` is at most 5% and the interval lies on the
-            same side of 0 as the difference, else ``cannot tell``.
+            same side of 0 as the difference; ``probably better`` or ``probably worse`` if that holds for
+            ``p_value`` alone; else ``cannot tell``.
     """
 
     metric: str
@@ -93,11 +94,6 @@ class Comparison:
     verdict: Verdict
 
     @property
-    def is_probably_worse(self) -> bool:
-        """Whether b can not be told from a, but its interval lies below 0: it is no equal of a."""
-        return self.verdict == "cannot tell" and self.ci95 is not None and self.ci95[1] < 0
-
-    @property
     def is_the_same(self) -> bool:
         """Whether no example differs."""
         return self.n > 0 and self.ties == self.n
@@ -120,6 +116,23 @@ class Family:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InExperiment:
+    """A comparison that was asked for by name, seen as one of all pairs of sides of its experiment.
+
+    Attributes:
+        pairs: How many there are.
+        is_bound: As of `Family`.
+        p_adjusted: The p-value after Holm's correction over all of them; None where there is no p-value.
+        verdict: As of `Comparison`, with this p-value.
+    """
+
+    pairs: int
+    is_bound: bool
+    p_adjusted: float | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """The best of several sides, and which of the others can be told from it.
 
@@ -136,14 +149,14 @@ class Standing:
 
     @property
     def not_told_apart(self) -> tuple[str, ...]:
-        """The best and all that can not be told from it: in all probability the true best is among them."""
+        """The best and all that are not surely worse: in all probability the true best is among them."""
         level = [name for name, found in self.comparisons.items() if found.verdict != "worse"]
         return () if self.best is None else (self.best, *level)
 
     @property
     def probably_worse(self) -> tuple[str, ...]:
-        """Those of `not_told_apart` that the correction alone, or the test, keeps from being called worse."""
-        return tuple(name for name, found in self.comparisons.items() if found.is_probably_worse)
+        """Those of `not_told_apart` that the correction alone keeps from being called worse."""
+        return tuple(name for name, found in self.comparisons.items() if found.verdict == "probably worse")
 
     @property
     def level(self) -> tuple[str, ...]:
@@ -152,8 +165,35 @@ class Standing:
 
     @property
     def better(self) -> tuple[str, ...]:
-        """Those that are better than the best where both have a value: its mean is over other examples."""
-        return tuple(name for name, found in self.comparisons.items() if found.verdict == "better")
+        """Those that are, at least probably, better than the best where both have a value.
+
+        The mean of the best is over other examples.
+        """
+        is_better = ("better", "probably better")
+        return tuple(name for name, found in self.comparisons.items() if found.verdict in is_better)
+
+    def in_experiment(self, found: Comparison) -> InExperiment | None:
+        """What a comparison of two sides is among all pairs.
+
+        Args:
+            found: Of any two sides, corrected in any way.
+
+        Returns:
+            None if this pair is the only one, or a side is none of these.
+        """
+        if not {found.a, found.b} <= {self.best, *self.comparisons} or self.family.total < 2:
+            return None
+        others = [one.p_value for one in self.comparisons.values() if one.p_value is not None]
+        others += self.family.unshown
+        if found.p_value in others:
+            others.remove(found.p_value)
+        (corrected,) = adjusted([found], replace(self.family, unshown=tuple(others)))
+        return InExperiment(
+            pairs=self.family.total,
+            is_bound=self.family.is_bound,
+            p_adjusted=corrected.p_adjusted,
+            verdict=corrected.verdict,
+        )
 
 
 def compare(metric: str, a: SideValues, b: SideValues, names: tuple[str, str] = ("a", "b")) -> Comparison:
@@ -291,12 +331,15 @@ def needed_examples(
 
 
 def _verdict(comparison: Comparison) -> Verdict:
-    """Both the test and the interval have to speak, and for the same side."""
-    if comparison.p_adjusted is None or comparison.ci95 is None or comparison.p_adjusted > ALPHA:
+    """Both the test and the interval have to speak, and for the same side; the corrected test, to be sure."""
+    p_value, p_adjusted, ends = comparison.p_value, comparison.p_adjusted, comparison.ci95
+    if p_value is None or p_adjusted is None or ends is None or p_value > ALPHA:
         return "cannot tell"
-    if comparison.ci95[0] > 0:
-        return "better"
-    return "worse" if comparison.ci95[1] < 0 else "cannot tell"
+    if ends[0] > 0:
+        return "better" if p_adjusted <= ALPHA else "probably better"
+    if ends[1] < 0:
+        return "worse" if p_adjusted <= ALPHA else "probably worse"
+    return "cannot tell"
 
 
 def _all_pairs(shown: Sequence[Comparison], others: Sequence[SideValues]) -> Family:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dspylab.aggregate.compare import Comparison, compare, needed_examples
+from dspylab.aggregate.compare import Comparison, InExperiment, compare, needed_examples
 from dspylab.aggregate.pairs import pair
 from dspylab.aggregate.sides import (
     Pairing,
@@ -99,6 +99,8 @@ class Contrast:
         figures_b: As `figures_a`.
         needed: How many examples it takes to see a difference of this size (the key, as text) with 80%
             power; None if no number is enough.
+        in_experiment: What the comparison is among all pairs of sides of its experiment, where it was asked
+            for by name; None where it was not, or there is no other pair.
     """
 
     comparison: Comparison
@@ -107,6 +109,7 @@ class Contrast:
     figures_a: Mapping[str, float | None]
     figures_b: Mapping[str, float | None]
     needed: Mapping[str, int | None]
+    in_experiment: InExperiment | None = None
 
 
 def read_side(side: SideOf, metric: str) -> list[RunNumbers]:

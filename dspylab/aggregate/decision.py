@@ -62,13 +62,10 @@ class Decision:
     def verdicts(self) -> dict[str, str]:
         """Run key to how its side stands to the best one.
 
-        ``best``, ``better`` (where both have a value), ``cannot tell``, ``probably worse`` (not sure, but its
-        interval lies below 0) or ``worse``.
+        ``best``, or the verdict of its comparison with the best; ``better`` and ``probably better`` are so
+        where both have a value.
         """
-        said = {
-            name: "probably worse" if found.is_probably_worse else found.verdict
-            for name, found in self.standing.comparisons.items()
-        }
+        said = {name: found.verdict for name, found in self.standing.comparisons.items()}
         return {
             run: "best" if name == self.standing.best else said[name]
             for name, runs in self.sides.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -100,6 +100,10 @@ def _compare(opponents: Opponents, wish: Wish) -> _Found:
             comparisons, raw, as_0, opponents.pairs, strict=True
         )
     ]
+    if opponents.among is not None:
+        contrasts = [
+            replace(one, in_experiment=opponents.among.in_experiment(one.comparison)) for one in contrasts
+        ]
     limit = _FLIPS[wish.format] if wish.flips is None else wish.flips
     detailed = len(contrasts) == 1 or wish.flips is not None
     return _Found(

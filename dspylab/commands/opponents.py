@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dspylab.aggregate.compare import Family
+from dspylab.aggregate.compare import Family, Standing
 from dspylab.aggregate.contrast import SideOf
 from dspylab.aggregate.decision import decide
 from dspylab.aggregate.sides import axes_of, same_sides, side_runs
@@ -30,6 +30,7 @@ class Opponents:
         pairs: The baseline and what is compared with it.
         against: Name of the baseline if it is one for all pairs; None otherwise.
         family: What these comparisons were chosen from, for Holm's correction; None for just these.
+        among: How all runs of the experiment stand, where some were named; None where none was.
         only_a: Names of runs that only the first of two revisions has.
         only_b: As `only_a`, of the second.
         same: Names of runs that have the very same rows at both revisions.
@@ -41,6 +42,7 @@ class Opponents:
     pairs: tuple[tuple[SideOf, SideOf], ...]
     against: str | None = None
     family: Family | None = None
+    among: Standing | None = None
     only_a: tuple[str, ...] = ()
     only_b: tuple[str, ...] = ()
     same: tuple[str, ...] = ()
@@ -138,6 +140,7 @@ def _two_runs(
         title="",
         metric=metric,
         pairs=((sides[0], sides[1]),),
+        among=decide(workspace, metric).standing,
         remarks=(*filter(None, [contradiction(standing)]), *_incomplete(sides)),
     )
 
@@ -147,8 +150,8 @@ def _all_runs(
 ) -> Opponents:
     """All complete sides against one of them, or against the best."""
     remarks: list[str] = []
+    decision = decide(workspace, metric)
     if baseline is None:
-        decision = decide(workspace, metric)
         cautions = [contradiction(decision.standing), failures_in_the_best(decision.failures)]
         remarks += filter(None, cautions)
         names = [*decision.standing.comparisons]
@@ -179,6 +182,7 @@ def _all_runs(
         pairs=tuple((one, rival) for rival in rivals),
         against=best,
         family=family,
+        among=None if baseline is None else decision.standing,
         remarks=(*remarks, *_incomplete([one])),
     )
 

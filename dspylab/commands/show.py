@@ -19,7 +19,14 @@ from dspylab.errors import UsageError
 from dspylab.jsonable import to_json
 from dspylab.pipeline.stages import parse_coordinate
 from dspylab.record.results import StoredResults, workspace_results
-from dspylab.report.standing import all_pairs, contradiction, failures_in_the_best, probably_worse
+from dspylab.report.standing import (
+    all_others,
+    all_pairs,
+    contradiction,
+    failures_in_the_best,
+    probably_worse,
+    settling,
+)
 
 if TYPE_CHECKING:
     from dspylab.report.tables import FittingTable
@@ -170,9 +177,7 @@ def _findings(results: StoredResults, decision: Decision) -> list[str]:
             if level
             else "no other one is level with it"
             if standing.better
-            else "every other one is worse or probably worse"
-            if standing.probably_worse
-            else "every other one is worse"
+            else f"every other one is {all_others(standing)}"
         )
         highest = "Highest" if standing.better else "Best"
         lines.append(
@@ -181,7 +186,8 @@ def _findings(results: StoredResults, decision: Decision) -> list[str]:
         )
         leaning = [standing.comparisons[name] for name in standing.probably_worse]
         if leaning:
-            lines.append(f"{', '.join(standing.probably_worse)}: {probably_worse(leaning, standing)}.")
+            said = f"{', '.join(standing.probably_worse)}: {probably_worse(leaning, standing)}."
+            lines.append(" ".join(filter(None, [said, settling(leaning, standing.family)])))
     if results.without_rows:
         runs = ", ".join(results.without_rows)
         lines.append(f"Without a verdict, as their rows are not here: {runs}: {results.remedy}.")

@@ -67,7 +67,9 @@ def comparisons_table(
     notes = ["difference: [95% interval], paired by example. wins: examples on which it is better."]
     if tests := _tests(contrasts):
         notes[0] += f" p: {tests}, after Holm's correction over {_corrected_over(contrasts, family)}."
-    return FittingTable(title, columns, contrasts, notes)
+    if any(found.comparison.verdict.startswith("probably") for found in contrasts):
+        notes[0] += " probably: by p before this correction."
+    return FittingTable(title, columns, contrasts, [*notes, *_only_probably(contrasts)])
 
 
 def figures_table(contrast: Contrast) -> FittingTable:
@@ -156,10 +158,10 @@ def sentences(contrast: Contrast, *, planned: bool = False) -> list[str]:
         planned: Whether the examples that it takes are named also when enough of them are there.
     """
     found = contrast.comparison
-    lines = [_verdict(found)]
+    lines = [_verdict(contrast)]
     if found.p_adjusted is not None and found.p_value is not None:
         same = found.p_adjusted == found.p_value
-        corrected = " (not corrected)" if same else f" ({p_value(found.p_adjusted)} after Holm)"
+        corrected = _not_corrected(contrast) if same else f" ({p_value(found.p_adjusted)} after Holm)"
         counted = (
             f"over {count(found.n)} examples {found.b} is better on {count(found.wins)}, worse on "
             f"{count(found.losses)}, equal on {count(found.ties)}"
@@ -175,14 +177,30 @@ def sentences(contrast: Contrast, *, planned: bool = False) -> list[str]:
     return lines
 
 
-def _verdict(found: Comparison) -> str:
+def _verdict(contrast: Contrast) -> str:
+    found, wider = contrast.comparison, contrast.in_experiment
     if found.difference is None:
         return f"{found.a} and {found.b} have no example with {found.metric} in common."
     size = f"{found.metric} {difference(found.difference, found.ci95)}"
     means = f"{estimate(found.mean_b, None)} against {estimate(found.mean_a, None)}"
     if found.verdict == "cannot tell":
         return f"Whether {found.b} is better or worse than {found.a} can not be told: {size}, {means}."
-    return f"{found.b} is {found.verdict} than {found.a}: {size}, {means}."
+    said = f"{found.b} is {found.verdict} than {found.a}"
+    if wider is not None and wider.verdict != found.verdict:
+        said += (
+            f" if this is the one comparison that was planned ({p_value(found.p_adjusted)}); among all "
+            f"{count(wider.pairs)} pairs of runs it is only {wider.verdict} ({p_value(wider.p_adjusted)})"
+        )
+    return f"{said}: {size}, {means}."
+
+
+def _not_corrected(contrast: Contrast) -> str:
+    """That the p-value is the test's own, and what it would be among all pairs where this matters."""
+    wider = contrast.in_experiment
+    if wider is None or contrast.comparison.verdict == "cannot tell":
+        return " (not corrected)"
+    pairs = all_pairs(Family(total=wider.pairs, is_bound=wider.is_bound))
+    return f" (not corrected; {p_value(wider.p_adjusted)} after Holm's correction over {pairs})"
 
 
 def _disagreement(found: Comparison) -> list[str]:
@@ -295,6 +313,24 @@ def _corrected_over(contrasts: Sequence[Contrast], family: Family | None) -> str
         return all_pairs(family)
     tested = sum(found.comparison.p_value is not None for found in contrasts)
     return "these comparisons" if tested != len(contrasts) else f"these {count(tested)} comparisons"
+
+
+def _only_probably(contrasts: Sequence[Contrast]) -> list[str]:
+    """Which verdicts hold for these comparisons, but not among all pairs of the experiment."""
+    weaker = [
+        (found.comparison.b, found.in_experiment)
+        for found in contrasts
+        if found.in_experiment is not None and found.in_experiment.verdict != found.comparison.verdict
+    ]
+    if not weaker:
+        return []
+    said = [f"{name} ({one.verdict}, {p_value(one.p_adjusted)})" for name, one in weaker]
+    return [
+        (
+            "That is so if it is these comparisons that were planned. Among all "
+            f"{count(weaker[0][1].pairs)} pairs of runs it is not sure of {', '.join(said)}."
+        )
+    ]
 
 
 def _emphasis(found: Contrast) -> str:

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from dspylab.aggregate.compare import ALPHA, Comparison, Family, needed_examples
+from dspylab.aggregate.compare import ALPHA, Comparison, Family, Standing, needed_examples
 from dspylab.report.entries import estimate_of, most_frequent_error
 from dspylab.report.material import Material, Objective, RunMaterial
 from dspylab.report.numbers import cost, count, difference, duration, number, p_value
-from dspylab.report.standing import all_pairs, failures_in_the_best, probably_worse
+from dspylab.report.standing import (
+    all_others,
+    all_pairs,
+    failures_in_the_best,
+    is_better,
+    probably_worse,
+    settling,
+)
 
 #: Names that a sentence lists before it only counts.
 _MOST_NAMES = 6
@@ -27,7 +34,7 @@ class Verdict:
     """What to ship, as far as that can be said.
 
     Attributes:
-        headline: One sentence.
+        headline: A sentence or two. It says to ship a run only if all others are worse for sure.
         points: What it rests on and what to mind, a sentence or two each.
     """
 
@@ -74,10 +81,11 @@ def _headline(material: Material) -> str:
     level = standing.level[1:]
     if not level:
         sure = f"Ship {best}: with {score}, its {primary} is better than that of every other run."
-        perhaps = (
-            f"Ship {best}: it has the highest {primary}, {score}, and all others are at least probably worse."
+        leads = (
+            f"{best} leads: it has the highest {primary}, {score}, and every other run is "
+            f"{all_others(standing)}."
         )
-        return perhaps if standing.probably_worse else sure
+        return _and(leads, _settling(standing)) if standing.probably_worse else sure
     if len(level) == len(standing.comparisons):
         return f"No clear winner: {best} has the highest {primary}, {score}, but no run can be told from it."
     return f"{best} has the highest {primary}, {score}, but {names(level)} can not be told from it."
@@ -87,11 +95,10 @@ def _in_doubt(material: Material, best: str, score: str) -> str | None:
     """That the highest mean is that of what did not fail, where this decides; None where it does not."""
     standing, failures, primary = material.standing, material.decision.failures, material.primary
     if standing.better:
-        verb = "are" if len(standing.better) > 1 else "is"
         return (
             f"No clear winner: {best} has the highest {primary}, {score}, but {names(standing.better)} "
-            f"{verb} better on the examples that both have a value for. Their means are over different "
-            f"examples: see what failed in {best}."
+            f"{is_better(standing)} on the examples that both have a value for. Their means are over "
+            f"different examples: see what failed in {best}."
         )
     if failures is not None and failures.winner is not None:
         return (
@@ -152,7 +159,17 @@ def _probably_worse(material: Material) -> Iterator[str]:
     standing = material.standing
     found = [standing.comparisons[name] for name in standing.probably_worse]
     if found:
-        yield f"{names(standing.probably_worse)}: {probably_worse(found, standing)}."
+        # Where all others are worse, at least probably, the headline says what settles it.
+        settled = _settling(standing) if standing.level[1:] else None
+        yield _and(f"{names(standing.probably_worse)}: {probably_worse(found, standing)}.", settled)
+
+
+def _and(sentence: str, another: str | None) -> str:
+    return sentence if another is None else f"{sentence} {another}"
+
+
+def _settling(standing: Standing) -> str | None:
+    return settling([standing.comparisons[name] for name in standing.probably_worse], standing.family)
 
 
 def _choice(material: Material) -> Iterator[str]:
