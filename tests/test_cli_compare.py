@@ -399,8 +399,18 @@ def test_one_pair_has_one_verdict_in_all_commands(
     against = json.loads(cli_inside("compare", other, "--format", "json", cwd=lab.root).out)["comparisons"]
     (among,) = [one["in_experiment"] for one in against if one["comparison"]["b"] == best]
     assert among == pair["in_experiment"]
+
     text = " ".join(cli_inside("compare", worst, best, cwd=lab.root).out.split())
     assert f"{best} is better than {worst}: accuracy +0.560 [" in text
+
+    # What is damaged elsewhere keeps nobody from comparing these two.
+    lab.raw(worst).write_text("{\n")
+    damaged = cli_inside("compare", other, best, cwd=lab.root)
+    assert damaged.code == 0, damaged.err
+    text = " ".join(damaged.out.split())
+    assert f"{best} is better than {other}: accuracy +0.240 [" in text
+    assert "What they are among all pairs of runs is not known: " in text
+    assert f"{worst}/raw.jsonl" in text
 
 
 def test_examples_whose_data_was_edited_are_the_same_and_those_of_other_data_are_not(

@@ -136,12 +136,14 @@ def _two_runs(
     sides = [SideOf(name=name, results=workspace, runs=known[name]) for name in names]
     _require_rows(sides)
     standing = decide(workspace, metric, [run for side in sides for run in side.runs]).standing
+    remarks = [*filter(None, [contradiction(standing)]), *_incomplete(sides)]
+    try:
+        among = decide(workspace, metric).standing
+    except DataError as error:  # of a run that nobody asked for
+        among = None
+        remarks.append(f"What they are among all pairs of runs is not known: {error}.")
     return Opponents(
-        title="",
-        metric=metric,
-        pairs=((sides[0], sides[1]),),
-        among=decide(workspace, metric).standing,
-        remarks=(*filter(None, [contradiction(standing)]), *_incomplete(sides)),
+        title="", metric=metric, pairs=((sides[0], sides[1]),), among=among, remarks=tuple(remarks)
     )
 
 
