@@ -87,7 +87,9 @@ def test_a_run_whose_program_is_to_be_compiled_takes_nobodys_answers(
         assert sentence.endswith("not in it: 1 run whose program is to be compiled, and the compiling")
         again = cli_inside("plan", cwd=lab.root, COLUMNS="300")
         assert again.out.count("half done 2 of 10") == 2
-        assert reasons(again.out)["fake-cot-none"].endswith("; 8 answers are kept, to be scored again")
+        assert reasons(again.out)["fake-cot-none"] == (
+            "never run; 2 examples are kept: `dspylab run` goes on; 8 answers are kept, to be scored again"
+        )
         assert "3 to execute, 2 of these without calling the program" in again.out
 
         done = cli_inside("run", cwd=lab.root)
@@ -98,6 +100,21 @@ def test_a_run_whose_program_is_to_be_compiled_takes_nobodys_answers(
         assert "compiled in" in done.out
         assert 0 < len(compiled) <= 4
         assert "nothing to do" in cli_inside("plan", cwd=lab.root).out
+
+
+def test_what_a_run_with_other_settings_left_is_gone_on_with_not_thrown_away(
+    server: FakeServer, cli_inside: Cli, make_lab: MakeLab
+) -> None:
+    lab = make_lab(server.url, config={"execution": {"max_concurrency": 1}}, examples=ROWS)
+    assert cli_inside("run", "-q", cwd=lab.root).code == 0
+    lab.change({"models": {"fake": {"temperature": 0.7}}, "budget": {"max_calls": 4}})
+    assert cli_inside("run", "-q", cwd=lab.root).code == 4
+
+    plan = cli_inside("plan", cwd=lab.root, COLUMNS="300")
+
+    assert "half done 4 of 20" in plan.out
+    expected = "models.fake.temperature changed; 4 examples are kept: `dspylab run` goes on"
+    assert reasons(plan.out) == {"fake": expected}
 
 
 def test_a_pilot_tells_those_that_are_called_from_those_that_are_only_scored_again(
@@ -169,8 +186,7 @@ def test_results_that_the_cache_has_are_to_be_restored(
     assert files(styles) == before
     assert reasons(plan.out) == {
         "fake-predict": "models.fake.temperature changed; DVC's cache has its results",
-        "fake-cot": "models.fake.temperature changed; raw.jsonl is missing; run.json is missing; DVC's cache "
-        "has its results",
+        "fake-cot": "models.fake.temperature changed; DVC's cache has its results",
     }
     assert "2 runs, 2 to restore from DVC's cache" in plan.out
     assert "execute" not in plan.out

@@ -133,12 +133,17 @@ class _Leavings:
             now = "missing" if state.state == "missing" else "stale"
             return replace(prospect, state=now, reasons=(_ANEW,), kept=len(kept))
         answered = len(self._laboratory.earlier_rows(prospect.run, inherited).indexes - kept)
-        if not answered:
-            return replace(prospect, kept=len(kept))
-        is_renamed = state == NEVER_RUN and inherited
-        reasons = ("never run under this name",) if is_renamed else state.reasons
-        reasons = (*reasons, f"{answered} answers are kept, to be scored again")
-        return replace(prospect, reasons=reasons, kept=len(kept), answered=answered)
+        reasons = list(state.reasons)
+        if answered and inherited and state == NEVER_RUN:
+            reasons = ["never run under this name"]
+        if kept:
+            # What came back now would be in the way of what goes on.
+            reasons = [reason for reason in reasons if reason not in state.outputs]
+            are = "example is" if len(kept) == 1 else "examples are"
+            reasons.append(f"{len(kept)} {are} kept: `dspylab run` goes on")
+        if answered:
+            reasons.append(f"{answered} answers are kept, to be scored again")
+        return replace(prospect, reasons=tuple(reasons), kept=len(kept), answered=answered)
 
     def _inherited(self, run: RunSpec) -> list[Path]:
         """Answers that the run takes over: of several runs that would ask the same, the first one does."""

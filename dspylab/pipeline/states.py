@@ -24,10 +24,12 @@ class RunState:
         state: `done`: nothing to do. `stale`: it ran, and something changed since. `missing`: it never ran,
             or only its results are gone from the workspace.
         reasons: Why it is not done; empty when it is.
+        outputs: Those of the reasons that are about what it made, and how that comes back.
     """
 
     state: Literal["done", "stale", "missing"]
     reasons: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
 
 
 NEVER_RUN = RunState("missing", ("never run",))
@@ -40,11 +42,14 @@ def judge(inputs: Sequence[str], outputs: Mapping[str, str]) -> RunState:
         inputs: What changed in its command, params and dependencies, in words.
         outputs: File name to DVC's word for what is wrong with it, or `lost` for what is nowhere.
     """
-    reasons = (*dict.fromkeys(inputs), *(f"{name} {_OUTPUT_CHANGES[word]}" for name, word in outputs.items()))
-    if not reasons:
+    if inputs:
+        # What would come back is what other inputs made: nobody wants it.
+        return RunState("stale", tuple(dict.fromkeys(inputs)))
+    if not outputs:
         return RunState("done")
-    only_gone = not inputs and set(outputs.values()) <= {"deleted", "lost"}
-    return RunState("missing" if only_gone else "stale", reasons)
+    reasons = tuple(f"{name} {_OUTPUT_CHANGES[word]}" for name, word in outputs.items())
+    only_gone = set(outputs.values()) <= {"deleted", "lost"}
+    return RunState("missing" if only_gone else "stale", reasons, outputs=reasons)
 
 
 def file_change(name: str, word: str) -> str:
