@@ -8,7 +8,7 @@ import pytest
 
 from dspylab.config.models import Budget
 from dspylab.execute.lending import Lending
-from dspylab.lm.budget import Ledger, Spending
+from dspylab.lm.budget import Ledger, Reached, Spending
 from dspylab.lm.limits import Stopped
 
 CALL = Spending(cost_usd=1.0, tokens=100, calls=1)
@@ -42,7 +42,7 @@ def test_one_after_the_other_overshoots_by_one_call_at_most(budget: Budget, admi
     with pytest.raises(Stopped):
         spend(ledger)
     assert ledger.exhausted is not None
-    assert name in ledger.exhausted
+    assert str(ledger.exhausted) == f"budget.{name} is reached"
 
 
 def test_what_earlier_sessions_spent_counts() -> None:
@@ -136,8 +136,7 @@ def test_what_is_lent_is_not_spent_here() -> None:
     assert again.cost_usd == pytest.approx(0.2)
     ledger.take_back(again, Spending(calls=1))
     assert ledger.lend(1, Spending()) is None
-    assert ledger.exhausted is not None
-    assert "max_calls of 10 is reached" in ledger.exhausted
+    assert ledger.exhausted == Reached("calls", 10)
 
 
 def test_a_ledger_that_lives_on_loans() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from conftest import Cli, MakeLab, summary
 
-from dspylab.report.numbers import number
+from dspylab.report.numbers import cost, number
 from dspylab.testing import FakeServer, Fault, answer_key, tickets
 
 PRICED = {"models": {"fake": {"pricing": {"input": 10.0, "output": 10.0}, "max_tokens": 16}}}
@@ -40,6 +42,81 @@ def test_the_budget_stops_and_raising_it_goes_on(
     assert done.code == 0, done.err
     assert len(server.requests) == 20
     assert summary(lab)["runs"]["fake"]["complete"]
+
+
+@pytest.mark.parametrize("begun", ["one of two runs", "both runs"])
+def test_what_all_would_take_is_told_run_by_run(
+    server: FakeServer, cli_inside: Cli, make_lab: MakeLab, begun: str
+) -> None:
+    """The second run costs more than the first, and how much more is not known before it has begun."""
+    matrix = {"model": ["fake"], "program.style": ["predict", "cot"]}
+    dear = {"fake": {"pricing": {"input": 0.1, "output": 100.0}, "max_tokens": 160}}
+    config = {"models": dear, "matrix": matrix, "execution": {"max_concurrency": 1}}
+    bound = {"one of two runs": 10, "both runs": 25}[begun]
+    bounds = {"max_calls": bound, "max_cost_usd": 100}
+    lab = make_lab(server.url, config={**config, "budget": bounds}, examples=tickets(20))
+
+    stopped = cli_inside("run", "-q", "-c", lab.config, cwd=lab.root)
+
+    assert stopped.code == 4
+    sentence = " ".join(stopped.err.split())
+    assert f"budget.max_calls of {bound} is reached: {bound} spent" in sentence
+    lab.change({"budget": {"max_calls": 1000}})
+    assert cli_inside("run", "-q", "-c", lab.config, cwd=lab.root).code == 0
+    first, second = (entry["cost_usd"]["total"] for entry in summary(lab)["runs"].values())
+    assert second > 1.2 * first
+    if begun == "both runs":
+        told = re.search(r"\(all of it would take about \$([0-9.]+), 40 calls\)", sentence)
+        cost = first + second
+    else:
+        told = re.search(
+            r"\(all of it would take more than \$([0-9.]+), 20 calls: "
+            r"not in it: 20 examples of 1 run of which none is done\)",
+            sentence,
+        )
+        cost = first
+    assert told is not None, sentence
+    assert float(told[1]) == pytest.approx(cost, rel=0.05)
+
+
+def test_amounts_of_money_are_told_as_such(server: FakeServer, cli_inside: Cli, make_lab: MakeLab) -> None:
+    config = {**PRICED, "budget": {"max_cost_usd": 0.00005}, "execution": {"max_concurrency": 1}}
+    lab = make_lab(server.url, config=config)
+
+    stopped = cli_inside("run", "-c", lab.config, cwd=lab.root)
+
+    spent = cost(summary(lab)["runs"]["fake"]["cost_usd"]["total"])
+    assert f"budget.max_cost_usd of $0.0000500 is reached: {spent} spent" in stopped.err
+    assert ": budget.max_cost_usd is reached" in stopped.out
+
+
+def test_without_a_dollar_no_call_is_paid(server: FakeServer, cli_inside: Cli, make_lab: MakeLab) -> None:
+    """Models that cost nothing work all the same, beside one that does."""
+    free = {"model": "openai/free", "pricing": {"input": 0, "output": 0}}
+    lab = make_lab(server.url, config={**PRICED, "budget": {"max_cost_usd": 0}}, examples=tickets(20))
+
+    stopped = cli_inside("run", "-c", lab.config, cwd=lab.root)
+
+    assert stopped.code == 4, stopped.out + stopped.err
+    assert "budget.max_cost_usd is $0, and the next call costs; 0 of 20 examples" in stopped.err
+    assert not server.requests
+
+    lab.change(
+        {"models": {"free": {**lab.read()["models"]["fake"], **free}}, "matrix": {"model": ["fake", "free"]}}
+    )
+    stopped = cli_inside("run", "-c", lab.config, cwd=lab.root)
+    assert stopped.code == 4
+    assert len(server.requests) == 20
+    assert summary(lab)["runs"]["free"]["complete"]
+    assert "20 of 40 examples are finished" in stopped.err
+
+    lab.change({"budget": {"max_cost_usd": 5}})
+    assert cli_inside("run", "-q", "-c", lab.config, cwd=lab.root).code == 0
+    lab.change({"budget": {"max_cost_usd": 0}})
+    asked = len(server.requests)
+    lab.change({"models": {"free": {"temperature": 0.7}}})
+    assert cli_inside("run", "-q", "-c", lab.config, cwd=lab.root).code == 0, "what was paid before is paid"
+    assert len(server.requests) == asked + 20
 
 
 def test_a_cost_that_nobody_knows_cannot_be_bounded(

@@ -454,6 +454,25 @@ def test_all_workers_together_keep_the_budget(
     assert len(server.requests) == 40
 
 
+def test_without_a_dollar_workers_make_no_call_that_costs(
+    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository, shared: DaskCluster, server: FakeServer
+) -> None:
+    priced = {"pricing": {"input": 10.0, "output": 10.0}, "max_tokens": 16}
+    config = {"models": {"fake": priced}, "budget": {"max_cost_usd": 0}}
+    lab = telling(tmp_path, server, 40, execution={"dask": str(shared.file)}, **config)
+    init_repository(lab)
+
+    stopped = cli_inside("run", "-c", lab.config, cwd=lab.root)
+
+    assert stopped.code == 4, stopped.out + stopped.err
+    assert not server.requests
+    free = {**lab.read()["models"]["fake"], "model": "openai/free", "pricing": {"input": 0, "output": 0}}
+    lab.change({"models": {"free": free}, "matrix": {"model": ["fake", "free"]}})
+    assert cli_inside("run", "-c", lab.config, cwd=lab.root).code == 4
+    assert len(server.requests) == 40
+    assert len(rows(lab, "free")) == 40
+
+
 def test_a_refused_key_ends_it_as_without_a_cluster(
     tmp_path: Path, cli_inside: Cli, init_repository: InitRepository, shared: DaskCluster
 ) -> None:

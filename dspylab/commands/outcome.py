@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dspylab.config.wording import named
+from dspylab.config.wording import counted, named
 from dspylab.errors import (
     BudgetExhausted,
     DspylabError,
@@ -14,6 +14,7 @@ from dspylab.errors import (
     RepositoryError,
     RunsIncomplete,
 )
+from dspylab.report.numbers import cost, count
 from dspylab.unscored import unscored_entry
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from dspylab.execute.active import RunReport
     from dspylab.execute.pool import Stop
     from dspylab.execute.runs import Execution
-    from dspylab.lm.budget import Spending
+    from dspylab.lm.budget import Reached, Spending
 
 #: What to do when a metric has no value for any example.
 _SCORED_AGAIN = (
@@ -53,7 +54,7 @@ def raise_unless_complete(execution: Execution, stop: Stop) -> None:
         )
     if execution.exhausted is not None:
         raise BudgetExhausted(
-            f"{execution.exhausted}; {progress}", remedy=_raise_budget(execution.spent, kept, total)
+            f"{_reached(execution.exhausted, execution.spent)}; {progress}", remedy=_raise_budget(execution)
         )
     problem = _kind(
         refused=all(report.refused for report in reports), held=all(report.held for report in reports)
@@ -102,7 +103,7 @@ def raise_unless_compiled(execution: Execution, stop: Stop) -> None:
         raise Interrupted(f"stopped: {kept}", remedy="the same command goes on where it stopped")
     if execution.exhausted is not None:
         remedy = "raise it and run the same command again: only what is missing is called"
-        raise BudgetExhausted(f"{execution.exhausted}; {kept}", remedy=remedy)
+        raise BudgetExhausted(f"{_reached(execution.exhausted, execution.spent)}; {kept}", remedy=remedy)
     raise _kind(refused=left[0].refused, held=left[0].held)(
         f"is not compiled: {left[0].stopped}",
         where=left[0].program,
@@ -117,17 +118,38 @@ def _kind(*, refused: bool, held: bool) -> type[DspylabError]:
     return RepositoryError if held else RunsIncomplete
 
 
-def _raise_budget(spent: Spending, kept: int, total: int) -> str:
-    """What the rest would take at the pace so far."""
-    advice = "raise it and run the same command again: only what is missing is called"
-    if not kept:
+def _reached(bound: Reached, spent: Spending) -> str:
+    """Which bound is reached, and what was spent of it."""
+    name, limit = f"budget.max_{bound.field}", _amount(bound.field, bound.limit)
+    if not bound.limit:
+        return f"{name} is {limit}, and the next call costs"
+    return f"{name} of {limit} is reached: {_amount(bound.field, getattr(spent, bound.field))} spent"
+
+
+def _raise_budget(execution: Execution) -> str:
+    """What all would take, as far as what is done tells, and what it does not tell."""
+    advice, rest = "raise it and run the same command again: only what is missing is called", execution.rest
+    if rest is None or not rest.known:
         return advice
-    factor = total / kept
-    cost = f"${spent.cost_usd * factor:.4g}, " if spent.cost_usd else ""
-    return (
-        f"{advice} (all of it would take about {cost}{spent.tokens * factor:,.0f} tokens, "
-        f"{spent.calls * factor:,.0f} calls)"
-    )
+    needed = execution.spent + rest.spending
+    amounts = ", ".join(_with_unit(field, getattr(needed, field)) for field in rest.bounds)
+    beyond = []
+    if rest.unknown:
+        runs = counted(rest.unknown_runs, "run")
+        beyond.append(f"{counted(rest.unknown, 'example')} of {runs} of which none is done")
+    if compiles := sum(report.record is None for report in execution.compiles):
+        beyond.append(f"the compiling of {counted(compiles, 'program')}")
+    if not beyond:
+        return f"{advice} (all of it would take about {amounts})"
+    return f"{advice} (all of it would take more than {amounts}: not in it: {' and '.join(beyond)})"
+
+
+def _with_unit(field: str, value: float) -> str:
+    return _amount(field, value) + ("" if field == "cost_usd" else f" {field}")
+
+
+def _amount(field: str, value: float) -> str:
+    return cost(value) if field == "cost_usd" else count(value)
 
 
 def _reasons(left: Sequence[RunReport]) -> Iterator[str]:

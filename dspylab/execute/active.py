@@ -375,6 +375,6 @@ class ActiveRun:
             self._stopped = str(self._work.refusal)
             self._is_refused = True
         if self._stopped is None and self._work.exhausted is not None:
-            self._stopped = self._work.exhausted
+            self._stopped = str(self._work.exhausted)
         if self._stopped is not None:
             self._work.end()

@@ -155,8 +155,9 @@ def compile_program(job: CompileJob) -> CompileReport:
             raise  # the disk is full: nothing else will do better
         return CompileReport(job.spec.key, stopped=str(job.refusal), refused=True)
     except BaseException as error:  # noqa: BLE001 - whatever an optimizer raises, sys.exit() included
-        if isinstance(error, Stopped) or job.ledger.is_stopped or job.ledger.exhausted is not None:
-            return CompileReport(job.spec.key, stopped=job.ledger.exhausted or "interrupted")
+        reached = job.ledger.exhausted or job.ledger.refused_paid
+        if isinstance(error, Stopped) or job.ledger.is_stopped or reached is not None:
+            return CompileReport(job.spec.key, stopped=str(reached or "interrupted"))
         if job.refusal is not None:
             return CompileReport(job.spec.key, stopped=str(job.refusal), refused=True)
         return CompileReport(job.spec.key, stopped=_described(error))

@@ -20,9 +20,9 @@ from dspylab.execute import worker
 from dspylab.execute.lending import Lending
 from dspylab.execute.roster import Roster, lost, problem_of
 from dspylab.execute.wire import outcome_of, todo_to_json
-from dspylab.execute.workers import Outcome, Todo
+from dspylab.execute.workers import Outcome, Todo, is_unfinished
 from dspylab.jsonable import to_json
-from dspylab.lm.budget import Ledger, Spending
+from dspylab.lm.budget import Ledger, Reached, Spending
 from dspylab.records import AbandonedExample, ExampleError, ExampleFailure
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class DaskRun:
         program: The file of its compiled program; None if it has none.
         dispatcher: Hands its examples out.
         refusal: Why one of its models refuses every call; None if none does.
+        may_not_pay: The bound of no dollars, once it kept a call of it out.
         has_ended: Whether nothing more of it is to begin.
     """
 
@@ -55,6 +56,7 @@ class DaskRun:
     program: str | None
     dispatcher: Dispatcher = field(repr=False)
     refusal: EndpointError | None = None
+    may_not_pay: Reached | None = None
     has_ended: bool = False
 
     def submit(self, todos: Sequence[Todo]) -> Future[list[Outcome]]:
@@ -62,9 +64,9 @@ class DaskRun:
         return self.dispatcher.submit(self, todos)
 
     @property
-    def exhausted(self) -> str | None:
+    def exhausted(self) -> Reached | None:
         """As `Work.exhausted`."""
-        return self.dispatcher.ledger.exhausted
+        return self.dispatcher.ledger.exhausted or self.may_not_pay
 
     def end(self) -> None:
         """As `Work.end`."""
@@ -288,7 +290,7 @@ class Dispatcher:
 
     def _is_over(self, run: DaskRun) -> bool:
         """Whether nothing more of a run is to begin."""
-        return self._stopped or run.has_ended or run.refusal is not None or bool(self.ledger.exhausted)
+        return self._stopped or run.has_ended or run.refusal is not None or run.exhausted is not None
 
     def _worker_for(self, chunk: _Chunk) -> str | None:
         """The worker that has least to do for the threads that it has; None if the chunk has to wait.
@@ -367,6 +369,8 @@ class Dispatcher:
                 self._waiting.appendleft(chunk)
                 return
             chunk.run.refusal = refusal
+        if answer["refused_paid"] and self.ledger.is_free_only:
+            chunk.run.may_not_pay = self.ledger.refused_paid = Reached("cost_usd", 0.0)
         self._keep(chunk, answer["outcomes"], spent)
 
     def _keep(self, chunk: _Chunk, values: Sequence[Mapping[str, Any] | None], spent: Spending) -> None:
@@ -379,8 +383,7 @@ class Dispatcher:
             outcome = outcome_of(value, run.key, todo.row)
             if outcome is not None:
                 self._answered |= {f"models.{call.model}" for call in outcome.calls if call.error is None}
-            is_abandoned = outcome is None or isinstance(outcome, AbandonedExample)
-            if is_abandoned and not is_over:
+            if is_unfinished(outcome) and not is_over:
                 answer = outcome.answer if isinstance(outcome, AbandonedExample) else None
                 again.append(todo if answer is None else Todo(todo.row, to_json(answer)))
             if outcome is not None or is_over:

@@ -19,12 +19,13 @@ from dspylab.execute.compile_jobs import compile_job
 from dspylab.execute.fit import refuse_misfits
 from dspylab.execute.jobs import models_of_runs
 from dspylab.execute.pool import Opening, Stop, work_off
+from dspylab.execute.rest import Rest, foresee_rest
 from dspylab.execute.spending import refuse_unpriced, spent_before
 from dspylab.execute.threads import Threads
 from dspylab.execute.underway import UnderWay
 from dspylab.execute.workers import Workers
 from dspylab.laboratory import Laboratory
-from dspylab.lm.budget import Spending
+from dspylab.lm.budget import Reached, Spending
 from dspylab.lm.build import Models
 from dspylab.pipeline.dvcfile import ignore_rows
 from dspylab.plan.identity import compile_models
@@ -40,12 +41,14 @@ class Execution:
         spent: What all results of the matrix have cost; without a budget, those of this session.
         exhausted: Which bound of the budget was reached; None if none was.
         compiles: How each compile ended.
+        rest: What would be needed beyond that; None unless a bound was reached.
     """
 
     reports: list[RunReport]
     spent: Spending
-    exhausted: str | None
+    exhausted: Reached | None
     compiles: list[CompileReport] = field(default_factory=list)
+    rest: Rest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,10 @@ def execute_runs(
         observer.ready(workers.limits, lambda: models.ledger.spent.calls - earlier)
         _work(under_way, jobs, models, plan, stop)
         compiled = [under_way.compile_report(job.spec.key) for job in jobs]
-        return Execution(under_way.reports(keys), models.ledger.spent, models.ledger.exhausted, compiled)
+        reports, ledger = under_way.reports(keys), models.ledger
+        exhausted = ledger.exhausted or ledger.refused_paid
+        rest = None if exhausted is None else foresee_rest(laboratory, reports)
+        return Execution(reports, ledger.spent, exhausted, compiled, rest)
 
 
 @contextlib.contextmanager

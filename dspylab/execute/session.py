@@ -17,7 +17,7 @@ from dspylab.execute.example import Job, execute_example
 from dspylab.execute.fit import mismatches
 from dspylab.execute.jobs import make_job, models_of_runs
 from dspylab.execute.wire import outcome_to_json, todo_of
-from dspylab.execute.workers import Outcome, Todo
+from dspylab.execute.workers import Outcome, Todo, is_unfinished
 from dspylab.laboratory import open_laboratory
 from dspylab.lm.budget import Spending
 from dspylab.lm.build import Models, Share
@@ -138,6 +138,8 @@ class Session:
         return {
             "outcomes": [outcome_to_json(outcome) for outcome in outcomes],
             "refusal": refusal and [type(refusal).__name__, refusal.message, refusal.where, refusal.remedy],
+            "refused_paid": self._models.ledger.refused_paid is not None
+            and any(map(is_unfinished, outcomes)),
             "spent": [spent.cost_usd, spent.tokens, spent.calls],
             "took_s": time.monotonic() - began,
         }

@@ -64,7 +64,7 @@ def _spent_compiling(laboratory: Laboratory, spec: CompileSpec) -> Spending:
     """What a compile has cost: its record says, or, as long as it is not done, what it has noted."""
     record = valid_record(laboratory, spec)
     if record is None:
-        return _cost(noted(calls_file(laboratory.layout, laboratory.compile_hash(spec))).calls)
+        return spending_of(noted(calls_file(laboratory.layout, laboratory.compile_hash(spec))).calls)
     tokens = record.prompt_tokens + record.completion_tokens
     return Spending(record.cost_usd or 0.0, tokens, record.calls)
 
@@ -76,12 +76,12 @@ def _spent_on(laboratory: Laboratory, run: RunSpec) -> Spending:
     for row in _rows(laboratory, run):
         calls = [(json.dumps(call), call) for call in row.get("calls") or ()]
         known = seen.setdefault(row.get("index", row.get("abandoned")), set())
-        total += _cost(call for text, call in calls if text not in known)
+        total += spending_of(call for text, call in calls if text not in known)
         known.update(text for text, _ in calls)
     earlier = laboratory.earlier_rows(run)
     for index in earlier.indexes - seen.keys():
         row = earlier.row(index) or {}
-        total += _cost(call for call in row.get("calls") or () if call["role"] == "task")
+        total += spending_of(call for call in row.get("calls") or () if call["role"] == "task")
     return total
 
 
@@ -98,7 +98,8 @@ def _rows(laboratory: Laboratory, run: RunSpec) -> Iterator[Mapping[str, Any]]:
     return iter(())
 
 
-def _cost(calls: Iterable[Mapping[str, Any]]) -> Spending:
+def spending_of(calls: Iterable[Mapping[str, Any]]) -> Spending:
+    """What calls of rows have cost; those that came from a cache nothing."""
     total = Spending()
     for call in calls:
         if not call["cached"]:

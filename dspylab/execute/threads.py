@@ -8,8 +8,9 @@ from concurrent.futures import Executor, Future
 from dspylab.errors import EndpointError
 from dspylab.execute.example import Job, execute_example
 from dspylab.execute.jobs import make_job
-from dspylab.execute.workers import Outcome, Todo, Work
+from dspylab.execute.workers import Outcome, Todo, Work, is_unfinished
 from dspylab.laboratory import Laboratory
+from dspylab.lm.budget import Reached
 from dspylab.lm.build import Models
 from dspylab.records import RunSpec
 
@@ -60,17 +61,24 @@ class _Run:
         self._job = job
         self._models = models
         self._executor = executor
+        self._was_held_up = False
 
     def submit(self, todos: Sequence[Todo]) -> Future[list[Outcome]]:
-        return self._executor.submit(lambda: [execute_example(self._job, todo) for todo in todos])
+        return self._executor.submit(self._execute, todos)
 
     @property
     def refusal(self) -> EndpointError | None:
         return self._job.refusal
 
     @property
-    def exhausted(self) -> str | None:
-        return self._models.ledger.exhausted
+    def exhausted(self) -> Reached | None:
+        ledger = self._models.ledger
+        return ledger.exhausted or (ledger.refused_paid if self._was_held_up else None)
 
     def end(self) -> None:
         self._job.has_ended.set()
+
+    def _execute(self, todos: Sequence[Todo]) -> list[Outcome]:
+        outcomes = [execute_example(self._job, todo) for todo in todos]
+        self._was_held_up |= any(map(is_unfinished, outcomes))
+        return outcomes

@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dspylab.errors import EndpointError
+from dspylab.lm.budget import Reached
 from dspylab.records import AbandonedExample, DataRow, ExampleOutcome, RunSpec
 
 #: What became of an example. A stop or the budget may end it midway: what remains of it are the calls that it
 #: made, or None.
 Outcome = ExampleOutcome | AbandonedExample | None
+
+
+def is_unfinished(outcome: Outcome) -> bool:
+    """Whether something ended an example midway, or before it began."""
+    return outcome is None or isinstance(outcome, AbandonedExample)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +45,8 @@ class Work(Protocol):
         """Why one of its models refuses every call; None if none does."""
 
     @property
-    def exhausted(self) -> str | None:
-        """Which bound of the budget is reached; None if none is."""
+    def exhausted(self) -> Reached | None:
+        """Which bound of the budget lets it make no further call; None if none does."""
 
     def end(self) -> None:
         """Nothing more of the run is begun: what is in flight need not try again."""

@@ -33,13 +33,29 @@ class Spending:
         return Spending(self.cost_usd - other.cost_usd, self.tokens - other.tokens, self.calls - other.calls)
 
 
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A bound of the budget that is reached.
+
+    Attributes:
+        field: What of `Spending` it bounds.
+        limit: The bound, in the unit of that.
+    """
+
+    field: str
+    limit: float
+
+    def __str__(self) -> str:
+        return f"budget.max_{self.field} is reached"
+
+
 class Ledger:
     """Admits calls as long as the budget lasts. Thread-safe.
 
     A call is admitted when what was spent, what is in flight and the call itself fit into the budget. A
     call that only what is in flight leaves no room for waits until that is known. When nothing is in flight
     and money is left, one call is admitted whatever it may cost. So the overshoot is at most what was in
-    flight.
+    flight. A bound of no dollars at all admits what is free, and nothing else.
 
     Args:
         budget: The bounds; all None admits everything.
@@ -47,13 +63,15 @@ class Ledger:
 
     Attributes:
         spent: What was spent so far.
-        exhausted: Which bound is reached, as words; None while none is.
+        exhausted: Which bound is reached, so that nothing more is admitted; None while none is.
+        refused_paid: The bound of no dollars at all, once it kept a call out; calls that are free go on.
     """
 
     def __init__(self, budget: Budget, spent: Spending) -> None:
         self._budget = budget
         self.spent = spent
-        self.exhausted: str | None = None
+        self.exhausted: Reached | None = None
+        self.refused_paid: Reached | None = None
         self._in_flight = Spending()
         self._parts_lent = 0
         self._settled = spent
@@ -71,9 +89,12 @@ class Ledger:
             A list to which the body appends what the call did cost.
 
         Raises:
-            Stopped: If the budget is exhausted or the run was stopped.
+            Stopped: If the budget is exhausted or has no room for what costs, or the run was stopped.
         """
         with self._changed:
+            if self.is_free_only and expected.cost_usd > 0:
+                self.refused_paid = Reached("cost_usd", 0.0)
+                raise Stopped
             while not self._admits(expected):
                 if self._stopped or self.exhausted is not None:
                     raise Stopped
@@ -106,7 +127,7 @@ class Ledger:
             if self._stopped or self.exhausted is not None:
                 return None
             part = Spending()
-            for _, field, limit in self._limits():
+            for field, limit in self._limits():
                 left = max(0, limit - getattr(self.spent + self._in_flight, field))
                 enough = getattr(least, field)
                 # There will be more when what is in flight, calls of this process included, is done.
@@ -154,6 +175,11 @@ class Ledger:
             return spent
 
     @property
+    def is_free_only(self) -> bool:
+        """Whether no call that costs money is admitted."""
+        return self._budget.max_cost_usd == 0
+
+    @property
     def is_stopped(self) -> bool:
         """Whether `stop` was called."""
         return self._stopped
@@ -174,7 +200,7 @@ class Ledger:
             self._changed.notify_all()
 
     def _raise(self, by: Spending) -> None:
-        raised = {name: limit + getattr(by, field) for name, field, limit in self._limits()}
+        raised = {f"max_{field}": limit + getattr(by, field) for field, limit in self._limits()}
         self._budget = self._budget.model_copy(update=raised)
         self.exhausted = None
         self._changed.notify_all()
@@ -189,25 +215,23 @@ class Ledger:
             return False
         if self._in_flight.calls == 0 and not self._parts_lent:
             return True
-        return self._beyond(self.spent + self._in_flight + expected) is None
+        after = self.spent + self._in_flight + expected
+        return all(getattr(after, field) <= limit for field, limit in self._limits_of_all())
 
-    def _reached(self, amount: Spending) -> str | None:
-        for name, limit, value in self._bounds(amount):
-            # A bound of zero admits what is free.
+    def _reached(self, amount: Spending) -> Reached | None:
+        for field, limit in self._limits_of_all():
+            value = getattr(amount, field)
             if value > limit or value == limit > 0:
-                return f"budget.{name} of {limit:g} is reached: {value:g} spent"
+                return Reached(field, limit)
         return None
 
-    def _beyond(self, amount: Spending) -> str | None:
-        return next((name for name, limit, value in self._bounds(amount) if value > limit), None)
+    def _limits_of_all(self) -> Iterator[tuple[str, float]]:
+        """The bounds of all calls. That of no dollars is none: `admit` keeps each call out that costs."""
+        return (bound for bound in self._limits() if bound != ("cost_usd", 0.0))
 
-    def _bounds(self, amount: Spending) -> Iterator[tuple[str, float, float]]:
-        for name, field, limit in self._limits():
-            yield name, limit, getattr(amount, field)
-
-    def _limits(self) -> Iterator[tuple[str, str, float]]:
-        """Name of each bound that the budget has, the field of `Spending` that it bounds, and the bound."""
+    def _limits(self) -> Iterator[tuple[str, float]]:
+        """The fields of `Spending` that the budget bounds, and the bounds."""
         for field in ("cost_usd", "tokens", "calls"):
             limit = getattr(self._budget, f"max_{field}")
             if limit is not None:
-                yield f"max_{field}", field, limit
+                yield field, limit
