@@ -40,13 +40,25 @@ def flipped(wins: int, losses: int, ties: int = 44, names: tuple[str, str] = ("o
 
 
 def contrast(comparison: Comparison, **fields: Any) -> Contrast:
-    names = ("failed", "latency_p50_s", "latency_p95_s", "ttft_p50_s", "tokens_per_s", "cost_usd")
+    names = ("failed", "latency_p50_s", "latency_p95_s", "ttft_p50_s", "tokens_p50_per_s", "cost_usd")
     figures = dict.fromkeys(names, None)
     usual: dict[str, Any] = {
         "pairing": NOTHING_LOST,
         "failures_as_0": None,
-        "figures_a": {**figures, "failed": 0.0, "latency_p50_s": 0.5, "cost_usd": 0.2, "tokens_per_s": 50.0},
-        "figures_b": {**figures, "failed": 1.0, "latency_p50_s": 1.0, "cost_usd": 0.1, "tokens_per_s": 50.0},
+        "figures_a": {
+            **figures,
+            "failed": 0.0,
+            "latency_p50_s": 0.5,
+            "cost_usd": 0.2,
+            "tokens_p50_per_s": 50.0,
+        },
+        "figures_b": {
+            **figures,
+            "failed": 1.0,
+            "latency_p50_s": 1.0,
+            "cost_usd": 0.1,
+            "tokens_p50_per_s": 50.0,
+        },
         "needed": {},
     }
     return Contrast(comparison=comparison, **{**usual, **fields})
@@ -271,7 +283,7 @@ def test_figures_stand_side_by_side() -> None:
     assert rows["figure"] == ["old", "new", "change"]
     assert rows["failed"] == ["0", "1", NOTHING]  # from nothing there is no share
     assert rows["latency_p50_s"] == ["500 ms", "1.00 s", "+100%"]
-    assert rows["tokens_per_s"] == ["50.0", "50.0", NOTHING]
+    assert rows["tokens_p50_per_s"] == ["50.0", "50.0", NOTHING]
     assert rows["cost_usd"] == ["$0.20", "$0.10", "-50%"]
     assert rows["ttft_p50_s"] == [NOTHING, NOTHING, NOTHING]
 

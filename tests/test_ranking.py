@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from made_summaries import metric, run_summary
+from made_summaries import metric, run_summary, timing
 
 from dspylab.jsonable import to_json
 from dspylab.report.ranking import Figures
@@ -30,3 +30,21 @@ def test_less_of_what_is_paid_is_better(name: str) -> None:
     dear["calls"]["total"], dear["latency_s"]["p50"] = 90, 0.9
     figures = Figures([{"key": "dear", **dear}, {"key": "cheap", **cheap}], "accuracy")
     assert [row["key"] for row in figures.sorted(name)] == ["cheap", "dear"]
+
+
+def test_tokens_a_second_are_those_of_a_call_as_the_timings_beside_them() -> None:
+    runs = {"slow": (10.0, 900.0), "fast": (50.0, 90.0)}
+    rows = [
+        {
+            "key": key,
+            "verdict": None,
+            "pareto": None,
+            **to_json(run_summary(output_tokens_per_s=timing(of_a_call), throughput_tokens_per_s=of_all)),
+        }
+        for key, (of_a_call, of_all) in runs.items()
+    ]
+    figures = Figures(rows, "accuracy")
+    assert [row["key"] for row in figures.sorted("tokens_p50_per_s")] == ["fast", "slow"]
+    column = figures.column("tokens_p50_per_s", 0)
+    assert (column.title, column.legend) == ("tok/s\np50", "tok/s: tokens of a reply by its latency.")
+    assert [column.cell(row) for row in rows] == ["10.0", "50.0"]

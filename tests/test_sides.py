@@ -407,7 +407,7 @@ def test_figures_stand_beside_a_difference(tmp_path: Path) -> None:
     runs = {
         "a-0": run_summary(cost_usd=1.0, failed=1),
         "a-1": run_summary(cost_usd=2.0, failed=2),
-        "b": run_summary(cost_usd=None, throughput_tokens_per_s=None),
+        "b": run_summary(cost_usd=None, output_tokens_per_s=timing(None)),
     }
     state = results(tmp_path, {run: answers(1.0, 0.0, 1.0) for run in runs}, runs=runs)
     sides = (side(state, "a", "a-0", "a-1"), side(state, "b"))
@@ -418,10 +418,10 @@ def test_figures_stand_beside_a_difference(tmp_path: Path) -> None:
         "latency_p50_s": 0.5,
         "latency_p95_s": 1.0,
         "ttft_p50_s": 0.5,
-        "tokens_per_s": 50.0,
+        "tokens_p50_per_s": 100.0,
         "cost_usd": 1.5,
     }
-    assert whole.figures_b == {**whole.figures_a, "failed": 0.0, "tokens_per_s": None, "cost_usd": None}
+    assert whole.figures_b == {**whole.figures_a, "failed": 0.0, "tokens_p50_per_s": None, "cost_usd": None}
     assert (whole.comparison, whole.pairing, whole.failures_as_0) == (comparison, found, None)
     # A mean over some of the runs would not be the mean of the side.
     mixed = (side(state, "mixed", "a-0", "b"), side(state, "b"))

@@ -118,7 +118,8 @@ def run(
         complete=complete,
         latency_s=timing(0.3, 1.25),
         ttft_s=timing(None),
-        throughput_tokens_per_s=77.77,
+        output_tokens_per_s=timing(77.77),
+        throughput_tokens_per_s=1.0,
         cost_usd=cost_usd,
     )
 
@@ -140,15 +141,15 @@ def rendered(table: RenderableType, width: int) -> str:
 
 RESULTS = """\
 triage: Which one?
-                                                  latency  latency  TTFT
-run                accuracy       scored  failed      p50      p95   p50  tok/s  cost  polite     f1
+                                                  latency  latency  TTFT  tok/s
+run                accuracy       scored  failed      p50      p95   p50    p50  cost  polite     f1
 ────────────────────────────────────────────────────────────────────────────────────────────────────
 good   0.812 [0.713, 0.912]        96/96       0   300 ms   1.25 s     –   77.8    $0   0.250  0.500
 poor   0.250 [0.150, 0.350]        93/96       3   300 ms   1.25 s     –   77.8     –   0.250  0.500
 none                      –        96/96       0   300 ms   1.25 s     –   77.8    $0   0.250  0.500
 part*  0.990 [0.890, 1.090]  40/40 of 96       0   300 ms   1.25 s     –   77.8    $0   0.250  0.500
-[…]: 95% interval. scored: of those attempted. latency: a call from sending it to its last token. –: no such
-figure.
+[…]: 95% interval. scored: of those attempted. latency: a call from sending it to its last token. tok/s:
+tokens of a reply by its latency. –: no such figure.
 * not complete: `dspylab run` goes on, or says why not. Its figures are over what is done.
 poor: 3 failed: AdapterParseError
 A cost is missing where a model has no known price (give it pricing: in the file) or is the program's own.
@@ -176,7 +177,7 @@ def test_eighty_columns_keep_what_matters() -> None:
     assert all(len(line) <= 80 for line in lines)
     for part in ("accuracy", "0.812 [0.713, 0.912]", "96/96", "failed", "300 ms", "$0"):
         assert part in text
-    assert "Left out in this width: latency p95, TTFT p50, tok/s, f1." in text
+    assert "Left out in this width: latency p95, TTFT p50, tok/s p50, f1." in text
     names = "".join(line.split("  ")[0].strip() for line in lines[3:-2])
     assert key in names
 
@@ -225,7 +226,8 @@ def test_a_note_stands_only_where_it_applies() -> None:
     figures["ttft_s"] = figures["latency_s"]
     text = rendered(results_table(document), 200)
     assert text.endswith(
-        "[…]: 95% interval. scored: of those attempted. latency: a call from sending it to its last token.\n"
+        "[…]: 95% interval. scored: of those attempted. latency: a call from sending it to its last token. "
+        "tok/s: tokens of a reply by its latency.\n"
     )
     figures["metrics"]["accuracy"]["ci95"] = None
     assert "[…]" not in rendered(results_table(document), 200)

@@ -49,7 +49,7 @@ SHORT_NAMES: Final[Mapping[str, str]] = {
     "latency_p50_s": "latency_s.p50",
     "latency_p95_s": "latency_s.p95",
     "ttft_p50_s": "ttft_s.p50",
-    "tokens_per_s": "throughput_tokens_per_s",
+    "tokens_p50_per_s": "output_tokens_per_s.p50",
     "cost_usd": "cost_usd.total",
 }
 #: Columns that are said about a run, not measured in it.

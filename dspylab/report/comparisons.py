@@ -25,6 +25,7 @@ from dspylab.report.standing import all_pairs
 from dspylab.report.tables import Column, FittingTable
 
 _TESTS = {"mcnemar": "exact McNemar", "wilcoxon": "Wilcoxon"}
+_OF_CALLS = "Timings are of single calls; tokens per second: those of a reply by its latency."
 #: Characters of a text that stays on one line of a terminal's table.
 SHORT = 160
 #: Lines below a table of comparisons that say what is not in it.
@@ -84,7 +85,7 @@ def figures_table(contrast: Contrast) -> FittingTable:
         Column(comparison.b, lambda row: _figure(row[0], row[2])),
         Column("change", lambda row: _share(row[1], row[2])),
     ]
-    return FittingTable("", columns, rows)
+    return FittingTable("", columns, rows, [_OF_CALLS])
 
 
 def flips_tables(comparison: Comparison, flips: Flips, short: int | None) -> list[FittingTable]:

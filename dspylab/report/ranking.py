@@ -13,6 +13,8 @@ from dspylab.errors import UsageError
 from dspylab.report.entries import estimate_of, metric_of, other_metrics, ranked
 from dspylab.report.numbers import NOTHING, cost, count, in_unit, number
 from dspylab.report.tables import (
+    LATENCY_LEGEND,
+    TOKENS_LEGEND,
     Column,
     FittingTable,
     alarm,
@@ -138,10 +140,10 @@ class Figures:
             self.primary: Column(self.primary, partial(estimate_of, name=self.primary)),
             "scored": Column("scored", scored, rank=2, legend="scored: of those attempted."),
             "failed": Column("failed", partial(self._cell, name="examples.failed"), rank=5, style=alarm),
-            "latency_p50_s": self._timing("latency\np50", "latency_s.p50", 3),
+            "latency_p50_s": self._timing("latency\np50", "latency_s.p50", 3, LATENCY_LEGEND),
             "latency_p95_s": self._timing("latency\np95", "latency_s.p95", 6),
             "ttft_p50_s": self._timing("TTFT\np50", "ttft_s.p50", 7),
-            "tokens_per_s": Column("tok/s", lambda row: number(row["throughput_tokens_per_s"]), rank=8),
+            "tokens_p50_per_s": self._timing("tok/s\np50", "output_tokens_per_s.p50", 8, TOKENS_LEGEND),
             "cost_usd": Column("cost", lambda row: cost(row["cost_usd"]["total"]), rank=4),
             "pareto": Column(
                 "Pareto",
@@ -153,8 +155,8 @@ class Figures:
         }
         return columns.get(name)
 
-    def _timing(self, title: str, address: str, rank: int) -> Column:
-        return Column(title, partial(self._cell, name=address), rank=rank)
+    def _timing(self, title: str, address: str, rank: int, legend: str = "") -> Column:
+        return Column(title, partial(self._cell, name=address), rank=rank, legend=legend)
 
     def _cell(self, row: Mapping[str, Any], name: str) -> str:
         value = self.value(row, name)

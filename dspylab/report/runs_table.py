@@ -61,6 +61,7 @@ def runs_table(material: Material) -> str:
         f'<th scope="col"><span title="Shown among the examples below">show</span></th>{head}</tr></thead>',
         f"<tbody>{body}</tbody></table></div>",
         '<p class="note">[…]: 95% interval. Latency and TTFT: of one call, from sending it. ',
+        "Tokens/s: those of a reply by its latency. ",
         f"{NOTHING}: no such figure. Click a heading to sort.</p>",
     ]
     return "".join(parts) + _over_seeds(material)
@@ -97,7 +98,7 @@ def _columns(material: Material) -> list[_Column]:
         _timing("latency p50", "latency_s", "p50"),
         _timing("latency p95", "latency_s", "p95"),
         _timing("TTFT p50", "ttft_s", "p50"),
-        _figure("tokens/s", lambda run: run.figures["throughput_tokens_per_s"], number, better="more"),
+        _figure("tokens/s p50", lambda run: run.figures["output_tokens_per_s"]["p50"], number, better="more"),
         _figure("tokens out", lambda run: run.figures["tokens"]["completion"], count),
         _figure("cost", lambda run: run.figures["cost_usd"]["total"], cost),
         _Column(

@@ -38,6 +38,9 @@ from dspylab.report.numbers import (
 
 #: Width in characters below which the name of a run is not squeezed; a column goes instead.
 _NAME_WIDTH = 18
+#: What the columns of timings mean.
+LATENCY_LEGEND = "latency: a call from sending it to its last token."
+TOKENS_LEGEND = "tok/s: tokens of a reply by its latency."
 #: Characters between two columns.
 _GAP = 2
 #: Runs whose failures are described below the table.
@@ -223,11 +226,16 @@ def _runs_table(document: Mapping[str, Any], primary: str) -> FittingTable:
             "latency\np50",
             lambda run: duration(run["latency_s"]["p50"]),
             rank=2,
-            legend="latency: a call from sending it to its last token.",
+            legend=LATENCY_LEGEND,
         ),
         Column("latency\np95", lambda run: duration(run["latency_s"]["p95"]), rank=5),
         Column("TTFT\np50", lambda run: duration(run["ttft_s"]["p50"]), rank=6),
-        Column("tok/s", lambda run: number(run["throughput_tokens_per_s"]), rank=7),
+        Column(
+            "tok/s\np50",
+            lambda run: number(run["output_tokens_per_s"]["p50"]),
+            rank=7,
+            legend=TOKENS_LEGEND,
+        ),
         Column("cost", lambda run: cost(run["cost_usd"]["total"]), rank=3),
         *_compile_columns(rows),
         *_other_metrics(rows, primary),
