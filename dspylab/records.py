@@ -508,11 +508,12 @@ class CallCounts:
 class CostSummary:
     """What a run cost at the rates given in the summary. ``total`` is None as soon as a call has no price.
 
-    A call that failed and reported no tokens is not in it: what it cost, nobody says.
+    A call that failed and reported no tokens is not in it: what it cost, nobody says, unless its model is
+    free.
 
     Attributes:
-        total: US dollars, all roles; None when a call has no price.
-        by_role: Role to US dollars; None when a call of the role has no price.
+        total: US dollars, all roles; None when a call has no price, or when all calls failed as just said.
+        by_role: Role to US dollars; None as the total, for the calls of the role.
         saved: What cached answers would have cost, as far as their price is known.
         unpriced_calls: Calls with no known price.
     """
@@ -644,7 +645,7 @@ class RunSummary:
         example_s: Duration of the program on an example that succeeded.
         metric_s: Duration of the metrics on an example, judges included.
         queue_s: Wait for our own limits before a call was sent.
-        throughput_tokens_per_s: Completion tokens of all task calls / active_s.
+        throughput_tokens_per_s: Completion tokens of all task calls / active_s; None without any.
         concurrency: Examples under way at once.
         tokens: Sums over the task calls.
         calls: Counts over the calls of all roles.

@@ -92,7 +92,12 @@ def run_summary(
             by_predictor={"route": 20},
         ),
         "predictors": {},
-        "cost_usd": CostSummary(total=cost_usd, by_role={"task": cost_usd}, saved=0.0, unpriced_calls=0),
+        "cost_usd": CostSummary(
+            total=cost_usd,
+            by_role={"task": cost_usd},
+            saved=0.0,
+            unpriced_calls=20 if cost_usd is None else 0,
+        ),
         "versions": {},
     }
     return RunSummary(**{**usual, **fields})

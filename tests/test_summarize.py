@@ -259,6 +259,27 @@ def test_a_call_that_failed_without_tokens_does_not_hide_what_the_others_cost() 
     assert run.cost_usd.total == pytest.approx(200e-6)
 
 
+def test_what_only_failed_has_neither_a_cost_nor_a_speed() -> None:
+    lost = call(
+        error="ServerError: …", prompt_tokens=None, completion_tokens=None, latency_s=None, ttft_s=None
+    )
+    run = of(failure(0, "endpoint", lost), failure(1, "endpoint", lost))
+    assert (run.cost_usd.total, run.cost_usd.by_role, run.cost_usd.unpriced_calls) == (
+        None,
+        {"task": None},
+        0,
+    )
+    assert run.predictors["route"].cost_usd is None
+    assert run.throughput_tokens_per_s is None
+    # What was billed all the same counts, and a free model is free.
+    billed = call(error="ContextLengthError: …", completion_tokens=0)
+    assert of(failure(0, "program", billed, lost)).cost_usd.total == pytest.approx(100e-6)
+    free = {"mini": Rates(input_usd=0.0, output_usd=0.0, source="local")}
+    assert of(failure(0, "endpoint", lost), rates=free).cost_usd.total == 0
+    # Nothing was asked, so nothing was paid.
+    assert of(failure(0, "program")).cost_usd.total == 0
+
+
 def test_a_cached_answer_costs_nothing_and_says_what_it_saved() -> None:
     run = of(result(0, call(cached=True, latency_s=None, ttft_s=None)))
     assert run.cost_usd.total == 0

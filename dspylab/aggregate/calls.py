@@ -42,20 +42,37 @@ class CallFigures:
 
 @dataclass
 class _Money:
-    """Prices whose sum is unknown as soon as one of them is. Kept one by one, so that the sum is exact."""
+    """Prices whose sum is unknown as soon as one of them is. Kept one by one, so that the sum is exact.
+
+    What a call costs that failed nobody reports: it is not in the sum, and of such calls alone there is none.
+    """
 
     known: array[float] = field(default_factory=lambda: array("d"))
+    priced: int = 0
     unpriced: int = 0
+    unreported: int = 0
 
-    def add(self, usd: float | None) -> None:
-        if usd is None:
+    def add(self, usd: float | None, *, is_reported: bool = True) -> None:
+        if not is_reported:
+            self.unreported += 1
+        elif usd is None:
             self.unpriced += 1
-        elif usd:
-            self.known.append(usd)
+        else:
+            self.priced += 1
+            if usd:
+                self.known.append(usd)
+
+    def take(self, other: _Money) -> None:
+        """Adds all of another sum."""
+        self.known.extend(other.known)
+        self.priced += other.priced
+        self.unpriced += other.unpriced
+        self.unreported += other.unreported
 
     @property
     def total(self) -> float | None:
-        return None if self.unpriced else math.fsum(self.known)
+        is_unknown = self.unpriced or (self.unreported and not self.priced)
+        return None if is_unknown else math.fsum(self.known)
 
 
 @dataclass
@@ -103,8 +120,8 @@ class CallTotals:
         self._counts["failed"] += failed
         self._counts["cached"] += cached
         self._counts["attempts"] += call["attempts"]
-        cost = self._price(call)
-        self._cost.setdefault(role, _Money()).add(cost)
+        cost, is_reported = self._price(call), self._is_reported(call)
+        self._cost.setdefault(role, _Money()).add(cost, is_reported=is_reported)
         if role != "task":
             return
         predictor = self._predictors.setdefault(call["predictor"] or NO_PREDICTOR, _Predictor())
@@ -112,7 +129,7 @@ class CallTotals:
         predictor.failed += failed
         predictor.fallbacks += call["fallback"]
         predictor.truncated += call["finish_reason"] == "length"
-        predictor.cost.add(cost)
+        predictor.cost.add(cost, is_reported=is_reported)
         if not cached:
             self._add_tokens(call, predictor)
         if not cached and not failed:
@@ -160,6 +177,13 @@ class CallTotals:
             return 0.0
         return self._price_of_tokens(call, "cost_usd")
 
+    def _is_reported(self, call: Mapping[str, Any]) -> bool:
+        """Whether anybody says what a call cost: of one that failed without tokens, only that it was free."""
+        if call["cached"] or call["error"] is None or call["completion_tokens"] is not None:
+            return True
+        rates = self._rates.get(call["model"])
+        return rates is not None and rates.input_usd == rates.output_usd == 0
+
     def _price_of_tokens(self, call: Mapping[str, Any], recorded: str) -> float | None:
         if call["model"] not in self._rates:
             usd: float | None = call[recorded]
@@ -190,13 +214,14 @@ class CallTotals:
             predictor.ttft_s.append(call["ttft_s"])
 
     def _cost_summary(self) -> CostSummary:
-        unpriced = sum(money.unpriced for money in self._cost.values())
-        spent = math.fsum(usd for money in self._cost.values() for usd in money.known)
+        everything = _Money()
+        for money in self._cost.values():
+            everything.take(money)
         return CostSummary(
-            total=None if unpriced else spent,
+            total=everything.total,
             by_role={role: money.total for role, money in self._cost.items()},
             saved=math.fsum(self._saved.known),
-            unpriced_calls=unpriced,
+            unpriced_calls=everything.unpriced,
         )
 
 

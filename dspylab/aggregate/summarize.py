@@ -167,7 +167,9 @@ def summarize_run(
         example_s=distribution(totals.example_s),
         metric_s=distribution(totals.metric_s),
         throughput_tokens_per_s=(
-            call_figures.tokens.completion / activity.active_s if activity.active_s > 0 else None
+            call_figures.tokens.completion / activity.active_s
+            if activity.active_s > 0 and call_figures.tokens.completion
+            else None
         ),
         concurrency=activity.concurrency,
         tokens=call_figures.tokens,

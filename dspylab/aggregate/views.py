@@ -44,7 +44,10 @@ def plain_metrics(summary: Summary) -> dict[str, Any]:
     plain["complete_runs"] = sum(run.complete for run in summary.runs.values())
     plain["failed_examples"] = sum(run.examples.failed for run in summary.runs.values())
     compiled = {run.compile.program: run.compile.cost_usd for run in summary.runs.values() if run.compile}
-    costs = [*(run.cost_usd.total for run in summary.runs.values()), *compiled.values()]
+    # A run of which every call failed has no cost, and takes nothing from what the others cost.
+    paid = [run.cost_usd for run in summary.runs.values()]
+    costs = [cost.total for cost in paid if cost.total is not None or cost.unpriced_calls]
+    costs += compiled.values()
     spent = sum_if_known(costs)
     if spent is not None:
         plain["cost_usd"] = _rounded(spent)

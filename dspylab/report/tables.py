@@ -337,7 +337,7 @@ def run_notes(rows: Sequence[Mapping[str, Any]], primary: str) -> list[str]:
         )
     notes += _failures([run for run in rows if run["examples"]["failed"]])
     notes += _metric_errors(rows)
-    if any(run["cost_usd"]["total"] is None for run in rows):
+    if any(run["cost_usd"]["unpriced_calls"] for run in rows):
         notes.append(
             "A cost is missing where a model has no known price (give it pricing: in the file) or is the "
             "program's own."

@@ -213,7 +213,7 @@ def _cautions(material: Material) -> Iterator[str]:
     without_rows = material.results.without_rows
     if without_rows:
         yield f"Not compared, as their rows are not here: {names(without_rows)}. {material.results.remedy}."
-    unpriced = [run.key for run in material.runs if run.figures["cost_usd"]["total"] is None]
+    unpriced = [run.key for run in material.runs if run.figures["cost_usd"]["unpriced_calls"]]
     if unpriced:
         yield f"No price is known for a model of {names(unpriced)}: their cost is not known."
 
