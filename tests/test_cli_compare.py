@@ -154,6 +154,16 @@ def test_rows_that_are_not_in_the_cache_say_which_command_gets_them(
     assert "0.375 [" in shown.out
     assert "Without a verdict, as their rows are not here: fake-predict-seed0" in shown.out
     assert "dvc pull" in shown.out
+    for form in ("html", "md"):
+        report = cli_inside("report", "--format", form, cwd=clone)
+        assert report.code == 0
+        lacks = (
+            "without a verdict and examples, as their rows are not here (5 of 5 runs): fake-predict-seed0, "
+        )
+        assert lacks in report.err
+        assert report.err.endswith(
+            ": `dvc checkout` or `dvc pull` gets them, or `dspylab run` executes the runs\n"
+        )
     runs = cli_inside("compare", "fake-predict", "fake-cot", cwd=clone)
     assert runs.code == 2
     assert "the rows of fake-predict-seed0, fake-predict-seed1, fake-predict-seed2 are not" in runs.err

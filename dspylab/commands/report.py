@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
 from dspylab.commands.find import find_layout
 from dspylab.commands.stale import tell_stale
-from dspylab.config.wording import counted
+from dspylab.config.wording import counted, named
 from dspylab.errors import DataError
 from dspylab.places import shown_path
 from dspylab.record.layout import Layout
 from dspylab.record.publish import read_json, write_atomically
-from dspylab.record.results import workspace_results
+from dspylab.record.results import StoredResults, workspace_results
 from dspylab.report.compiled import CompiledProgram, compiled_program
 from dspylab.report.html import Page, render_html
 from dspylab.report.markdown import render_markdown
@@ -43,6 +44,7 @@ def write_report(config: Path | None, output: Path | None, form: Format, most_ex
     results = workspace_results(layout)
     material = gather(results)
     tell_stale(config, results.summary)
+    _tell_without_rows(results)
     if form == "md":
         text = render_markdown(material, verdict(material))
         if output is None:
@@ -54,6 +56,17 @@ def write_report(config: Path | None, output: Path | None, form: Format, most_ex
     content = text.encode("utf-8", "backslashreplace")
     write_atomically(path, [content])
     print(f"{shown_path(path)}: {counted(len(material.runs), 'run')}, {len(content) / 1e6:.1f} MB")
+
+
+def _tell_without_rows(results: StoredResults) -> None:
+    """Says on stderr, which no report is printed to, what a report lacks that may replace a whole one."""
+    if results.without_rows:
+        print(
+            "without a verdict and examples, as their rows are not here "
+            f"({len(results.without_rows)} of {len(results.summary['runs'])} runs): "
+            f"{named(results.without_rows)}: {results.remedy}",
+            file=sys.stderr,
+        )
 
 
 def _page(material: Material, layout: Layout, most_examples: int) -> Page:
