@@ -41,7 +41,7 @@ Row = dict[str, Any]
 
 
 def call(cost_usd: float | None = 0.25, *, role: str = "task", cached: bool = False) -> Row:
-    return {"role": role, "cached": cached, "cost_usd": cost_usd}
+    return {"role": role, "cached": cached, "cost_usd": cost_usd, "attempts": 1, "error": None}
 
 
 def result(example: str, value: float | None, *calls: Row, example_s: float = 1.0, **fields: Any) -> Row:
