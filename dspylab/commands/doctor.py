@@ -238,7 +238,7 @@ def _fields(name: str, laboratory: Laboratory) -> Iterator[Check]:
     """Whether program, dataset and metrics speak of the same fields."""
     from dspylab.execute.fit import misfits
 
-    found = misfits(laboratory, laboratory.runs)
+    found = misfits(laboratory, [*laboratory.runs, *laboratory.compiles])
     for misfit in found:
         yield Check("problem" if misfit.fails else "note", name, str(misfit.finding))
     if not found:

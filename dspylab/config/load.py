@@ -52,6 +52,10 @@ class LoadedExperiment:
         """1-based line of an address, or of its nearest parent that stands in the file."""
         return self.source.line(address)
 
+    def place(self, address: Address) -> str:
+        """Where an address stands, as messages name it: ``file:line: address``."""
+        return f"{printable(self.given)}:{self.line(address)}: {dotted(address)}"
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is right, but would not outlive `dvc exp run -S`: a line and what to write instead, each."""

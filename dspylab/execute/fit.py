@@ -24,6 +24,7 @@ from dspylab.execute.labels import impossible_labels
 from dspylab.execute.odd_rows import empty_inputs, named, odd_labels, of_examples, repeated_inputs
 from dspylab.laboratory import Laboratory
 from dspylab.metrics.fields import answer_of, label_of
+from dspylab.optimize.sizes import Sizes, too_few
 from dspylab.program.discover import factory_names, metric_functions
 from dspylab.program.interface import Interface, interface_of, named_outputs, refused_call
 from dspylab.records import CompileSpec, DataRow, RunSpec
@@ -182,6 +183,8 @@ def mismatches(
     absent = list(_absent(laboratory, ("program", "factory"), code.factory, factory_names))
     yield from absent
     for spec in () if absent else specs:
+        if isinstance(spec, CompileSpec):
+            yield from _sizes(laboratory, spec)
         form = (spec.program_args, _has_own_fields(laboratory.experiment, spec))
         if form not in looked_at:
             looked_at.append(form)
@@ -191,6 +194,13 @@ def mismatches(
                 continue
             program = code.build(spec.program_args)
             yield from _of_program(program, laboratory, rows, has_own_fields=form[1])
+
+
+def _sizes(laboratory: Laboratory, spec: CompileSpec) -> Iterator[Mismatch]:
+    """Optimizers of a compile that have too few examples."""
+    sizes = Sizes(len(laboratory.splits.train), len(laboratory.splits.validation))
+    for found in too_few(laboratory.experiment.optimizers, spec.optimizer, sizes):
+        yield Mismatch(found.address, found.problem, found.remedy)
 
 
 def _arguments(laboratory: Laboratory, spec: RunSpec | CompileSpec) -> Iterator[Mismatch]:
