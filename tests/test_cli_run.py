@@ -504,7 +504,31 @@ def test_run_one_selects_by_coordinates(lab: Laboratory, server: FakeServer, cli
 
 def test_it_works_from_a_subfolder_and_finds_the_only_experiment(lab: Laboratory, cli_inside: Cli) -> None:
     assert cli_inside("run", cwd=lab.folder).code == 0
-    assert "nothing to do" in cli_inside("run", cwd=lab.root).out
+    for folder in (lab.root, lab.root / "experiments", lab.root / "schema", lab.folder / "results" / "fake"):
+        folder.mkdir(exist_ok=True)
+        assert "nothing to do" in cli_inside("run", cwd=folder).out
+    validated = cli_inside("validate", cwd=lab.root / "experiments")
+    assert validated.out.startswith(f"{lab.folder.name}/experiment.yaml: valid")
+
+
+def test_several_experiments_are_listed_from_any_folder(lab: Laboratory, cli_inside: Cli) -> None:
+    other = lab.folder.parent / "other"
+    shutil.copytree(lab.folder, other)
+    (below := other / "data").mkdir()
+    schema = lab.root / "schema"
+    schema.mkdir(exist_ok=True)
+    refused = cli_inside("validate", cwd=schema)
+    assert refused.code == 2
+    listed = f"../experiments/other/experiment.yaml, ../experiments/{lab.folder.name}/experiment.yaml"
+    assert f"there are several experiments: {listed}: name one of them" in refused.err
+    assert cli_inside("validate", cwd=below).out.startswith("../experiment.yaml: valid")
+
+
+def test_an_experiment_of_another_repository_around_is_none_here(lab: Laboratory, cli_inside: Cli) -> None:
+    (lab.root / "inner" / ".git").mkdir(parents=True)
+    refused = cli_inside("run", cwd=lab.root / "inner")
+    assert refused.code == 2
+    assert "there is no experiment here: make one with `dspylab init`" in refused.err
 
 
 @pytest.mark.parametrize("state", ["no git", "no dvc"])

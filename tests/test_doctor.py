@@ -63,7 +63,8 @@ def test_a_python_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_an_experiment_there_is_not_much_to_say(tmp_path: Path, cli_inside: Cli) -> None:
-    assert "note     experiments: none here; name one with --config" in problems(cli_inside, tmp_path)
+    said = "note     experiments: none here: make one with `dspylab init`, or name one with --config"
+    assert said in problems(cli_inside, tmp_path)
 
 
 def test_the_program_that_dvc_will_run(lab: Laboratory, cli_inside: Cli, tmp_path: Path) -> None:

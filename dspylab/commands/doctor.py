@@ -15,7 +15,7 @@ from typing import Literal
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from dspylab.commands.find import configs_in_sight, find_config
+from dspylab.commands.find import configs_in_reach, find_config
 from dspylab.commands.sync import pipeline_entry
 from dspylab.config.models import Experiment
 from dspylab.config.wording import counted
@@ -81,9 +81,11 @@ def _checks(config: Path | None, *, call: bool) -> Iterator[Check]:
     yield from _guarded("git", lambda: _git(root))
     yield from _guarded("DVC", lambda: _dvc(root))
     yield from _guarded("files", lambda: _files(root))
-    configs = configs_in_sight() if config is None else [find_config(config)]
+    configs = configs_in_reach() if config is None else [find_config(config)]
     if not configs:
-        yield Check("note", "experiments", "none here; name one with --config")
+        yield Check(
+            "note", "experiments", "none here: make one with `dspylab init`, or name one with --config"
+        )
     for path in configs:
         yield from _guarded(str(path), lambda path=path: _experiment(path, call=call))  # type: ignore[misc]
 
