@@ -52,7 +52,6 @@ def refused(kind: str, **params: Any) -> list[str]:
             {"max_rounds": "2"},
             "max_rounds must be a whole number, not '2': take the quotes away",
         ),
-        ("BetterTogether", {"strategy": 3}, "strategy must be text, not the number 3: put it in quotes"),
     ],
 )
 def test_a_value_that_dspys_own_source_says_is_none(kind: str, params: dict[str, Any], problem: str) -> None:

@@ -133,7 +133,7 @@ def _read(path: Path, given: str) -> str:
         if path.is_dir():
             raise refuse("is a folder", "name the experiment file in it")
         if not path.exists():
-            raise refuse("is not there", other_file(path, (".yaml", ".yml"), "correct the path"))
+            raise refuse("is not there", other_file(path, given, (".yaml", ".yml"), "correct the path"))
         if not path.is_file():
             raise refuse("is no regular file", "name an experiment file")
         with path.open("rb") as file:

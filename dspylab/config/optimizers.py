@@ -195,7 +195,8 @@ def _check_strategy(optimizer: Optimizer, steps: Mapping[Any, Any], address: Add
     """Whether a BetterTogether has a name for each step that it takes."""
     remedy = f"write strategy: {_THEN.join(map(str, steps))}, with the names of optimizers in any order"
     strategy = optimizer.params.get("strategy", _STRATEGY)
-    if not isinstance(strategy, str):  # its signature says so
+    if not isinstance(strategy, str):
+        yield Defect((*address, "strategy"), f"must be text, not {shown(strategy)}", remedy)
         return
     unknown = [step for step in strategy.split(_THEN) if step not in steps]
     if unknown and "strategy" in optimizer.params:
@@ -249,6 +250,7 @@ def dspy_signature(name: str) -> Signature | None:
         values.update(declared(methods[method]) if method in methods else {})
     if name == "BetterTogether":
         constructor |= {NESTING[name]}  # its constructor takes them one by one, under any name
+        values.pop("strategy", None)  # `check_nested` knows more about it
     return Signature(constructor, _names(methods.get("compile")), values=values)
 
 
