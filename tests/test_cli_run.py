@@ -423,6 +423,23 @@ def test_an_endpoint_where_nobody_is_is_not_said_to_refuse(cli_inside: Cli, make
     assert line.endswith("1 failed")
 
 
+def test_runs_that_nothing_was_finished_of_are_named_below_the_table(
+    cli_inside: Cli, make_lab: MakeLab
+) -> None:
+    with FakeServer() as server:
+        gone = server.url
+    config = {
+        "models": {"fake": {"num_retries": 0}},
+        "matrix": {"lm.temperature": [0.0, 1.0]},
+        "execution": {"max_concurrency": 1},
+    }
+    lab = make_lab(gone, config=config)
+    done = cli_inside("run", "-q", cwd=lab.root)
+    assert done.code == 3
+    assert "\nnot in the table, as they have no results yet: fake-temperature1\n" in done.out
+    assert cli_inside("run", "--json", cwd=lab.root).out.count("not in the table") == 0
+
+
 def test_no_key_is_written_anywhere(lab: Laboratory, cli_inside: Cli) -> None:
     done = cli_inside("run", "-v", "-c", lab.config, cwd=lab.root)
     assert done.code == 0, done.err
