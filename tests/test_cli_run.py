@@ -416,6 +416,7 @@ def test_an_endpoint_where_nobody_is_is_not_said_to_refuse(cli_inside: Cli, make
     done = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
     assert done.code == 3
+    assert "1 of 1 run is incomplete; " in done.err
     assert "models.fake: failed to connect" in done.err
     (line,) = (line for line in done.out.splitlines() if "stopped" in line)
     assert line.startswith("fake: stopped after ")
@@ -491,7 +492,8 @@ def test_bad_programs_name_file_line_and_remedy(
 ) -> None:
     bad = {
         "import nothing_there\n": "nothing_there",
-        "x = 1\n": "program.factory: program.py has no 'build': define it, or name what there is: x",
+        "import json\nx = 1\n": "program.factory: program.py has no 'build': define it\n",
+        "x = 1\ndef route(text): ...\n": "has no 'build': define it, or name what there is: route\n",
         "def build():\n    raise RuntimeError('no luck')\n": "program.py:2",
         "def build():\n    return 3\n": "not a dspy.Module",
         "def build(:\n": "not valid Python",

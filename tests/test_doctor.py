@@ -101,6 +101,18 @@ def test_secrets_and_private_files_that_git_has(lab: Laboratory, cli_inside: Cli
     ]
 
 
+def test_one_cause_is_one_problem_and_a_file_is_named_once(lab: Laboratory, cli_inside: Cli) -> None:
+    lab.change({"dataset": {"path": None, "split": None, "train": "same.jsonl", "test": "tickets.jsonl"}})
+    (lab.folder / "same.jsonl").write_bytes((lab.folder / "tickets.jsonl").read_bytes())
+    (said,) = (line for line in problems(cli_inside, lab.root) if line.startswith("problem"))
+    assert said.count("is also training example") == 1
+    lab.change({"dataset": {"train": None}, "metrics": {"accuracy": {"field": "lable", "label": "lable"}}})
+    file = lab.config.relative_to(lab.root)
+    found = [line for line in problems(cli_inside, lab.root) if "lable" in line]
+    assert found
+    assert all(line.count(str(file)) == 1 for line in found)
+
+
 def test_a_merge_that_is_not_finished(lab: Laboratory, cli_inside: Cli) -> None:
     path = lab.root / "notes.txt"
     for branch, text in (("one", "1\n"), ("two", "2\n")):

@@ -65,7 +65,9 @@ def diagnose(config: Path | None, *, call: bool) -> None:
     problems = 0
     for check in _checks(config, call=call):
         problems += check.state == "problem"
-        for line in redact(f"{check.what}: {check.found}").splitlines():
+        # A finding in a file begins with the file.
+        is_placed = check.found.startswith(f"{check.what}:")
+        for line in redact(check.found if is_placed else f"{check.what}: {check.found}").splitlines():
             print(f"{check.state:8} {printable(line)}", flush=True)
     if problems:
         raise EnvironmentProblem(
@@ -209,11 +211,20 @@ def _experiment(path: Path, *, call: bool) -> Iterator[Check]:
     yield Check("ok", name, f"valid, {counted(runs, 'run')}")
     yield from (Check("note", name, warning) for warning in laboratory.loaded.warnings)
     yield from (_read_only(folder) for folder in _fixed(laboratory.layout.folder, laboratory.layout.results))
-    yield from _guarded(name, lambda: _code(name, laboratory))
-    yield from _guarded(name, lambda: _data(name, laboratory))
-    yield from _guarded(name, lambda: _fields(name, laboratory))
-    yield from _guarded(name, lambda: _pipeline(name, laboratory))
-    yield from _guarded(name, lambda: _models(name, laboratory, call=call))
+    looks: tuple[Callable[[], Iterator[Check]], ...] = (
+        lambda: _code(name, laboratory),
+        lambda: _data(name, laboratory),
+        lambda: _fields(name, laboratory),
+        lambda: _pipeline(name, laboratory),
+        lambda: _models(name, laboratory, call=call),
+    )
+    # What one part can not do without, such as the data, is missing to others, too, and said once.
+    said = set()
+    for look in looks:
+        for check in _guarded(name, look):
+            if check not in said:
+                said.add(check)
+                yield check
 
 
 def _code(name: str, laboratory: Laboratory) -> Iterator[Check]:

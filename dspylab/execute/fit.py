@@ -136,7 +136,9 @@ def _absent(
     except ProgramError as error:
         if "." in attribute or not isinstance(error.__cause__, AttributeError):
             raise
-        known = [*fitting(module)] or [key for key in vars(module) if not key.startswith("_")]
+        known = [*fitting(module)] or [
+            key for key, value in vars(module).items() if callable(value) and not key.startswith("_")
+        ]
         otherwise = "define it" + (f", or name what there is: {listed(known)}" if known else "")
         problem = f"{plain(source)} has no {plain(attribute)!r}"
         yield Mismatch(address, problem, choose(attribute, known, otherwise))
@@ -377,7 +379,4 @@ def _no_label(label: str | None, row: DataRow) -> str:
 def _partly_labelled(label: str | None, without: Sequence[DataRow], rows: Sequence[DataRow]) -> str:
     """That some examples have no label, and which is the first of them."""
     what = "not just one label" if label is None else f"no {plain(label)!r}"
-    return (
-        f"{len(without)} of {len(rows)} test examples have {what} and will not be scored, such as "
-        f"{named(without[0])}"
-    )
+    return f"{of_examples(len(without), rows)} {what} and will not be scored, such as {named(without[0])}"
