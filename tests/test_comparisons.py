@@ -209,6 +209,17 @@ def test_several_comparisons_are_a_table() -> None:
     assert all(name in text for name in ("old", "new", "other"))
 
 
+def test_only_columns_that_are_shown_are_explained() -> None:
+    table = comparisons_table("all", [contrast(flipped(18, 2))], "old")
+    wide, narrow, narrowest = (shown(table, width=width) for width in (200, 46, 38))
+    assert "p: " in wide
+    assert "wins: " in wide
+    assert "p: " in narrow
+    assert "wins: " not in narrow
+    assert "p: " not in narrowest
+    assert "difference: [95% interval], paired by example." in narrow
+
+
 def test_a_verdict_has_a_colour() -> None:
     found = [contrast(flipped(18, 2)), contrast(flipped(2, 18)), contrast(flipped(3, 2, 59))]
     text = shown(comparisons_table("all", found, "old"), colour=True)

@@ -46,15 +46,29 @@ def comparisons_table(
     def cell(text: Callable[[Comparison], str]) -> Callable[[Contrast], str]:
         return lambda found: text(found.comparison)
 
+    tests = _tests(contrasts)
     columns = [
         *([] if against else [Column("a", cell(lambda one: one.a), text=True)]),
         Column("run" if against else "b", cell(lambda one: one.b), text=True),
         Column("verdict", cell(lambda one: one.verdict), style=_emphasis),
-        Column("difference", cell(lambda one: difference(one.difference, one.ci95))),
+        Column(
+            "difference",
+            cell(lambda one: difference(one.difference, one.ci95)),
+            legend="difference: [95% interval], paired by example.",
+        ),
         Column("mean", cell(lambda one: estimate(one.mean_b, None)), rank=3),
         Column("baseline", cell(lambda one: estimate(one.mean_a, None)), rank=4),
-        Column("p", cell(lambda one: chance(one.p_adjusted)), rank=1),
-        Column("wins", cell(lambda one: count(one.wins)), rank=2),
+        Column(
+            "p",
+            cell(lambda one: chance(one.p_adjusted)),
+            rank=1,
+            legend=f"p: {tests}, after Holm's correction over {_corrected_over(contrasts, family)}."
+            if tests
+            else "",
+        ),
+        Column(
+            "wins", cell(lambda one: count(one.wins)), rank=2, legend="wins: examples on which it is better."
+        ),
         Column("losses", cell(lambda one: count(one.losses)), rank=2),
         Column("pairs", cell(lambda one: count(one.n)), rank=5),
         Column(
@@ -64,10 +78,7 @@ def comparisons_table(
         ),
         Column("cost", lambda found: _change("cost_usd", found.figures_a, found.figures_b), rank=7),
     ]
-    notes = ["difference: [95% interval], paired by example. wins: examples on which it is better."]
-    if tests := _tests(contrasts):
-        notes[0] += f" p: {tests}, after Holm's correction over {_corrected_over(contrasts, family)}."
-    return FittingTable(title, columns, contrasts, notes)
+    return FittingTable(title, columns, contrasts)
 
 
 def figures_table(contrast: Contrast) -> FittingTable:
