@@ -20,6 +20,7 @@ import pytest
 from conftest import API_KEY, Cli, MakeLab, rows, summary
 from jsonschema import Draft202012Validator
 
+from dspylab.config.load import load
 from dspylab.record.schema import raw_schema, run_schema, summary_schema
 from dspylab.testing import FakeServer, Fault, Laboratory, answer_key, experiment, tickets
 
@@ -231,6 +232,31 @@ def test_exp_run_of_one_model_runs_only_its_runs(
     assert len(new) == 8
     assert new[0].body is not None
     assert new[0].body["temperature"] == 0.2
+
+
+def test_what_the_docs_say_of_axes_and_failures_with_exp_run(
+    lab: Laboratory, cli: Cli, cli_inside: Cli
+) -> None:
+    assert cli_inside("run", cwd=lab.root).code == 0
+    lab.commit("Results")
+    file = lab.config.relative_to(lab.root).as_posix()
+    before = lab.config.read_text()
+
+    dotted = cli("exp", "run", "-S", f"{file}:matrix.program.style=[cot]", cwd=lab.root, program="dvc")
+    assert "Could not override 'matrix.program.style'" in dotted.err
+    mapping = f"{file}:matrix={{program.style: [cot, other]}}"
+    done = cli("exp", "run", "-S", mapping, cwd=lab.root, program="dvc")
+    assert done.code == 0, done.err + done.out
+    assert f"{lab.folder.relative_to(lab.root)}/summary.json: 1 of 2 runs" in done.out
+    assert load(lab.config).document["matrix"] == {"model": ["fake"], "program.style": ["cot", "other"]}
+    lab.git("reset", "--hard", "--quiet")
+
+    failed = cli("exp", "run", "-S", f"{file}:models.fake.temperature=hot", cwd=lab.root, program="dvc")
+    assert failed.code != 0
+    assert "temperature: hot" in lab.config.read_text()
+    lab.config.touch()
+    lab.git("checkout", file)
+    assert lab.config.read_text() == before
 
 
 def test_a_helper_module_decides_and_a_description_does_not(
