@@ -15,7 +15,7 @@ from dspylab.config.models import Optimizer
 from dspylab.config.optimizers import check_type, dspy_signature
 from dspylab.optimize.build import signature_of
 from dspylab.optimize.sizes import Sizes, too_few
-from dspylab.testing import FakeServer, answer_key, experiment, tickets
+from dspylab.testing import FakeServer, Fault, answer_key, experiment, tickets
 
 ROWS = tickets(16)
 OWN = """
@@ -202,3 +202,25 @@ def test_what_is_found_while_compiling_names_the_entry_and_the_code(
     program = lab.program.relative_to(lab.root)
     assert f"no luck today ({file}:{own}: optimizers.own: correct its entry, or {program}:{code})" in done.err
     assert f"({file}:{few}: optimizers.few: correct its entry)" in done.err
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    # With fewer examples than errors that DSPy puts up with, the optimizer goes on without any.
+    [(24, "LMServerError: "), (16, "none of its 8 calls was answered: ")],
+)
+def test_an_endpoint_that_fails_is_no_fault_of_the_entry(
+    tmp_path: Path, cli_inside: Cli, init_repository: InitRepository, rows: int, said: str
+) -> None:
+    config = {
+        "models": {"fake": {"num_retries": 0}},
+        "optimizers": {"o": {"type": "BootstrapFewShot"}},
+        "matrix": {"optimizer": ["o"]},
+        "dataset": {"path": "tickets.jsonl", "inputs": ["text"], "split": {"train": 0.5, "seed": 1}},
+    }
+    with FakeServer(fail=lambda _: Fault("status", status=500)) as server:
+        lab = experiment(tmp_path, server_url=server.url, config=config, examples=tickets(rows))
+        init_repository(lab)
+        done = cli_inside("run", "-q", cwd=lab.root)
+    assert f"its program o-fake is not compiled: {said}" in done.err
+    assert "correct its entry" not in done.err

@@ -291,6 +291,9 @@ def _published(
 def _described(error: BaseException, job: CompileJob) -> str:
     """The error on one line, with what to correct: the optimizer's entry, or the code that raised it."""
     text = redact(first_words(error) if isinstance(error, Exception) else str(error))
-    reason = shortened(" ".join(f"{type(error).__name__}: {text}".split()), _MAX_ERROR)
+    named = text if isinstance(error, _Unanswered) else f"{type(error).__name__}: {text}"
+    reason = shortened(" ".join(named.split()), _MAX_ERROR)
+    if isinstance(error, dspy.LMError | _Unanswered):  # the endpoint is to blame
+        return reason
     code = own_frame(error, job.layout.root)
     return f"{reason} ({job.place}: correct its entry{f', or {code}' if code else ''})"
