@@ -20,6 +20,7 @@ import pytest
 from conftest import API_KEY, Cli, MakeLab, rows, summary
 from jsonschema import Draft202012Validator
 
+from dspylab.config.load import load
 from dspylab.record.schema import raw_schema, run_schema, summary_schema
 from dspylab.testing import FakeServer, Fault, Laboratory, answer_key, experiment, tickets
 
@@ -233,6 +234,31 @@ def test_exp_run_of_one_model_runs_only_its_runs(
     assert new[0].body["temperature"] == 0.2
 
 
+def test_what_the_docs_say_of_axes_and_failures_with_exp_run(
+    lab: Laboratory, cli: Cli, cli_inside: Cli
+) -> None:
+    assert cli_inside("run", cwd=lab.root).code == 0
+    lab.commit("Results")
+    file = lab.config.relative_to(lab.root).as_posix()
+    before = lab.config.read_text()
+
+    dotted = cli("exp", "run", "-S", f"{file}:matrix.program.style=[cot]", cwd=lab.root, program="dvc")
+    assert "Could not override 'matrix.program.style'" in dotted.err
+    mapping = f"{file}:matrix={{program.style: [cot, other]}}"
+    done = cli("exp", "run", "-S", mapping, cwd=lab.root, program="dvc")
+    assert done.code == 0, done.err + done.out
+    assert f"{lab.folder.relative_to(lab.root)}/summary.json: 1 of 2 runs" in done.out
+    assert load(lab.config).document["matrix"] == {"model": ["fake"], "program.style": ["cot", "other"]}
+    lab.git("reset", "--hard", "--quiet")
+
+    failed = cli("exp", "run", "-S", f"{file}:models.fake.temperature=hot", cwd=lab.root, program="dvc")
+    assert failed.code != 0
+    assert "temperature: hot" in lab.config.read_text()
+    lab.config.touch()
+    lab.git("checkout", file)
+    assert lab.config.read_text() == before
+
+
 def test_a_helper_module_decides_and_a_description_does_not(
     lab: Laboratory, server: FakeServer, cli_inside: Cli
 ) -> None:
@@ -416,11 +442,29 @@ def test_an_endpoint_where_nobody_is_is_not_said_to_refuse(cli_inside: Cli, make
     done = cli_inside("run", "-c", lab.config, cwd=lab.root)
 
     assert done.code == 3
+    assert "1 of 1 run is incomplete; " in done.err
     assert "models.fake: failed to connect" in done.err
     (line,) = (line for line in done.out.splitlines() if "stopped" in line)
     assert line.startswith("fake: stopped after ")
     assert ": nobody answers at the endpoint of its model: " in line
     assert line.endswith("1 failed")
+
+
+def test_runs_that_nothing_was_finished_of_are_named_below_the_table(
+    cli_inside: Cli, make_lab: MakeLab
+) -> None:
+    with FakeServer() as server:
+        gone = server.url
+    config = {
+        "models": {"fake": {"num_retries": 0}},
+        "matrix": {"lm.temperature": [0.0, 1.0]},
+        "execution": {"max_concurrency": 1},
+    }
+    lab = make_lab(gone, config=config)
+    done = cli_inside("run", "-q", cwd=lab.root)
+    assert done.code == 3
+    assert "\nnot in the table, as they have no results yet: fake-temperature1\n" in done.out
+    assert cli_inside("run", "--json", cwd=lab.root).out.count("not in the table") == 0
 
 
 def test_no_key_is_written_anywhere(lab: Laboratory, cli_inside: Cli) -> None:
@@ -474,7 +518,8 @@ def test_bad_programs_name_file_line_and_remedy(
 ) -> None:
     bad = {
         "import nothing_there\n": "nothing_there",
-        "x = 1\n": "program.factory: program.py has no 'build': define it, or name what there is: x",
+        "import json\nx = 1\n": "program.factory: program.py has no 'build': define it\n",
+        "x = 1\ndef route(text): ...\n": "has no 'build': define it, or name what there is: route\n",
         "def build():\n    raise RuntimeError('no luck')\n": "program.py:2",
         "def build():\n    return 3\n": "not a dspy.Module",
         "def build(:\n": "not valid Python",
@@ -504,7 +549,31 @@ def test_run_one_selects_by_coordinates(lab: Laboratory, server: FakeServer, cli
 
 def test_it_works_from_a_subfolder_and_finds_the_only_experiment(lab: Laboratory, cli_inside: Cli) -> None:
     assert cli_inside("run", cwd=lab.folder).code == 0
-    assert "nothing to do" in cli_inside("run", cwd=lab.root).out
+    for folder in (lab.root, lab.root / "experiments", lab.root / "schema", lab.folder / "results" / "fake"):
+        folder.mkdir(exist_ok=True)
+        assert "nothing to do" in cli_inside("run", cwd=folder).out
+    validated = cli_inside("validate", cwd=lab.root / "experiments")
+    assert validated.out.startswith(f"{lab.folder.name}/experiment.yaml: valid")
+
+
+def test_several_experiments_are_listed_from_any_folder(lab: Laboratory, cli_inside: Cli) -> None:
+    other = lab.folder.parent / "other"
+    shutil.copytree(lab.folder, other)
+    (below := other / "data").mkdir()
+    schema = lab.root / "schema"
+    schema.mkdir(exist_ok=True)
+    refused = cli_inside("validate", cwd=schema)
+    assert refused.code == 2
+    listed = f"../experiments/other/experiment.yaml, ../experiments/{lab.folder.name}/experiment.yaml"
+    assert f"there are several experiments: {listed}: name one of them" in refused.err
+    assert cli_inside("validate", cwd=below).out.startswith("../experiment.yaml: valid")
+
+
+def test_an_experiment_of_another_repository_around_is_none_here(lab: Laboratory, cli_inside: Cli) -> None:
+    (lab.root / "inner" / ".git").mkdir(parents=True)
+    refused = cli_inside("run", cwd=lab.root / "inner")
+    assert refused.code == 2
+    assert "there is no experiment here: make one with `dspylab init`" in refused.err
 
 
 @pytest.mark.parametrize("state", ["no git", "no dvc"])

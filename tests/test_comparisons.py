@@ -250,7 +250,7 @@ def test_a_table_has_the_words_that_show_has() -> None:
     assert [one.comparison.verdict for one in found] == ["better", "probably better", "probably worse"]
     assert "probably better" in text
     assert "probably worse" in text
-    assert "probably: by p before this correction." in text
+    assert "probably: by p before its correction." in text
     assert "planned" not in text
     # Against a run that was named, the family is smaller than that of all pairs.
     wider = InExperiment(pairs=6, is_bound=False, p_adjusted=0.09, verdict="probably better")
@@ -262,6 +262,17 @@ def test_a_table_has_the_words_that_show_has() -> None:
     )
     assert note in " ".join(shown(comparisons_table("", named, "old")).split())
     assert "planned" not in shown(comparisons_table("", named[:1], "old"))
+
+
+def test_only_columns_that_are_shown_are_explained() -> None:
+    table = comparisons_table("all", [contrast(flipped(18, 2))], "old")
+    wide, narrow, narrowest = (shown(table, width=width) for width in (200, 46, 38))
+    assert "p: " in wide
+    assert "wins: " in wide
+    assert "p: " in narrow
+    assert "wins: " not in narrow
+    assert "p: " not in narrowest
+    assert "difference: [95% interval], paired by example." in narrow
 
 
 def test_a_verdict_has_a_colour() -> None:

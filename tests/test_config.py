@@ -288,7 +288,7 @@ def test_a_file_without_permission(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("experimnt.yaml", "is not there: did you mean experiment.yaml?"),
+        ("experimnt.yaml", "is not there: did you mean {}/experiment.yaml?"),
         ("missing/experiment.yaml", "is not there: correct the path: its folder is not there either"),
         ("experiment.yaml/x.yaml", "is not there: correct the path: its folder is not there either"),
         ("a" * 300, "can not be read: File name too long: correct the path or its permissions"),
@@ -298,7 +298,7 @@ def test_a_path_that_leads_nowhere(name: str, expected: str, tmp_path: Path) -> 
     write(tmp_path, VALID)
     with pytest.raises(InvalidExperiment) as caught:
         load(tmp_path / name)
-    assert str(caught.value) == f"{tmp_path / name}: {expected}"
+    assert str(caught.value) == f"{tmp_path / name}: {expected.format(tmp_path)}"
     assert caught.value.exit_code == 2
 
 

@@ -34,7 +34,7 @@ SCHEMA = json.loads((ROOT / "schema/experiment.schema.json").read_text())
 OTHERS = {
     "apt-get", "brew", "cat", "cd", "chmod", "cp", "curl", "dask", "docker", "dvc", "echo", "export", "gh",
     "git", "head", "jq", "kubectl", "less", "ls", "mkdir", "open", "pip", "pipx", "pytest", "python", "rm",
-    "sbatch", "source", "ssh", "tail", "uv", "uvx", "xdg-open",
+    "sbatch", "source", "ssh", "tail", "touch", "uv", "uvx", "xdg-open",
 }  # fmt: skip
 SEPARATORS = {"&&", "||", "|", ";", "&", ">", ">>", "2>&1"}
 

@@ -63,7 +63,8 @@ def test_a_python_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_an_experiment_there_is_not_much_to_say(tmp_path: Path, cli_inside: Cli) -> None:
-    assert "note     experiments: none here; name one with --config" in problems(cli_inside, tmp_path)
+    said = "note     experiments: none here: make one with `dspylab init`, or name one with --config"
+    assert said in problems(cli_inside, tmp_path)
 
 
 def test_the_program_that_dvc_will_run(lab: Laboratory, cli_inside: Cli, tmp_path: Path) -> None:
@@ -98,6 +99,18 @@ def test_secrets_and_private_files_that_git_has(lab: Laboratory, cli_inside: Cli
         ),
         "problem  files: .dspylab is tracked by git: git rm -r --cached .dspylab",
     ]
+
+
+def test_one_cause_is_one_problem_and_a_file_is_named_once(lab: Laboratory, cli_inside: Cli) -> None:
+    lab.change({"dataset": {"path": None, "split": None, "train": "same.jsonl", "test": "tickets.jsonl"}})
+    (lab.folder / "same.jsonl").write_bytes((lab.folder / "tickets.jsonl").read_bytes())
+    (said,) = (line for line in problems(cli_inside, lab.root) if line.startswith("problem"))
+    assert said.count("is also training example") == 1
+    lab.change({"dataset": {"train": None}, "metrics": {"accuracy": {"field": "lable", "label": "lable"}}})
+    file = lab.config.relative_to(lab.root)
+    found = [line for line in problems(cli_inside, lab.root) if "lable" in line]
+    assert found
+    assert all(line.count(str(file)) == 1 for line in found)
 
 
 def test_a_merge_that_is_not_finished(lab: Laboratory, cli_inside: Cli) -> None:

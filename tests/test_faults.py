@@ -496,6 +496,7 @@ def test_hostile_answers_are_recorded_faithfully_and_not_obeyed(tmp_path: Path, 
     summed = cli_inside("aggregate", cwd=lab.root)
     assert done.code == 0, done.err
     assert summed.code == 0, summed.err
+    assert summed.out == "experiments/triage/summary.json: 1 of 1 run\n"
     written = rows(lab)
     assert [row["prediction"]["label"] for row in written[1:]] == HOSTILE[1:]
     assert [row["labels"]["label"] for row in written] == HOSTILE

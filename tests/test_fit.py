@@ -251,7 +251,7 @@ def test_metrics_that_can_score_one_example_are_let_through(tmp_path: Path, metr
         ),
         (
             {"type": "semantic_f1", "model": "fake"},
-            "~ metrics.m: 1 of 3 test examples have not just one label … b1 (b)",
+            "~ metrics.m: 1 of 3 test examples has not just one label … b1 (b)",
         ),
     ],
 )

@@ -29,6 +29,26 @@ def test_an_experiment_file_belongs_behind_an_option(command: str, tmp_path: Pat
     assert done.err.endswith("name the experiment with -c experiments/x/experiment.yaml\n")
 
 
+@pytest.mark.parametrize(
+    ("command", "option", "meant"),
+    [
+        ("show", "--json", "json"), ("compare", "--json", "json"), ("show", "--csv", "csv"),
+        ("report", "--md", "md"), ("plan", "--json", None), ("show", "--f", None), ("show", "-j", None),
+    ],
+)  # fmt: skip
+def test_a_format_as_an_option_is_told_how_to_write_it(
+    command: str, option: str, meant: str | None, tmp_path: Path, cli_inside: Cli
+) -> None:
+    done = cli_inside(command, option, cwd=tmp_path)
+    assert done.code == 2
+    last = done.err.splitlines()[-1]
+    assert (
+        last.startswith(f"Error: No such option: {option}")
+        if meant is None
+        else last == f"write --format {meant}"
+    )
+
+
 def test_other_arguments_too_many_are_no_files(tmp_path: Path, cli_inside: Cli) -> None:
     done = cli_inside("run", "model=small", cwd=tmp_path)
 

@@ -366,6 +366,30 @@ def test_a_program_that_compiles_badly_fails_its_own_runs_only(make: Make, cli_i
         assert "dspylab compile-one --config" in early.err
 
 
+def test_only_a_compile_that_was_paid_for_is_saved_when_its_runs_fail(make: Make, cli_inside: Cli) -> None:
+    labels = answer_key(ROWS)
+    optimizers = {
+        "labeled": LABELED,
+        "careless": {"path": "program.py:careless"},
+    }
+    with FakeServer(answer=labels) as server:
+        lab = make(
+            server.url,
+            {
+                "optimizers": optimizers,
+                "matrix": {"model": ["fake"], "optimizer": ["none", "labeled"]},
+                "metrics": {"own": {"type": "path", "ref": "program.py:broken"}},
+                "primary_metric": "own",
+            },
+        )
+        done = cli_inside("run", cwd=lab.root)
+        assert done.code == 1
+        assert "labeled-fake: compiled" in done.out
+        assert "not saved as a DVC experiment: no run was completed and recorded" in done.out
+        lab.change({"matrix": {"model": ["fake"], "optimizer": ["none", "careless"]}})
+        assert "saved as the DVC experiment" in cli_inside("run", cwd=lab.root).out
+
+
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [

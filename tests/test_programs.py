@@ -58,12 +58,12 @@ def test_a_program_is_shown_with_what_made_it() -> None:
         "  Be brief.",
         "fields: Text: ${text}, Label: ${label}",
         "demonstration 1 (bootstrapped):",
-        "  label: bug",
         "  text: two",
         "  lines",
+        "  label: bug",
         "demonstration 2 (labeled):",
-        '  label: ["a", 1]',
         r"  text: x\x1b[31m",
+        '  label: ["a", 1]',
         "",
         "check",
         "instructions:",
@@ -71,6 +71,18 @@ def test_a_program_is_shown_with_what_made_it() -> None:
         "fields: Text: ${text}, Label: ${label}",
         "no demonstrations",
     ]
+
+
+def test_fields_of_a_demonstration_come_in_the_order_of_the_signature() -> None:
+    from dspy.signatures.signature import infer_prefix
+
+    names = ["ticketText", "first_try", "answer2"]
+    state = predictor(
+        "Route it.", {"zeta": 1, "answer2": "c", "first_try": "b", "alpha": 0, "ticketText": "a"}
+    )
+    state["signature"]["fields"] = [{"prefix": f"{infer_prefix(name)}:", "description": ""} for name in names]
+    lines = shown(program_view("p", state, None)).splitlines()
+    assert lines[-5:] == ["  ticketText: a", "  first_try: b", "  answer2: c", "  alpha: 0", "  zeta: 1"]
 
 
 def test_a_program_that_is_a_predictor_itself() -> None:

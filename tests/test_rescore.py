@@ -613,5 +613,5 @@ def test_a_primary_metric_that_gives_only_parts_is_no_success(
     for _ in range(2):
         done = cli_inside("run", "-c", lab.config, cwd=lab.root)
         assert done.code == 1
-        assert "1 of 1 runs have no score: mend the metric" in done.err
+        assert "1 of 1 run has no score: mend the metric" in done.err
         assert "fake: length has no value for any example: it gives length.a" in done.err

@@ -10,6 +10,7 @@ from dspylab.config.wording import counted
 from dspylab.errors import RunsIncomplete
 from dspylab.laboratory import Laboratory, open_laboratory
 from dspylab.pipeline.git import file_at, git_state
+from dspylab.places import shown_path
 
 
 def aggregate_experiment(config: Path | None) -> None:
@@ -21,11 +22,11 @@ def aggregate_experiment(config: Path | None) -> None:
     laboratory = open_laboratory(find_config(config))
     collected = summarize_workspace(laboratory)
     runs = len(collected.summary.runs)
-    print(f"{laboratory.layout.summary}: {runs} of {counted(len(laboratory.runs), 'run')}")
+    print(f"{shown_path(laboratory.layout.summary)}: {runs} of {counted(len(laboratory.runs), 'run')}")
     if collected.outdated:
         raise RunsIncomplete(
             f"left out, as made with other settings, code or data: {', '.join(collected.outdated)}",
-            where=str(laboratory.loaded.path),
+            where=laboratory.loaded.given,
             remedy="execute them with `dspylab run`, or `dspylab sync` and then `dvc repro`",
         )
 

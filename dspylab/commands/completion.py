@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from dspylab.commands.find import configs_in_sight, find_config
+from dspylab.commands.find import configs_in_reach, find_config
 from dspylab.config.load import load
 from dspylab.errors import DspylabError
 from dspylab.pipeline.stages import coordinate
@@ -16,10 +16,10 @@ _SUFFIXES = (".yaml", ".yml")
 
 
 def experiment_files(typed: str) -> list[str]:
-    """The experiments in sight, or else folders and YAML files, as a shell would complete them."""
-    in_sight = [str(path) for path in configs_in_sight() if str(path).startswith(typed)]
-    if in_sight:
-        return in_sight
+    """The experiments in reach, or else folders and YAML files, as a shell would complete them."""
+    in_reach = [str(path) for path in configs_in_reach() if str(path).startswith(typed)]
+    if in_reach:
+        return in_reach
     folder = Path(typed) if typed.endswith("/") else Path(typed).parent
     try:
         found = [path for path in folder.iterdir() if path.is_dir() or path.suffix in _SUFFIXES]

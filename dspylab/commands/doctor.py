@@ -15,7 +15,7 @@ from typing import Literal
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from dspylab.commands.find import configs_in_sight, find_config
+from dspylab.commands.find import configs_in_reach, find_config
 from dspylab.commands.sync import pipeline_entry
 from dspylab.config.models import Experiment
 from dspylab.config.wording import counted
@@ -65,7 +65,9 @@ def diagnose(config: Path | None, *, call: bool) -> None:
     problems = 0
     for check in _checks(config, call=call):
         problems += check.state == "problem"
-        for line in redact(f"{check.what}: {check.found}").splitlines():
+        # A finding in a file begins with the file.
+        is_placed = check.found.startswith(f"{check.what}:")
+        for line in redact(check.found if is_placed else f"{check.what}: {check.found}").splitlines():
             print(f"{check.state:8} {printable(line)}", flush=True)
     if problems:
         raise EnvironmentProblem(
@@ -81,9 +83,11 @@ def _checks(config: Path | None, *, call: bool) -> Iterator[Check]:
     yield from _guarded("git", lambda: _git(root))
     yield from _guarded("DVC", lambda: _dvc(root))
     yield from _guarded("files", lambda: _files(root))
-    configs = configs_in_sight() if config is None else [find_config(config)]
+    configs = configs_in_reach() if config is None else [find_config(config)]
     if not configs:
-        yield Check("note", "experiments", "none here; name one with --config")
+        yield Check(
+            "note", "experiments", "none here: make one with `dspylab init`, or name one with --config"
+        )
     for path in configs:
         yield from _guarded(str(path), lambda path=path: _experiment(path, call=call))  # type: ignore[misc]
 
@@ -207,11 +211,20 @@ def _experiment(path: Path, *, call: bool) -> Iterator[Check]:
     yield Check("ok", name, f"valid, {counted(runs, 'run')}")
     yield from (Check("note", name, warning) for warning in laboratory.loaded.warnings)
     yield from (_read_only(folder) for folder in _fixed(laboratory.layout.folder, laboratory.layout.results))
-    yield from _guarded(name, lambda: _code(name, laboratory))
-    yield from _guarded(name, lambda: _data(name, laboratory))
-    yield from _guarded(name, lambda: _fields(name, laboratory))
-    yield from _guarded(name, lambda: _pipeline(name, laboratory))
-    yield from _guarded(name, lambda: _models(name, laboratory, call=call))
+    looks: tuple[Callable[[], Iterator[Check]], ...] = (
+        lambda: _code(name, laboratory),
+        lambda: _data(name, laboratory),
+        lambda: _fields(name, laboratory),
+        lambda: _pipeline(name, laboratory),
+        lambda: _models(name, laboratory, call=call),
+    )
+    # What one part can not do without, such as the data, is missing to others, too, and said once.
+    said = set()
+    for look in looks:
+        for check in _guarded(name, look):
+            if check not in said:
+                said.add(check)
+                yield check
 
 
 def _code(name: str, laboratory: Laboratory) -> Iterator[Check]:
@@ -238,7 +251,7 @@ def _fields(name: str, laboratory: Laboratory) -> Iterator[Check]:
     """Whether program, dataset and metrics speak of the same fields."""
     from dspylab.execute.fit import misfits
 
-    found = misfits(laboratory, laboratory.runs)
+    found = misfits(laboratory, [*laboratory.runs, *laboratory.compiles])
     for misfit in found:
         yield Check("problem" if misfit.fails else "note", name, str(misfit.finding))
     if not found:

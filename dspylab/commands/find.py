@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ _NAMES = ("experiment.yaml", "experiment.yml")
 
 
 def find_config(given: Path | None) -> Path:
-    """The experiment file: the given one, or the only one in sight.
+    """The experiment file: the given one, or the only one in reach.
 
     Args:
         given: What `--config` says.
@@ -22,13 +23,13 @@ def find_config(given: Path | None) -> Path:
     """
     if given is not None:
         return given / _NAMES[0] if given.is_dir() else given
-    found = configs_in_sight()
+    found = configs_in_reach()
     if len(found) == 1:
         return found[0]
     if not found:
         raise UsageError(
             "there is no experiment here",
-            remedy="name its file with --config, or go to the folder that has it",
+            remedy="make one with `dspylab init`, name its file with --config, or go to its folder",
         )
     raise UsageError(
         f"there are several experiments: {', '.join(map(str, found))}",
@@ -60,6 +61,18 @@ def find_layout(given: Path | None) -> Layout:
         raise UsageError("no such file", where=str(config), remedy="name an experiment file with --config")
     folder = config.resolve().parent
     return Layout(folder=folder, root=find_root(folder))
+
+
+def configs_in_reach() -> list[Path]:
+    """The experiments in sight of the working folder, or of the nearest one above it in the repository."""
+    here = Path.cwd()
+    root = find_root(here)
+    for folder in (here, *here.parents):
+        if found := configs_in_sight(folder):
+            return [Path(os.path.relpath(path, here)) for path in found]
+        if folder == root:
+            break
+    return []
 
 
 def configs_in_sight(folder: Path = Path()) -> list[Path]:

@@ -65,8 +65,9 @@ def raise_unless_complete(execution: Execution, stop: Stop) -> None:
         advice = "mend the program or the file and run again; if the cause is elsewhere: use --fresh"
         if all(report.unscored for report in left):
             advice = _SCORED_AGAIN
+    which = f"{len(left)} of {counted(len(reports), 'run')} {'is' if len(left) == 1 else 'are'}"
     raise problem(
-        f"{len(left)} of {len(reports)} runs are incomplete; {progress}",
+        f"{which} incomplete; {progress}",
         remedy=f"{advice}\n" + "\n".join(_reasons(left)),
     )
 
@@ -87,8 +88,9 @@ def raise_if_unscored(metric: str, runs: Mapping[str, Mapping[str, Any]]) -> Non
             reasons.setdefault(reason, []).append(run)
     if reasons:
         lines = [f"  {named(keys)}: {reason}" for reason, keys in reasons.items()]
+        unscored = sum(map(len, reasons.values()))
         raise RunsIncomplete(
-            f"{sum(map(len, reasons.values()))} of {len(runs)} runs have no score",
+            f"{unscored} of {counted(len(runs), 'run')} {'has' if unscored == 1 else 'have'} no score",
             remedy=_SCORED_AGAIN + "\n" + "\n".join(lines),
         )
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import typer
@@ -60,9 +61,8 @@ def exit_code_of(command: Callable[[], Any]) -> int:
     except Exception as error:  # noqa: BLE001 - a bug of ours must not end in a traceback either
         if isinstance(error, _CommandLineError):
             error.show()  # type: ignore[attr-defined]  # mypy does not see which class this is
-            for name in sys.argv[2:]:
-                if name.endswith((".yaml", ".yml")) and f"({name}" in str(error):
-                    _say(f"name the experiment with -c {name}")
+            for hint in _hints(error):
+                _say(hint)
             return UsageError.exit_code
         if "--verbose" in sys.argv or "-v" in sys.argv:
             _say(traceback.format_exc())
@@ -79,6 +79,20 @@ def exit_code_of(command: Callable[[], Any]) -> int:
         # By ourselves or by typer, which turns Ctrl-C into this code.
         _say("interrupted: what was finished is kept: run the same command again to go on")
     return result if isinstance(result, int) else 0
+
+
+def _hints(error: Exception) -> Iterator[str]:
+    """What to write instead of a bare file name, and of `--json` where the command has `--format json`."""
+    for name in sys.argv[2:]:
+        if name.endswith((".yaml", ".yml")) and f"({name}" in str(error):
+            yield f"name the experiment with -c {name}"
+    meant = str(getattr(error, "option_name", "")).removeprefix("--")
+    context = getattr(error, "ctx", None)
+    for option in context.command.params if context is not None else ():
+        # Of what click offers, only the help says which values there are, whatever the version of typer.
+        _, _, takes = str((option.get_help_record(context) or [""])[0]).partition("--format")
+        if meant in re.findall(r"\w+", takes):
+            yield f"write --format {meant}"
 
 
 def _go_on_unread() -> None:

@@ -17,7 +17,7 @@ from dspylab.commands.outcome import raise_if_unscored, raise_unless_complete
 from dspylab.commands.sync import pipeline_entry
 from dspylab.compiled import is_wanted_anew, restore, set_aside, unneeded, valid_record
 from dspylab.config.models import DASK_PATTERN
-from dspylab.config.wording import counted
+from dspylab.config.wording import counted, named
 from dspylab.errors import DataError, UsageError
 from dspylab.jsonable import to_json
 from dspylab.laboratory import Laboratory, open_laboratory
@@ -101,6 +101,8 @@ def _run(config: Path | None, log: EventLog | None, *, fresh: bool, quiet: bool,
         _log_idleness(log, laboratory)
     if log is None:
         console().print(results_table(summary))
+        if absent := [run.key for run in laboratory.runs if run.key not in summary.runs]:
+            note(f"not in the table, as they have no results yet: {named(absent)}")
     if repository.has_git:
         is_interrupted = stop is not None and stop.requested
         _save(laboratory, repository, _why_not(execution, has_new, is_interrupted), silent=silent)
@@ -344,21 +346,25 @@ def _record(
     """Builds the summary, has DVC record every complete run and the summary, and drops their journals.
 
     Returns:
-        The summary, and whether DVC recorded anything that was executed just now.
+        The summary, and whether DVC recorded a run that was executed just now, or a compile with calls.
     """
     summary = summarize_workspace(laboratory).summary
     complete = [report.run for report in execution.reports if report.complete] if execution else []
     executed = set(complete)
     complete += adopted
-    compiled = [report.program for report in execution.compiles if report.record] if execution else []
+    compiles = [report for report in execution.compiles if report.record] if execution else []
     # Without any result there is no folder that the summary could depend on.
     has_inputs = laboratory.layout.results.is_dir() and (
         not laboratory.compiles or laboratory.layout.programs.is_dir()
     )
-    recorded = repository.commit(entry, complete, compiles=compiled, summary=has_inputs)
+    recorded = repository.commit(
+        entry, complete, compiles=[report.program for report in compiles], summary=has_inputs
+    )
     for key in recorded:
         drop_journal(laboratory.journal(laboratory.run(key)))
-    return summary, bool(compiled or executed & recorded)
+    # A program that cost nothing, such as LabeledFewShot's, comes with whatever fails behind it.
+    paid = any(report.record and report.record.calls for report in compiles)
+    return summary, paid or bool(executed & recorded)
 
 
 def _with_what_others_did(laboratory: Laboratory, execution: Execution, summary: Summary) -> Execution:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Final
 
@@ -76,6 +77,22 @@ def schema_defects(data: Any) -> list[Defect]:
     validator = Draft202012Validator(experiment_schema())
     defects = (defect for error in validator.iter_errors(data) for defect in _explain(error, data))
     return list(dict.fromkeys(islice(defects, MOST_DEFECTS)))
+
+
+def value_defects(value: Any, schema: Mapping[str, Any], address: Address) -> Iterator[Defect]:
+    """Validates a value of the file with a JSON Schema of its own.
+
+    Args:
+        value: The value.
+        schema: What it may be.
+        address: Its address.
+
+    Yields:
+        What is wrong.
+    """
+    for error in Draft202012Validator(schema).iter_errors(value):
+        for defect in _explain(error, value):
+            yield replace(defect, address=(*address, *defect.address))
 
 
 def model_defects(error: ValidationError) -> list[Defect]:

@@ -13,8 +13,9 @@ from dspylab.config.defect import Defect
 from dspylab.config.optimizers import references_in
 from dspylab.config.references import is_loader, names_file
 from dspylab.config.sections import Sections
-from dspylab.config.wording import Address, choose, listed, plain
+from dspylab.config.wording import Address, listed, near_miss, plain
 from dspylab.printable import printable
+from dspylab.redact import redact
 
 logger = logging.getLogger(__name__)
 
@@ -115,24 +116,26 @@ def _check_file(path: str, address: Address, folder: Path) -> Iterator[Defect]:
                 return
             is_folder = target.is_dir()
             problem, remedy = (
-                ("is a folder", "name a file") if is_folder else ("is not there", _remedy(target))
+                ("is a folder", "name a file") if is_folder else ("is not there", _remedy(target, path))
             )
         except (OSError, ValueError) as error:
             logger.debug("%s: %s", target, error)
     yield Defect(address, f"'{name}' {problem} (looked in {printable(str(folder))})", remedy)
 
 
-def _remedy(target: Path) -> str:
+def _remedy(target: Path, written: str) -> str:
     if target.with_name(target.name + ".dvc").is_file():
         return "get it with: dvc pull"
-    return other_file(target, (target.suffix,), "correct the path: it is relative to the experiment file")
+    otherwise = "correct the path: it is relative to the experiment file"
+    return other_file(target, written, (target.suffix,), otherwise)
 
 
-def other_file(target: Path, endings: Collection[str], otherwise: str) -> str:
+def other_file(target: Path, written: str, endings: Collection[str], otherwise: str) -> str:
     """What to name instead of a file that is not there.
 
     Args:
         target: The file.
+        written: Its path as the user wrote it, whose folder stands in what is named, too.
         endings: Those that the other file may have.
         otherwise: What to say when none beside it has a name that is near.
 
@@ -143,4 +146,7 @@ def other_file(target: Path, endings: Collection[str], otherwise: str) -> str:
         return "correct the path: its folder is not there either"
     beside = islice(target.parent.iterdir(), _MOST_SIBLINGS)
     names = [file.name for file in beside if file.suffix in endings and file.is_file()]
-    return choose(target.name, names, otherwise)
+    near = near_miss(target.name, names)
+    if near is None:
+        return otherwise
+    return f"did you mean {redact(str(PurePosixPath(written).with_name(near)))}?"

@@ -52,6 +52,10 @@ class LoadedExperiment:
         """1-based line of an address, or of its nearest parent that stands in the file."""
         return self.source.line(address)
 
+    def place(self, address: Address) -> str:
+        """Where an address stands, as messages name it: ``file:line: address``."""
+        return f"{printable(self.given)}:{self.line(address)}: {dotted(address)}"
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is right, but would not outlive `dvc exp run -S`: a line and what to write instead, each."""
@@ -129,7 +133,7 @@ def _read(path: Path, given: str) -> str:
         if path.is_dir():
             raise refuse("is a folder", "name the experiment file in it")
         if not path.exists():
-            raise refuse("is not there", other_file(path, (".yaml", ".yml"), "correct the path"))
+            raise refuse("is not there", other_file(path, given, (".yaml", ".yml"), "correct the path"))
         if not path.is_file():
             raise refuse("is no regular file", "name an experiment file")
         with path.open("rb") as file:

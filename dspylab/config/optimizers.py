@@ -11,12 +11,14 @@ import functools
 import importlib.util
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from dspylab.config.annotations import Schema, declared
 from dspylab.config.defect import Defect
+from dspylab.config.explain import value_defects
 from dspylab.config.models import REF_PATTERN, Optimizer
 from dspylab.config.wording import Address, choose, listed, shown
 
@@ -76,11 +78,13 @@ class Signature:
         constructor: Names of the parameters of its constructor; none for a function.
         compile: Names of the parameters of its `compile()`, or of the function.
         is_open: Whether its constructor, or the function, takes any further parameter.
+        values: From the name of a parameter to what its values can be, where that is certain.
     """
 
     constructor: frozenset[str]
     compile: frozenset[str]
     is_open: bool = False
+    values: Mapping[str, Schema] = field(default_factory=dict)
 
     @property
     def params(self) -> frozenset[str]:
@@ -136,7 +140,7 @@ def check_signature(
     Yields:
         What is wrong.
     """
-    for param in optimizer.params:
+    for param, value in optimizer.params.items():
         place = (*address, "params", param)
         if param in _GIVEN:
             yield Defect(place, "is not set here", _GIVEN[param])
@@ -144,6 +148,8 @@ def check_signature(
             yield Defect(place, "is a model", f"name it under lms: {{{param}: <id of a model>}}")
         elif param not in signature.params and not signature.is_open:
             yield Defect(place, f"{name} has no such parameter", choose(param, sorted(signature.params)))
+        elif param in signature.values:
+            yield from value_defects(value, signature.values[param], place)
     for role in optimizer.lms:
         if role not in signature.roles and not (signature.is_open and _ROLE.fullmatch(role)):
             remedy = choose(role, sorted(signature.roles)) if signature.roles else "take it out: it has none"
@@ -235,12 +241,17 @@ def dspy_signature(name: str) -> Signature | None:
         if isinstance(method, ast.FunctionDef)
     }
     constructor = _names(methods.get("__init__"))
+    values: dict[str, Schema] = {}
     handed_on = dspy_signature(_HANDS_ON[name]) if name in _HANDS_ON else None
     if handed_on is not None:
         constructor |= handed_on.constructor
+        values.update(handed_on.values)
+    for method in ("compile", "__init__"):  # what both take goes to the constructor
+        values.update(declared(methods[method]) if method in methods else {})
     if name == "BetterTogether":
         constructor |= {NESTING[name]}  # its constructor takes them one by one, under any name
-    return Signature(constructor, _names(methods.get("compile")))
+        values.pop("strategy", None)  # `check_nested` knows more about it
+    return Signature(constructor, _names(methods.get("compile")), values=values)
 
 
 def _names(arguments: ast.arguments | None) -> frozenset[str]:

@@ -33,6 +33,7 @@ from dspylab.optimize.mute import muted
 from dspylab.optimize.state import write_state
 from dspylab.printable import printable, shortened
 from dspylab.program.dataset import file_digest
+from dspylab.program.modules import own_frame
 from dspylab.record.layout import Layout
 from dspylab.record.publish import write_json
 from dspylab.records import JSON, CompileRecord, CompileSpec, Rates, ValidationScore
@@ -52,6 +53,7 @@ class CompileJob:
         spec: The compile.
         compile_hash: Digest of everything that decides its program.
         layout: Where its files lie.
+        place: Where the experiment file names the optimizer, for messages.
         build: Calls the factory.
         optimize: From the program to the compiled one.
         frame: Makes the module that the compiled program's state is loaded into.
@@ -74,6 +76,7 @@ class CompileJob:
     spec: CompileSpec
     compile_hash: str
     layout: Layout
+    place: str
     build: Callable[[], dspy.Module]
     optimize: Compile
     frame: Callable[[], dspy.Module]
@@ -160,7 +163,7 @@ def compile_program(job: CompileJob) -> CompileReport:
             return CompileReport(job.spec.key, stopped=str(reached or "interrupted"))
         if job.refusal is not None:
             return CompileReport(job.spec.key, stopped=str(job.refusal), refused=True)
-        return CompileReport(job.spec.key, stopped=_described(error))
+        return CompileReport(job.spec.key, stopped=_described(error, job))
 
 
 def _drop_states(folder: Path) -> None:
@@ -298,7 +301,12 @@ def _published(
     return record
 
 
-def _described(error: BaseException) -> str:
-    """The error on one line."""
+def _described(error: BaseException, job: CompileJob) -> str:
+    """The error on one line, with what to correct: the optimizer's entry, or the code that raised it."""
     text = redact(first_words(error) if isinstance(error, Exception) else str(error))
-    return shortened(" ".join(f"{type(error).__name__}: {text}".split()), _MAX_ERROR)
+    named = text if isinstance(error, _Unanswered) else f"{type(error).__name__}: {text}"
+    reason = shortened(" ".join(named.split()), _MAX_ERROR)
+    if isinstance(error, dspy.LMError | _Unanswered):  # the endpoint is to blame
+        return reason
+    code = own_frame(error, job.layout.root)
+    return f"{reason} ({job.place}: correct its entry{f', or {code}' if code else ''})"

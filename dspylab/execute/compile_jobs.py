@@ -51,6 +51,7 @@ def compile_job(laboratory: Laboratory, spec: CompileSpec, models: Models) -> Co
         spec=spec,
         compile_hash=laboratory.compile_hash(spec),
         layout=laboratory.layout,
+        place=laboratory.loaded.place(("optimizers", spec.optimizer)),
         build=build,
         optimize=optimize,
         metric=supplies.metric(spec.optimizer),

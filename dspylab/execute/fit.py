@@ -24,6 +24,7 @@ from dspylab.execute.labels import impossible_labels
 from dspylab.execute.odd_rows import empty_inputs, odd_labels, of_examples, repeated_inputs, row_name
 from dspylab.laboratory import Laboratory
 from dspylab.metrics.fields import answer_of, label_of
+from dspylab.optimize.sizes import Sizes, too_few
 from dspylab.program.discover import factory_names, metric_functions
 from dspylab.program.interface import Interface, interface_of, named_outputs, refused_call
 from dspylab.records import CompileSpec, DataRow, RunSpec
@@ -135,7 +136,9 @@ def _absent(
     except ProgramError as error:
         if "." in attribute or not isinstance(error.__cause__, AttributeError):
             raise
-        known = [*fitting(module)] or [key for key in vars(module) if not key.startswith("_")]
+        known = [*fitting(module)] or [
+            key for key, value in vars(module).items() if callable(value) and not key.startswith("_")
+        ]
         otherwise = "define it" + (f", or name what there is: {listed(known)}" if known else "")
         problem = f"{plain(source)} has no {plain(attribute)!r}"
         yield Mismatch(address, problem, choose(attribute, known, otherwise))
@@ -182,6 +185,8 @@ def mismatches(
     absent = list(_absent(laboratory, ("program", "factory"), code.factory, factory_names))
     yield from absent
     for spec in () if absent else specs:
+        if isinstance(spec, CompileSpec):
+            yield from _sizes(laboratory, spec)
         form = (spec.program_args, _has_own_fields(laboratory.experiment, spec))
         if form not in looked_at:
             looked_at.append(form)
@@ -191,6 +196,13 @@ def mismatches(
                 continue
             program = code.build(spec.program_args)
             yield from _of_program(program, laboratory, rows, has_own_fields=form[1])
+
+
+def _sizes(laboratory: Laboratory, spec: CompileSpec) -> Iterator[Mismatch]:
+    """Optimizers of a compile that have too few examples."""
+    sizes = Sizes(len(laboratory.splits.train), len(laboratory.splits.validation))
+    for found in too_few(laboratory.experiment.optimizers, spec.optimizer, sizes):
+        yield Mismatch(found.address, found.problem, found.remedy)
 
 
 def _arguments(laboratory: Laboratory, spec: RunSpec | CompileSpec) -> Iterator[Mismatch]:
@@ -367,7 +379,4 @@ def _no_label(label: str | None, row: DataRow) -> str:
 def _partly_labelled(label: str | None, without: Sequence[DataRow], rows: Sequence[DataRow]) -> str:
     """That some examples have no label, and which is the first of them."""
     what = "not just one label" if label is None else f"no {plain(label)!r}"
-    return (
-        f"{len(without)} of {len(rows)} test examples have {what} and will not be scored, such as "
-        f"{row_name(without[0])}"
-    )
+    return f"{of_examples(len(without), rows)} {what} and will not be scored, such as {row_name(without[0])}"

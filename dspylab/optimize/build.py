@@ -13,6 +13,7 @@ from typing import Any
 import dspy
 from dspy import teleprompt
 
+from dspylab.config.annotations import Schema, annotated
 from dspylab.config.defect import Defect
 from dspylab.config.models import Experiment, Optimizer
 from dspylab.config.optimizers import (
@@ -230,12 +231,13 @@ def signature_of(target: Any) -> Signature:
     """What an optimizer of the user's can be given: a class or an object with `compile()`, or a function."""
     compile_method = getattr(target, "compile", None)
     names, is_open = _parameters(compile_method or target)
+    values = _values(compile_method or target)
     # The first one is the program.
     compiling = frozenset([name for name in names if name != "self"][1:])
     if not inspect.isclass(target):
-        return Signature(frozenset(), compiling, is_open)
+        return Signature(frozenset(), compiling, is_open, values)
     constructor, is_open = _parameters(target)
-    return Signature(frozenset(constructor), compiling, is_open)
+    return Signature(frozenset(constructor), compiling, is_open, {**values, **_values(target)})
 
 
 def _parameters(function: Any) -> tuple[list[str], bool]:
@@ -243,6 +245,19 @@ def _parameters(function: Any) -> tuple[list[str], bool]:
     parameters = list(inspect.signature(function).parameters.values())
     named = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     return named, any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _values(function: Any) -> dict[str, Schema]:
+    """What annotations say of values. A default alone says little: `k=4` may take `all`, too."""
+    found = {
+        parameter.name: annotated(
+            inspect.formatannotation(parameter.annotation), is_optional=parameter.default is None
+        )
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.annotation is not parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
+    return {name: schema for name, schema in found.items() if schema is not None}
 
 
 def _callable(name: str, value: Any) -> Any:

@@ -63,7 +63,7 @@ def open_repository(start: Path) -> Repository:
         root = Path(Repo.find_root(os.fspath(start)))
     except NotDvcRepoError as error:
         if git_root is None:
-            problem, remedy = _NOT_IN_GIT, "make it one: `git init && dvc init`"
+            problem, remedy = _NOT_IN_GIT, "make it one: `git init && dvc init`, or `dspylab init`"
         else:
             problem, remedy = "is not in a DVC repository", f"set it up: `cd {git_root} && dvc init`"
         raise RepositoryError(problem, where=str(start), remedy=remedy) from error

@@ -47,15 +47,34 @@ def comparisons_table(
     def cell(text: Callable[[Comparison], str]) -> Callable[[Contrast], str]:
         return lambda found: text(found.comparison)
 
+    tests = _tests(contrasts)
     columns = [
         *([] if against else [Column("a", cell(lambda one: one.a), text=True)]),
         Column("run" if against else "b", cell(lambda one: one.b), text=True),
-        Column("verdict", cell(lambda one: one.verdict), style=_emphasis),
-        Column("difference", cell(lambda one: difference(one.difference, one.ci95))),
+        Column(
+            "verdict",
+            cell(lambda one: one.verdict),
+            style=_emphasis,
+            legend="probably: by p before its correction." if _has_probable(contrasts) else "",
+        ),
+        Column(
+            "difference",
+            cell(lambda one: difference(one.difference, one.ci95)),
+            legend="difference: [95% interval], paired by example.",
+        ),
         Column("mean", cell(lambda one: estimate(one.mean_b, None)), rank=3),
         Column("baseline", cell(lambda one: estimate(one.mean_a, None)), rank=4),
-        Column("p", cell(lambda one: chance(one.p_adjusted)), rank=1),
-        Column("wins", cell(lambda one: count(one.wins)), rank=2),
+        Column(
+            "p",
+            cell(lambda one: chance(one.p_adjusted)),
+            rank=1,
+            legend=f"p: {tests}, after Holm's correction over {_corrected_over(contrasts, family)}."
+            if tests
+            else "",
+        ),
+        Column(
+            "wins", cell(lambda one: count(one.wins)), rank=2, legend="wins: examples on which it is better."
+        ),
         Column("losses", cell(lambda one: count(one.losses)), rank=2),
         Column("pairs", cell(lambda one: count(one.n)), rank=5),
         Column(
@@ -65,12 +84,7 @@ def comparisons_table(
         ),
         Column("cost", lambda found: _change("cost_usd", found.figures_a, found.figures_b), rank=7),
     ]
-    notes = ["difference: [95% interval], paired by example. wins: examples on which it is better."]
-    if tests := _tests(contrasts):
-        notes[0] += f" p: {tests}, after Holm's correction over {_corrected_over(contrasts, family)}."
-    if any(found.comparison.verdict.startswith("probably") for found in contrasts):
-        notes[0] += " probably: by p before this correction."
-    return FittingTable(title, columns, contrasts, [*notes, *_only_probably(contrasts)])
+    return FittingTable(title, columns, contrasts, _only_probably(contrasts))
 
 
 def figures_table(contrast: Contrast) -> FittingTable:
@@ -314,6 +328,10 @@ def _corrected_over(contrasts: Sequence[Contrast], family: Family | None) -> str
         return all_pairs(family)
     tested = sum(found.comparison.p_value is not None for found in contrasts)
     return "these comparisons" if tested != len(contrasts) else f"these {count(tested)} comparisons"
+
+
+def _has_probable(contrasts: Sequence[Contrast]) -> bool:
+    return any(found.comparison.verdict.startswith("probably") for found in contrasts)
 
 
 def _only_probably(contrasts: Sequence[Contrast]) -> list[str]:

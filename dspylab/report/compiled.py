@@ -90,17 +90,33 @@ def _predictor(name: str, state: Mapping[str, Any]) -> CompiledPredictor:
         (str(field.get("prefix", "")), str(field.get("description", "")))
         for field in _entries(signature.get("fields"))
     ]
+    order = [_letters(prefix) for prefix, _ in fields]
     return CompiledPredictor(
         name=name,
         instructions=str(signature.get("instructions", "")),
         fields=tuple(fields),
-        demos=tuple(_demonstration(demo) for demo in _entries(state.get("demos"))),
+        demos=tuple(_demonstration(demo, order) for demo in _entries(state.get("demos"))),
     )
 
 
-def _demonstration(demo: Mapping[str, Any]) -> Demonstration:
-    fields = tuple((name, _text(value)) for name, value in demo.items() if name != _BOOTSTRAPPED)
+def _demonstration(demo: Mapping[str, Any], order: Sequence[str]) -> Demonstration:
+    """A demonstration with its fields in the signature's order, and then all others.
+
+    DSPy's own order depends on how the demonstration came about.
+    """
+
+    def place(name: str) -> tuple[int, str]:
+        letters = _letters(name)
+        return order.index(letters) if letters in order else len(order), name
+
+    names = sorted((name for name in demo if name != _BOOTSTRAPPED), key=place)
+    fields = tuple((name, _text(demo[name])) for name in names)
     return Demonstration(fields, bootstrapped=bool(demo.get(_BOOTSTRAPPED)))
+
+
+def _letters(name: str) -> str:
+    """What a field's name and its prefix have in common; the state has the prefix alone."""
+    return "".join(filter(str.isalnum, name)).casefold()
 
 
 def _facts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

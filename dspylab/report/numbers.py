@@ -41,7 +41,7 @@ def estimate(mean: float | None, ends: Sequence[float] | None) -> str:
     low, high = (mean, mean) if ends is None else ends
     size = max(abs(mean), abs(low), abs(high))
     if 0 < size < _LEAST_FIXED or size >= _MOST_FIXED:
-        return number(mean) if ends is None else f"{number(mean)} [{number(low)}, {number(high)}]"
+        return number(mean) if ends is None else "{} [{}, {}]".format(*_alike([mean, low, high]))
     decimals = _decimals(size)
     # As many as tell the ends apart, or, without ends, as show two digits.
     width = size if ends is None else high - low
@@ -49,6 +49,14 @@ def estimate(mean: float | None, ends: Sequence[float] | None) -> str:
         decimals += 1
     shown = [f"{value:,.{decimals}f}" for value in (mean, low, high)]
     return shown[0] if ends is None else f"{shown[0]} [{shown[1]}, {shown[2]}]"
+
+
+def _alike(values: Sequence[float]) -> list[str]:
+    """Very small or large numbers, all with an exponent when one needs it."""
+    texts = [number(value) for value in values]
+    if any("e" in text for text in texts):
+        return [f"{value:.2e}" if value else "0" for value in values]
+    return texts
 
 
 def duration(seconds: float | None) -> str:

@@ -134,6 +134,5 @@ def _lines(predictor: CompiledPredictor | None) -> Iterator[str]:
         yield "no demonstrations"
     for number, demo in enumerate(predictor.demos, start=1):
         yield f"demonstration {number} ({'bootstrapped' if demo.bootstrapped else 'labeled'}):"
-        # DSPy's order depends on how the demonstration came about.
-        for name, text in sorted(demo.fields):
+        for name, text in demo.fields:
             yield from (f"  {line}" for line in f"{name}: {text}".splitlines())
