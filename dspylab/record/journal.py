@@ -153,9 +153,9 @@ class Journal:
             self._close()
 
     def _close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        _opened.discard(self)
+        os.close(self._file)
+        self._file = -1
 
     @property
     def indexes(self) -> set[int]:
