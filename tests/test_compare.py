@@ -141,10 +141,23 @@ def test_what_hardly_ever_differs_is_not_certain() -> None:
     assert one.ci95[0] < 0 < 1 / 64 < one.ci95[1]
 
 
-def test_equal_numbers_have_no_interval() -> None:
-    values = run([0.3, 0.7, 0.55])
-    found = compare("f1", [values], [values])
-    assert (found.difference, found.p_value, found.ci95, found.verdict) == (0.0, 1.0, None, "cannot tell")
+def test_numbers_that_do_not_differ_have_the_interval_of_answers_that_do_not_at_their_scale() -> None:
+    passed = [float(number % 3 > 0) for number in range(27)]
+    as_answers = compare("accuracy", [run(passed)], [run(passed)]).ci95
+    assert as_answers is not None
+    for low, high in ((0.25, 0.75), (10.0, 30.0), (-5.0, -4.0)):
+        values = run([low + value * (high - low) for value in passed])
+        found = compare("f1", [values], [values])
+        assert (found.difference, found.p_value, found.verdict) == (0.0, 1.0, "cannot tell")
+        assert found.ci95 == pytest.approx([(high - low) * end for end in as_answers])
+    same = run([0.5] * 27)
+    assert compare("f1", [same], [same]).ci95 == pytest.approx([0.5 * end for end in as_answers])
+
+
+def test_numbers_that_say_nothing_of_the_spread_have_no_interval() -> None:
+    for a, b in (([0.0] * 3, [0.25] * 3), ([0.25, 0.5], [0.5, 0.75])):
+        found = compare("f1", [run(a)], [run(b)])
+        assert (found.difference, found.ci95, found.verdict) == (0.25, None, "cannot tell")
 
 
 @pytest.mark.parametrize("n", [0, 1])

@@ -228,7 +228,7 @@ def compare(metric: str, a: SideValues, b: SideValues, names: tuple[str, str] = 
         only_b=pairs.only_b,
         difference=mean(differences) if n else None,
         stderr=error.stderr if error else None,
-        ci95=interval(differences, error, pass_fail=pass_fail) if error else None,
+        ci95=interval(pairs, error, pass_fail=pass_fail) if error else None,
         test="mcnemar" if mcnemar else "wilcoxon",
         p_value=p_value,
         p_adjusted=p_value,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dspylab.aggregate.stats import t_quantile
@@ -181,9 +181,7 @@ def _seed_variance(side: SideValues, pairs: Pairs) -> _SeedVariance | None:
     return _SeedVariance(between / (n * seeds), residual / (n * seeds), seeds, n)
 
 
-def interval(
-    differences: Sequence[float], error: Uncertainty, *, pass_fail: bool
-) -> tuple[float, float] | None:
+def interval(pairs: Pairs, error: Uncertainty, *, pass_fail: bool) -> tuple[float, float] | None:
     """Expanded percentile interval of the paired bootstrap, widened for what the seeds add.
 
     Differences the other way round have exactly the mirrored interval: the same random draws would not give
@@ -192,9 +190,17 @@ def interval(
     For pass or fail the resamples are drawn from the table of Agresti and Min, half a pair more in each of
     its four cells: else an experiment in which hardly any example differs would seem certain. With several
     seeds a pair more is one answer more, the least by which examples differ.
+
+    Where no example differs at all, the values are taken as pass or fail at their own scale. None where all
+    differ by the same, which says nothing of the spread.
     """
+    differences = pairs.differences
     if error.spread == 0 and not pass_fail:
-        return None
+        if any(differences):
+            return None
+        low, high = _drawn_interval(differences, replace(error, step=1.0), pass_fail=True)
+        half = _scale((*pairs.a, *pairs.b)) * (high - low) / 2
+        return (-half, half)
     ordered, mirrored = sorted(differences), sorted(-d for d in differences)
     greater = max(ordered, mirrored, key=lambda values: (math.fsum(values), values))
     low, high = _drawn_interval(greater, error, pass_fail=pass_fail)
@@ -204,6 +210,11 @@ def interval(
         return (-half, half)
     # Subtracted: there is to be no -0.0.
     return (low, high) if greater is ordered else (0.0 - high, 0.0 - low)
+
+
+def _scale(values: Sequence[float]) -> float:
+    """By how much values differ; of values that are all the same, how far they are from 0."""
+    return max(values) - min(values) or abs(values[0])
 
 
 def _drawn_interval(
