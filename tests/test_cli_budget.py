@@ -153,6 +153,8 @@ def test_what_may_not_be_paid_hides_no_other_failure_of_a_compile(
     said = {line.partition(": ")[0]: line for line in done.out.splitlines() if "not compiled: " in line}
     assert "budget.max_cost_usd is reached" in said["paid-fake"]
     assert "RuntimeError: no luck today" in said["broken-fake"]
+    (reason,) = (line for line in done.err.splitlines() if line.startswith("  fake-"))
+    assert reason.startswith("  fake-broken: 0/10 examples, its program broken-fake is not compiled: Runtime")
 
 
 def test_a_cost_that_nobody_knows_cannot_be_bounded(
