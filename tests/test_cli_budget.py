@@ -10,6 +10,22 @@ from conftest import Cli, MakeLab, summary
 from dspylab.report.numbers import cost, number
 from dspylab.testing import FakeServer, Fault, answer_key, tickets
 
+OPTIMIZERS = """
+
+import threading
+
+asked = threading.Event()
+
+def paid(student, trainset):
+    try:
+        return student(text="Where is my parcel?")
+    finally:
+        asked.set()
+
+def broken(student, trainset):
+    asked.wait(30)
+    raise RuntimeError("no luck today")
+"""
 PRICED = {"models": {"fake": {"pricing": {"input": 10.0, "output": 10.0}, "max_tokens": 16}}}
 
 
@@ -117,6 +133,28 @@ def test_without_a_dollar_no_call_is_paid(server: FakeServer, cli_inside: Cli, m
     lab.change({"models": {"free": {"temperature": 0.7}}})
     assert cli_inside("run", "-q", "-c", lab.config, cwd=lab.root).code == 0, "what was paid before is paid"
     assert len(server.requests) == asked + 20
+
+
+def test_what_may_not_be_paid_hides_no_other_failure_of_a_compile(
+    server: FakeServer, cli_inside: Cli, make_lab: MakeLab
+) -> None:
+    lab = make_lab(
+        server.url,
+        config={**PRICED, "budget": {"max_cost_usd": 0}, "dataset": {"split": {"train": 0.5}}},
+        examples=tickets(20),
+    )
+    lab.program.write_text(lab.program.read_text() + OPTIMIZERS)
+    optimizers = {name: {"path": f"program.py:{name}"} for name in ("paid", "broken")}
+    lab.change({"optimizers": optimizers, "matrix": {"optimizer": ["paid", "broken"]}})
+
+    done = cli_inside("run", "-c", lab.config, cwd=lab.root)
+
+    assert done.code == 4
+    said = {line.partition(": ")[0]: line for line in done.out.splitlines() if "not compiled: " in line}
+    assert "budget.max_cost_usd is reached" in said["paid-fake"]
+    assert "RuntimeError: no luck today" in said["broken-fake"]
+    (reason,) = (line for line in done.err.splitlines() if line.startswith("  fake-"))
+    assert reason.startswith("  fake-broken: 0/10 examples, its program broken-fake is not compiled: Runtime")
 
 
 def test_a_cost_that_nobody_knows_cannot_be_bounded(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import API_KEY, Cli
+from conftest import API_KEY, Cli, summary
 
 from dspylab.testing import ChatRequest, FakeServer, Laboratory, experiment, reply_fields, tickets
 
@@ -420,6 +420,13 @@ def test_one_pair_has_one_verdict_in_all_commands(
     text = " ".join(damaged.out.split())
     assert f"{best} is better than {other}: accuracy +0.240 [" in text
     assert "What they are among all pairs of runs is not known: " in text
+    # As it is when the damaged run is none of those that one run is compared with.
+    without = summary(lab)
+    without["runs"][worst]["complete"] = False
+    lab.summary.write_text(json.dumps(without))
+    damaged = cli_inside("compare", other, cwd=lab.root)
+    assert damaged.code == 0, damaged.err
+    assert "What they are among all pairs of runs is not known: " in " ".join(damaged.out.split())
     assert f"{worst}/raw.jsonl" in text
 
 

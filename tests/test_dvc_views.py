@@ -21,7 +21,7 @@ from dspylab.aggregate.views import plain_metrics, plot_points
 from dspylab.pipeline.dvcfile import upsert
 from dspylab.pipeline.plots import template_files
 from dspylab.pipeline.stages import PipelineEntry
-from dspylab.records import ExampleCounts, RunSummary, SeedsSummary
+from dspylab.records import CostSummary, ExampleCounts, RunSummary, SeedsSummary
 from dspylab.testing import ChatRequest, FakeServer, Laboratory, answer_key, tickets
 
 # --- what is shown ------------------------------------------------------------------------------------------
@@ -62,6 +62,10 @@ def test_what_does_not_exist_is_left_out() -> None:
         "complete_runs": 1,
         "failed_examples": 0,
     }
+    unanswered = CostSummary(total=None, by_role={"task": None}, saved=0.0, unpriced_calls=0)
+    failed = {"a": replace(runs["a"], cost_usd=unanswered)}
+    assert "cost_usd" not in plain_metrics(summary_of(failed))
+    assert plain_metrics(summary_of({**failed, "b": run_summary(cost_usd=0.25)}))["cost_usd"] == 0.25
     unscored = {"a": run_summary(metrics={"accuracy": metric(None, n=0)})}
     assert "best" not in plain_metrics(summary_of(unscored))
     assert "best" not in plain_metrics(summary_of(unscored, primary="of_several.numbers"))

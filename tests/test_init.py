@@ -325,6 +325,23 @@ def test_labels_whose_names_can_be_no_ids(tmp_path: Path, cli_inside: Cli) -> No
     assert found == {"metric1": "größe", "metric2": long, "stars": "stars"}
 
 
+def test_an_id_that_is_made_up_is_no_other_labels_own(tmp_path: Path, cli_inside: Cli) -> None:
+    fields = ["größe", "metric1", "seed", "seed_right"]
+    outputs = ", ".join(fields)
+    (tmp_path / "hotel.py").write_text(
+        f"import dspy\nbuild = dspy.Predict('review -> {outputs}')\n", encoding="utf-8"
+    )
+    (tmp_path / "hotel.csv").write_text(
+        f"review,{outputs}\nFine food,v,w,x,y\n".replace(", ", ","), encoding="utf-8"
+    )
+
+    assert cli_inside("init", "--from", "hotel.py", cwd=tmp_path).code == 0
+
+    experiment = load(tmp_path / "experiments" / "hotel" / "experiment.yaml").experiment
+    found = {name: metric.field for name, metric in experiment.metrics.items()}
+    assert found == {"metric2": "größe", "metric1": "metric1", "metric3": "seed", "seed_right": "seed_right"}
+
+
 @pytest.mark.parametrize(
     ("source", "factory"),
     [

@@ -160,3 +160,19 @@ def test_validate_says_what_makes_the_number_of_runs(
 
     assert done.code == 0, done.err
     assert done.out.endswith(f": valid: triage: {said}\n")
+
+
+def test_what_compile_model_makes_no_difference_to_was_not_excluded(
+    make_lab: MakeLab, cli_inside: Cli
+) -> None:
+    matrix = {"model": ["fake"], "compile_model": ["fake", "other"], "optimizer": ["none", "few"]}
+    lab = make_lab(NO_SERVER, config={"dataset": {"split": {"train": 0.5}}})
+    other = {**lab.read()["models"]["fake"], "model": "openai/other"}
+    lab.change(
+        {"models": {"other": other}, "optimizers": {"few": {"type": "LabeledFewShot"}}, "matrix": matrix}
+    )
+
+    done = cli_inside("validate", "-c", lab.config, cwd=lab.root)
+
+    assert done.code == 0, done.err
+    assert done.out.endswith("3 runs over model (1), compile_model (2), optimizer (2)\n")

@@ -92,6 +92,12 @@ def test_the_defaults_of_dspy_are_what_its_source_says(name: str) -> None:
         ("Literal['a', 'b'] | None", False, {"enum": ["a", "b", None]}),
         ("Literal['a'] | int", False, None),
         ("Literal[NAMES]", False, None),
+        ("Literal[b'a']", False, None),
+        ("Literal[()]", False, None),
+        ("Literal[None, 1]", False, {"enum": [None, 1]}),
+        ("None", True, None),
+        ("Optional[None]", False, None),
+        ("Float[ndarray, 'n']", False, None),
         ("int | Proposal", False, None),
         ("Callable[[int], int]", False, None),
         ("make()", False, None),
@@ -137,13 +143,22 @@ def test_of_an_optimizer_of_ones_own_only_annotations_count() -> None:
         ({"type": "Ensemble", "params": {"programs": ["simba"]}}, (10, 0), "SIMBA needs 10"),
         ({"type": "BetterTogether", "params": {"optimizers": {"p": "simba"}}}, (10, 0), "there are 9"),
         ({"type": "BetterTogether", "params": {"optimizers": {"p": "simba"}}}, (10, 5), None),
+        (
+            {"type": "BetterTogether", "params": {"optimizers": {"p": "simba", "q": "few"}, "strategy": "q"}},
+            (9, 0),
+            None,
+        ),
     ],
 )  # fmt: skip
 def test_examples_that_an_optimizer_needs(
     entry: dict[str, Any], sizes: tuple[int, int], problem: str | None
 ) -> None:
     simba = 11 if entry["type"] == "Ensemble" else 10
-    entries = {"o": entry, "simba": {"type": "SIMBA", "params": {"bsize": simba}}}
+    entries = {
+        "o": entry,
+        "simba": {"type": "SIMBA", "params": {"bsize": simba}},
+        "few": {"type": "LabeledFewShot"},
+    }
     known = {name: Optimizer.model_validate(each) for name, each in entries.items()}
     found = [defect.problem for defect in too_few(known, "o", Sizes(*sizes))]
     if problem is None:

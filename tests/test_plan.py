@@ -91,12 +91,16 @@ def test_a_run_whose_program_is_to_be_compiled_takes_nobodys_answers(
             "never run; 2 examples are kept: `dspylab run` goes on; 8 answers are kept, to be scored again"
         )
         assert "3 to execute, 2 of these without calling the program" in again.out
+        assert cli_inside("plan", "--pilot", "9", cwd=lab.root).code == 0
+        assert reasons(cli_inside("plan", cwd=lab.root, COLUMNS="300").out)["fake-cot-none"] == (
+            "never run; 9 examples are kept: `dspylab run` goes on; 1 answer is kept, to be scored again"
+        )
 
         done = cli_inside("run", cwd=lab.root)
         assert done.code == 0, done.err
         compiled = server.requests[20:-10]
         assert "fake-predict-none: done" in done.out
-        assert done.out.count("8 scored again without calling the program") == 2
+        assert done.out.count("1 scored again without calling the program") == 2
         assert "compiled in" in done.out
         assert 0 < len(compiled) <= 4
         assert "nothing to do" in cli_inside("plan", cwd=lab.root).out

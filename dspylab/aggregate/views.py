@@ -49,7 +49,7 @@ def plain_metrics(summary: Summary) -> dict[str, Any]:
     costs = [cost.total for cost in paid if cost.total is not None or cost.unpriced_calls]
     costs += compiled.values()
     spent = sum_if_known(costs)
-    if spent is not None:
+    if spent is not None and (costs or not paid):
         plain["cost_usd"] = _rounded(spent)
     return plain
 

@@ -137,11 +137,7 @@ def _two_runs(
     _require_rows(sides)
     standing = decide(workspace, metric, [run for side in sides for run in side.runs]).standing
     remarks = [*filter(None, [contradiction(standing)]), *_incomplete(sides)]
-    try:
-        among = decide(workspace, metric).standing
-    except DataError as error:  # of a run that nobody asked for
-        among = None
-        remarks.append(f"What they are among all pairs of runs is not known: {error}.")
+    among = _among_all(workspace, metric, remarks)
     return Opponents(
         title="", metric=metric, pairs=((sides[0], sides[1]),), among=among, remarks=tuple(remarks)
     )
@@ -152,8 +148,9 @@ def _all_runs(
 ) -> Opponents:
     """All complete sides against one of them, or against the best."""
     remarks: list[str] = []
-    decision = decide(workspace, metric)
+    among = None
     if baseline is None:
+        decision = decide(workspace, metric)
         cautions = [contradiction(decision.standing), failures_in_the_best(decision.failures)]
         remarks += filter(None, cautions)
         names = [*decision.standing.comparisons]
@@ -164,6 +161,7 @@ def _all_runs(
         title = f"against the best, {best}"
     else:
         best, family = baseline, None
+        among = _among_all(workspace, metric, remarks)
         sides = side_runs(workspace.summary)
         others = [name for name in sides if not set(sides[name]) & set(known[baseline])]
         names = [name for name in others if _usable(workspace, sides[name])]
@@ -184,9 +182,18 @@ def _all_runs(
         pairs=tuple((one, rival) for rival in rivals),
         against=best,
         family=family,
-        among=None if baseline is None else decision.standing,
+        among=among,
         remarks=(*remarks, *_incomplete([one])),
     )
+
+
+def _among_all(workspace: StoredResults, metric: str, remarks: list[str]) -> Standing | None:
+    """How all runs stand, for comparisons of some; None, and a remark, if the rows of others are damaged."""
+    try:
+        return decide(workspace, metric).standing
+    except DataError as error:
+        remarks.append(f"What they are among all pairs of runs is not known: {error}.")
+        return None
 
 
 def _nothing_to_compare(workspace: StoredResults, metric: str) -> UsageError:

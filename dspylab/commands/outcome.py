@@ -53,9 +53,12 @@ def raise_unless_complete(execution: Execution, stop: Stop) -> None:
             f"stopped: {progress}", remedy="`dspylab run` (without --fresh) goes on where it stopped"
         )
     if execution.exhausted is not None:
-        raise BudgetExhausted(
-            f"{_reached(execution.exhausted, execution.spent)}; {progress}", remedy=_raise_budget(execution)
-        )
+        remedy = _raise_budget(execution)
+        # What is free went on under a bound of no dollars, and may have failed for a reason of its own.
+        others = [one for one in left if one.stopped and str(execution.exhausted) not in one.stopped]
+        if others and not execution.exhausted.limit:
+            remedy += "\n" + "\n".join(_reasons(others))
+        raise BudgetExhausted(f"{_reached(execution.exhausted, execution.spent)}; {progress}", remedy=remedy)
     problem = _kind(
         refused=all(report.refused for report in reports), held=all(report.held for report in reports)
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from dspylab.commands.run import is_up_to_date
+from dspylab.config.wording import counted
 from dspylab.laboratory import Laboratory
 from dspylab.pipeline.dvcfile import LOCK_FILE
 from dspylab.pipeline.stages import PipelineEntry
@@ -88,6 +89,10 @@ def foresee(
     ]
 
 
+def _are(number: int, noun: str) -> str:
+    return f"{counted(number, noun)} {'is' if number == 1 else 'are'}"
+
+
 def _waiting(prospect: Prospect, program: CompileRow) -> Prospect:
     """A run that waits for its program. Which answers are its own depends on that, so none are looked for."""
     comes = "comes back" if program.state == COMES_BACK else "is to be compiled"
@@ -139,10 +144,9 @@ class _Leavings:
         if kept:
             # What came back now would be in the way of what goes on.
             reasons = [reason for reason in reasons if reason not in state.outputs]
-            are = "example is" if len(kept) == 1 else "examples are"
-            reasons.append(f"{len(kept)} {are} kept: `dspylab run` goes on")
+            reasons.append(f"{_are(len(kept), 'example')} kept: `dspylab run` goes on")
         if answered:
-            reasons.append(f"{answered} answers are kept, to be scored again")
+            reasons.append(f"{_are(answered, 'answer')} kept, to be scored again")
         return replace(prospect, reasons=tuple(reasons), kept=len(kept), answered=answered)
 
     def _inherited(self, run: RunSpec) -> list[Path]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from dspylab.commands.console import warn
 from dspylab.commands.find import find_config
 from dspylab.config.load import load
-from dspylab.plan.matrix import axis_values
+from dspylab.plan.matrix import axis_values, excluded
 from dspylab.plan.runs import plan_runs
 
 
@@ -22,12 +21,8 @@ def validate_experiment(config: Path | None) -> None:
     loaded = load(path)
     experiment, runs = loaded.experiment, plan_runs(loaded)
     warn(loaded.warnings)
-    axes = axis_values(experiment)
-    over = ", ".join(f"{axis} ({len(values)})" for axis, values in axes.items())
-    included = len(experiment.matrix.include)
-    excluded = math.prod(map(len, axes.values())) - (len(runs) - included)
-    changes = [
-        f"{number} {what}" for number, what in ((excluded, "excluded"), (included, "included")) if number
-    ]
+    over = ", ".join(f"{axis} ({len(values)})" for axis, values in axis_values(experiment).items())
+    numbers = (("excluded", excluded(experiment)), ("included", len(experiment.matrix.include)))
+    changes = [f"{number} {what}" for what, number in numbers if number]
     runs_of = f"{len(runs)} run{'s' * (len(runs) != 1)} over {over}"
     print(f"{path}: valid: {experiment.name}: {'; '.join([runs_of, *changes])}")

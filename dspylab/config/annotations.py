@@ -18,6 +18,8 @@ _TYPES: Final = {
     "dict": "object",
 }
 _NULL: Final = "null"
+#: Annotations that may say what is held, too. Other ones of such a name are of things that YAML has not.
+_HOLDERS: Final = frozenset({"list", "dict"})
 
 
 def declared(arguments: ast.arguments) -> dict[str, Schema]:
@@ -66,6 +68,8 @@ def annotated(annotation: str, *, is_optional: bool) -> Schema | None:
         return None
     types = [name for part in known for name in part.get("type", [])]
     literals = [value for part in known for value in part.get("enum", [])]
+    if not literals and set(types) <= {_NULL}:
+        return None  # nobody means that of a parameter
     if is_optional and _NULL not in types:
         types.append(_NULL)
     if not literals:
@@ -96,10 +100,12 @@ def _single(expression: ast.expr) -> Schema | None:
             return {"type": [_NULL]}
         case ast.Subscript(value=value, slice=inner) if _name(value) == "Literal":
             members = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-            values = [member.value for member in members if isinstance(member, ast.Constant)]
+            constants = [member.value for member in members if isinstance(member, ast.Constant)]
+            values = [value for value in constants if value is None or type(value).__name__ in _TYPES]
             return {"enum": values} if len(values) == len(members) else None
         case ast.Subscript(value=value):
-            return _named(_name(value).lower())  # what it holds is left to whoever takes it
+            name = _name(value).lower()
+            return _named(name) if name in _HOLDERS else None  # what it holds is left to whoever takes it
     return _named(_name(expression))
 
 

@@ -212,6 +212,15 @@ def nested_ids(optimizer: Optimizer) -> list[Any]:
     return list(names.values() if isinstance(names, dict) else names if isinstance(names, list) else ())
 
 
+def compiling_ids(optimizer: Optimizer) -> list[Any]:
+    """Those of `nested_ids` that compile: of a BetterTogether, those of its strategy alone."""
+    names = optimizer.params.get(NESTING["BetterTogether"])
+    if optimizer.type != "BetterTogether" or not isinstance(names, dict):
+        return nested_ids(optimizer)
+    steps = str(optimizer.params.get("strategy", _STRATEGY)).split(_THEN)
+    return [nested for name, nested in names.items() if name in steps]
+
+
 def references_in(optimizer: Optimizer) -> list[str]:
     """The `path:name` references of an optimizer: itself, and what its parameters name."""
     named = [optimizer.path, *(optimizer.params.get(name) for name in sorted(CALLABLES))]

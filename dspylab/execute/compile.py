@@ -7,6 +7,7 @@ import contextvars
 import logging
 import math
 import shutil
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -138,12 +139,12 @@ def compile_program(job: CompileJob) -> CompileReport:
         EnvironmentProblem: If the disk is full.
     """
     path = calls_file(job.layout, job.compile_hash)
-    earlier, began = noted(path), time.monotonic()
+    earlier, began, was_stopped = noted(path), time.monotonic(), threading.Event()
     try:
         with Replies(path) as replies:
             if earlier.unanswered:
                 _drop_states(path.parent)
-            recorder = Recorder(names={}, role="optimizer", replies=replies)
+            recorder = Recorder(names={}, role="optimizer", replies=replies, was_stopped=was_stopped)
             program, validation = _optimized(job, recorder)
             _refuse_makeshift(job, recorder, found := noted(path))
             _warn_of_unmetered(job, found)
@@ -158,7 +159,8 @@ def compile_program(job: CompileJob) -> CompileReport:
             raise  # the disk is full: nothing else will do better
         return CompileReport(job.spec.key, stopped=str(job.refusal), refused=True)
     except BaseException as error:  # noqa: BLE001 - whatever an optimizer raises, sys.exit() included
-        reached = job.ledger.exhausted or job.ledger.refused_paid
+        # That a call of another one may not be paid is no reason why this one fails.
+        reached = job.ledger.exhausted or (job.ledger.refused_paid if was_stopped.is_set() else None)
         if isinstance(error, Stopped) or job.ledger.is_stopped or reached is not None:
             return CompileReport(job.spec.key, stopped=str(reached or "interrupted"))
         if job.refusal is not None:

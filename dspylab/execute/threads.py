@@ -80,5 +80,7 @@ class _Run:
 
     def _execute(self, todos: Sequence[Todo]) -> list[Outcome]:
         outcomes = [execute_example(self._job, todo) for todo in todos]
-        self._was_held_up |= any(map(is_unfinished, outcomes))
+        # Never set back: of several threads one would undo what another has found.
+        if any(map(is_unfinished, outcomes)):
+            self._was_held_up = True
         return outcomes

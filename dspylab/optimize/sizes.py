@@ -10,7 +10,7 @@ from dspy import teleprompt
 
 from dspylab.config.defect import Defect
 from dspylab.config.models import Optimizer
-from dspylab.config.optimizers import nested_ids
+from dspylab.config.optimizers import compiling_ids
 
 _MORE = "give it more examples"
 #: Of the training examples that MIPROv2 validates on when it has no others, at least one and at most so many.
@@ -40,7 +40,7 @@ def too_few(entries: Mapping[str, Optimizer], optimizer_id: str, sizes: Sizes) -
     if entry.type == "BetterTogether" and not sizes.validation:
         held_back = int(_param(entry, "valset_ratio") * sizes.train)
         nested = Sizes(sizes.train - held_back, held_back)
-    for name in nested_ids(entry):
+    for name in compiling_ids(entry):
         yield from too_few(entries, name, nested)
     address = ("optimizers", optimizer_id)
     if entry.type == "SIMBA":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -95,6 +96,12 @@ def axis_values(experiment: Experiment) -> dict[str, list[JSON]]:
     for axis, values in matrix.free_axes.items():
         named[axis] = list(values)
     return {axis: named[axis] for axis in canonical_order(named)}
+
+
+def excluded(experiment: Experiment) -> int:
+    """How many of the combinations of the axes `exclude` takes out."""
+    axes = axis_values(experiment)
+    return math.prod(map(len, axes.values())) - sum(1 for _ in _kept(experiment, axes))
 
 
 def canonical_order(axes: Iterable[str]) -> list[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -160,12 +161,13 @@ def _metrics(found: FoundProgram, program: str) -> tuple[str, str]:
     return "".join(lines), next(iter(names))
 
 
-def _by_metric_ids(names: Iterable[str], otherwise: str) -> dict[str, str]:
+def _by_metric_ids(names: Collection[str], otherwise: str) -> dict[str, str]:
     """Ids of metrics to what they are of: its own name if it may be one, else that with something to it."""
-    found = {}
+    found: dict[str, str] = {}
     for place, name in enumerate(names, start=1):
-        wanted = (name, otherwise.format(name.strip("_")), f"metric{place}")
-        found[next(filter(_may_be_metric, wanted))] = name
+        others = chain([otherwise.format(name.strip("_"))], (f"metric{number}" for number in count(place)))
+        free = (other for other in others if other not in names and other not in found)
+        found[next(filter(_may_be_metric, chain([name], free)))] = name
     return found
 
 
