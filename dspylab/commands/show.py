@@ -14,7 +14,7 @@ from dspylab.commands.console import console
 from dspylab.commands.find import find_layout, refuse_files
 from dspylab.commands.stale import Now
 from dspylab.config.values import canonical
-from dspylab.config.wording import choose
+from dspylab.config.wording import choose, named
 from dspylab.errors import UsageError
 from dspylab.jsonable import to_json
 from dspylab.pipeline.stages import parse_coordinate
@@ -84,7 +84,7 @@ def show_results(config: Path | None, view: View) -> None:
     columns = [name.strip() for name in view.columns.split(",")] if view.columns else None
     table = ranking_table(results.summary, figures, columns, view.order)
     over_seeds = _over_seeds(results.summary, runs)
-    findings = _findings(results, decision)
+    findings = [*_findings(results, decision), *_absent(*now.not_in(results.summary, layout))]
     if view.format == "json":
         print(json.dumps(_document(results, decision, table.rows), ensure_ascii=False, indent=2))
     elif view.format == "csv":
@@ -193,6 +193,17 @@ def _findings(results: StoredResults, decision: Decision) -> list[str]:
     if results.without_rows:
         runs = ", ".join(results.without_rows)
         lines.append(f"Without a verdict, as their rows are not here: {runs}: {results.remedy}.")
+    return lines
+
+
+def _absent(without: Sequence[str], newer: Sequence[str]) -> list[str]:
+    """The runs of the matrix that are in no row of the table, whatever the filters, in words."""
+    lines = []
+    if without:
+        why = "as they have no results of the experiment as it is"
+        lines.append(f"Not in the table, {why}: {named(without)}: `dspylab run`.")
+    if newer:
+        lines.append(f"Not in the table, as the summary is older: {named(newer)}: `dspylab aggregate`.")
     return lines
 
 

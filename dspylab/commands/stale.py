@@ -46,6 +46,22 @@ class Now:
         remedy = f"`dspylab aggregate` takes the newer ones of {named(newer)} that are here; {results.remedy}"
         return replace(results, remedy=remedy)
 
+    def not_in(self, summary: Mapping[str, Any], layout: Layout) -> tuple[list[str], list[str]]:
+        """Keys of the runs of the matrix that a summary has not.
+
+        Args:
+            summary: The content of `summary.json`.
+            layout: Where the results lie.
+
+        Returns:
+            Those that have no results of the experiment as it is; and those that have newer ones.
+        """
+        if self._laboratory is None:
+            return [], []
+        absent = [run.key for run in self._laboratory.runs if run.key not in summary["runs"]]
+        newer = self._made_now(layout, absent)
+        return [run for run in absent if run not in newer], newer
+
     def tell_stale(self, summary: Mapping[str, Any]) -> None:
         """Says on stderr, which no format is printed to, how many runs are stale; nothing if none is.
 
