@@ -190,6 +190,26 @@ def test_results_of_another_experiment_do_not_count(
     assert said in done.out
 
 
+def test_why_the_summary_has_no_such_run_is_said(lab: Laboratory, cli_inside: Cli) -> None:
+    """As after Ctrl-C in a run whose settings had changed."""
+    add_checks(lab, "accuracy: {min: 0.1}")
+    lab.change({"models": {"fake": {"max_tokens": 66}}})
+    assert cli_inside("aggregate", cwd=lab.root).code == 1
+    assert cli_inside("run-one", "model=fake", "program.style=predict", cwd=lab.root).code == 0
+
+    def said() -> list[str]:
+        lines = cli_inside("check", cwd=lab.root).out.splitlines()
+        return [line.partition(": complete: ")[2] for line in lines if ": complete: " in line]
+
+    outdated = "its results were made with other settings, code or data: `dspylab run`"
+    assert said() == ["its results are newer than the summary: `dspylab aggregate`", outdated]
+    assert cli_inside("plan", "--pilot", "2", cwd=lab.root).code == 0
+    assert said()[1] == "is not finished: `dspylab run` goes on with it"
+    shutil.rmtree(lab.root / ".dspylab")
+    lab.raw("fake-cot").with_name("run.json").write_text("{")
+    assert "experiments/triage/results/fake-cot/run.json: is not JSON" in said()[1]
+
+
 def test_without_results_there_is_nothing_to_judge(lab: Laboratory, cli_inside: Cli) -> None:
     add_checks(lab, "accuracy: {min: 0.1}")
     lab.summary.unlink()

@@ -16,11 +16,15 @@ from dspylab.laboratory import Laboratory, open_laboratory
 from dspylab.pipeline.git import find_git_root, find_revision
 from dspylab.pipeline.revisions import results_at, workspace_digests
 from dspylab.places import shown_path
-from dspylab.record.publish import write_atomically
+from dspylab.record.journal import finished, is_published
+from dspylab.record.publish import read_json, write_atomically
 from dspylab.record.results import StoredResults, workspace_results
+from dspylab.records import RunSpec
 from dspylab.report.checks import junit, lines, markdown, verdict, workflow_commands
 from dspylab.results import read_summary
 from dspylab.unscored import unscored_entry
+
+_OUTDATED = "its results were made with other settings, code or data: `dspylab run`"
 
 
 def check_experiment(
@@ -83,14 +87,31 @@ def _unfit(laboratory: Laboratory, now: State) -> dict[str, str]:
     for spec in laboratory.runs:
         run = now.summary.runs.get(spec.key)
         if run is None:
-            unfit[spec.key] = "has no results: `dspylab run`"
+            unfit[spec.key] = _why_absent(laboratory, spec)
         elif run.config_hash != laboratory.config_hash(spec, run.versions):
-            unfit[spec.key] = "its results were made with other settings, code or data: `dspylab run`"
+            unfit[spec.key] = _OUTDATED
         elif (unscored := unscored_entry(metric, now.results.summary["runs"][spec.key])) is not None:
             unfit[spec.key] = unscored
         elif not run.complete:
             unfit[spec.key] = "is not complete: `dspylab run` goes on with it"
     return unfit
+
+
+def _why_absent(laboratory: Laboratory, spec: RunSpec) -> str:
+    """Why the summary has no such run, as far as what lies there says it."""
+    journal = laboratory.journal(spec)
+    if finished(journal) and not is_published(journal):
+        return "is not finished: `dspylab run` goes on with it"
+    layout = laboratory.layout
+    if not (layout.raw(spec.key).is_file() and layout.info(spec.key).is_file()):
+        return "has no results: `dspylab run`"
+    try:
+        made = read_json(layout.info(spec.key))
+    except DataError as error:
+        return str(error)
+    if made.get("config_hash") != laboratory.config_hash(spec, made.get("versions")):
+        return _OUTDATED
+    return "its results are newer than the summary: `dspylab aggregate`"
 
 
 def _baseline(laboratory: Laboratory, name: str) -> State | str:
