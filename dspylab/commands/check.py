@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +13,14 @@ from dspylab.commands.console import note
 from dspylab.commands.find import find_config
 from dspylab.errors import ChecksFailed, DataError, UsageError
 from dspylab.laboratory import Laboratory, open_laboratory
+from dspylab.pipeline.dvcfile import LOCK_FILE
 from dspylab.pipeline.git import find_git_root, find_revision
 from dspylab.pipeline.revisions import results_at, workspace_digests
 from dspylab.places import shown_path
+from dspylab.record.answers import recorded_in
 from dspylab.record.journal import finished, is_published
-from dspylab.record.publish import read_json, write_atomically
+from dspylab.record.layout import Layout
+from dspylab.record.publish import file_md5, read_json, write_atomically
 from dspylab.record.results import StoredResults, workspace_results
 from dspylab.records import RunSpec
 from dspylab.report.checks import junit, lines, markdown, verdict, workflow_commands
@@ -84,6 +87,7 @@ def _unfit(laboratory: Laboratory, now: State) -> dict[str, str]:
     """Runs of the matrix whose results can not be judged, with the reason."""
     unfit = {}
     metric = laboratory.experiment.ranked_by
+    is_recorded = recorded_in(laboratory.layout.root / LOCK_FILE)
     for spec in laboratory.runs:
         run = now.summary.runs.get(spec.key)
         if run is None:
@@ -94,7 +98,21 @@ def _unfit(laboratory: Laboratory, now: State) -> dict[str, str]:
             unfit[spec.key] = unscored
         elif not run.complete:
             unfit[spec.key] = "is not complete: `dspylab run` goes on with it"
+        elif _has_other_rows(laboratory.layout, spec.key, is_recorded):
+            unfit[spec.key] = (
+                f"its rows are not those that {LOCK_FILE} names: `dvc checkout` brings those back"
+            )
     return unfit
+
+
+def _has_other_rows(layout: Layout, run: str, is_recorded: Callable[[str], bool]) -> bool:
+    """Whether the rows are not those that DVC has recorded of the very configuration that made them.
+
+    Of a configuration that it has not recorded, as after `run-one`, or of rows that are elsewhere it says
+    nothing.
+    """
+    info, rows = file_md5(layout.info(run)), file_md5(layout.raw(run))
+    return info is not None and rows is not None and is_recorded(info) and not is_recorded(rows)
 
 
 def _why_absent(laboratory: Laboratory, spec: RunSpec) -> str:
