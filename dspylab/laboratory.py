@@ -177,14 +177,14 @@ class Laboratory:
         """
         return self._hash(run, self.code_files, made_with)
 
-    def stale(self, summary: Mapping[str, Any]) -> list[str]:
-        """Keys of the runs whose results were made from other code, data or settings than there are now.
+    def made_from_these(self, results: Mapping[str, Mapping[str, Any]]) -> dict[str, bool]:
+        """Whether results were made from the code, data and settings that there are now, by run.
 
         Imports no code: it goes by the files that the code consisted of when it was last imported. Where
-        none are remembered, as in a fresh clone, it knows of no stale run.
+        none are remembered, as in a fresh clone, it knows it of no run.
 
         Args:
-            summary: The content of `summary.json`.
+            results: Key of a run to its entry in `summary.json`, or to its `run.json`.
 
         Raises:
             DataError: If a file of the dataset cannot be read.
@@ -193,15 +193,13 @@ class Laboratory:
             remembered_files(self.layout.root, self._memory(ending)) for ending in (".answers.json", ".json")
         )
         if answering is None or all_code is None:
-            return []
-        specs = self._by_key
-        return [
-            key
-            for key, run in summary["runs"].items()
-            if key not in specs
-            or run.get("config_hash")
-            != self._hash(specs[key], {**answering, **all_code}, run.get("versions"))
-        ]
+            return {}
+        specs, code = self._by_key, {**answering, **all_code}
+        return {
+            key: key in specs
+            and result.get("config_hash") == self._hash(specs[key], code, result.get("versions"))
+            for key, result in results.items()
+        }
 
     def _hash(self, run: RunSpec, code: Mapping[Path, str], made_with: Mapping[str, str] | None) -> str:
         files = self._relative({**code, **self.data_files})

@@ -190,6 +190,54 @@ def test_results_of_another_experiment_do_not_count(
     assert said in done.out
 
 
+def test_rows_that_were_changed_by_hand_are_not_judged(lab: Laboratory, cli_inside: Cli) -> None:
+    add_checks(lab, "accuracy: {min: 0.1}")
+    rows = lab.raw("fake-predict")
+    recorded = rows.read_text()
+    rows.unlink()  # it may be a link into DVC's cache
+    rows.write_text(recorded.replace('"accuracy":0.0', '"accuracy":1.0', 1))
+    assert rows.read_text() != recorded
+    done = cli_inside("check", cwd=lab.root)
+    assert done.code == 1
+    said = "its rows are not those that dvc.lock names: `dvc checkout` brings those back"
+    assert f"FAILED     fake-predict: complete: {said}\n" in done.out
+    # Rows that are not here were not changed: continuous integration need not have them.
+    rows.unlink()
+    assert cli_inside("check", cwd=lab.root).code == 0
+    lab.dvc("checkout", "--force")
+    assert rows.read_text() == recorded
+    assert cli_inside("check", cwd=lab.root).code == 0
+
+
+def test_results_that_dvc_has_not_recorded_are_judged(lab: Laboratory, cli_inside: Cli) -> None:
+    add_checks(lab, "accuracy: {min: 0.1}")
+    lab.change({"models": {"fake": {"max_tokens": 66}}, "matrix": {"program.style": ["predict"]}})
+    assert cli_inside("run-one", "model=fake", "program.style=predict", cwd=lab.root).code == 0
+    assert cli_inside("aggregate", cwd=lab.root).code == 0
+    done = cli_inside("check", cwd=lab.root)
+    assert (done.code, done.err) == (0, ""), done.out
+
+
+def test_why_the_summary_has_no_such_run_is_said(lab: Laboratory, cli_inside: Cli) -> None:
+    """As after Ctrl-C in a run whose settings had changed."""
+    add_checks(lab, "accuracy: {min: 0.1}")
+    lab.change({"models": {"fake": {"max_tokens": 66}}})
+    assert cli_inside("aggregate", cwd=lab.root).code == 1
+    assert cli_inside("run-one", "model=fake", "program.style=predict", cwd=lab.root).code == 0
+
+    def said() -> list[str]:
+        lines = cli_inside("check", cwd=lab.root).out.splitlines()
+        return [line.partition(": complete: ")[2] for line in lines if ": complete: " in line]
+
+    outdated = "its results were made with other settings, code or data: `dspylab run`"
+    assert said() == ["its results are newer than the summary: `dspylab aggregate`", outdated]
+    assert cli_inside("plan", "--pilot", "2", cwd=lab.root).code == 0
+    assert said()[1] == "is not finished: `dspylab run` goes on with it"
+    shutil.rmtree(lab.root / ".dspylab")
+    lab.raw("fake-cot").with_name("run.json").write_text("{")
+    assert "experiments/triage/results/fake-cot/run.json: is not JSON" in said()[1]
+
+
 def test_without_results_there_is_nothing_to_judge(lab: Laboratory, cli_inside: Cli) -> None:
     add_checks(lab, "accuracy: {min: 0.1}")
     lab.summary.unlink()

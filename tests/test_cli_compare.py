@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import API_KEY, Cli, summary
+from conftest import API_KEY, Cli, execute, summary
 
 from dspylab.testing import ChatRequest, FakeServer, Laboratory, experiment, reply_fields, tickets
 
@@ -510,6 +510,12 @@ def test_runs_that_an_added_axis_renamed_are_compared_with_what_they_were(
     assert "added or removed (adapter, program.style): name two runs." in unknown.out
 
 
+BOTH = (["show"], ["show", "--format", "md"])
+INVALID = (
+    "the experiment file is not valid now, so it can not be told whether these results are of it "
+    "(`dspylab validate`): experiments/triage/experiment.yaml:1: is no YAML: a value is missing: write it, "
+    "or close the brackets\n"
+)
 STALE = "made from other code, data or settings than the files have now ({} of 5 runs): `dspylab run`\n"
 
 
@@ -537,9 +543,75 @@ def test_stale_results_are_said_to_be_so(on_main: Laboratory, cli_inside: Cli, t
     lab.change({"matrix": {"seed": [0]}})
     assert said("show") == STALE.format(2)
     lab.config.write_text("nonsense: [")
-    assert said("show") == ""
+    assert [said(*command) for command in commands] == [INVALID] * 4
+    assert said("compare", "main", "HEAD") == ""
     lab.git("checkout", "--quiet", "--", ".")
     lab.program.unlink()
     assert said("show") == STALE.format(5)
     shutil.rmtree(lab.root / ".dspylab")
     assert said("show") == ""
+
+
+def words(cli_inside: Cli, lab: Laboratory, *command: str) -> str:
+    """What a command prints, without the line breaks of a terminal and what Markdown escapes."""
+    return " ".join(cli_inside(*command, cwd=lab.root).out.replace("\\`", "`").split())
+
+
+def test_runs_of_the_matrix_that_are_not_in_the_table_are_named(
+    tmp_path: Path, blank_repository: Path, cli_inside: Cli
+) -> None:
+    """As after Ctrl-C in a run whose settings had changed: there is one run, and it would be the best."""
+    with FakeServer() as server:
+        shutil.copytree(blank_repository, tmp_path, dirs_exist_ok=True)
+        config = {"matrix": {"model": ["fake"], "program.style": ["predict", "cot"], "seed": [0, 1]}}
+        lab = experiment(tmp_path, server_url=server.url, config=config, examples=EXAMPLES)
+        execute(lab, "run", "--quiet")
+        assert "Not in the table" not in cli_inside("show", cwd=lab.root).out
+        lab.change({"models": {"fake": {"max_tokens": 65}}})
+        execute(lab, "run-one", "model=fake", "program.style=cot", "seed=0")
+        before = [words(cli_inside, lab, *command) for command in BOTH]
+        report = cli_inside("report", "--format", "md", cwd=lab.root)
+        two = cli_inside("compare", "fake-cot-seed0", "fake-cot-seed1", cwd=lab.root)
+        assert cli_inside("aggregate", cwd=lab.root).code == 1
+    after = [words(cli_inside, lab, *command) for command in BOTH]
+
+    newer = "`dspylab aggregate` takes the newer ones that are here"
+    for text in before:
+        assert "Without a verdict, as their rows are not here: fake-cot-seed0: " in text
+        assert text.endswith(f"{newer}.")
+        assert "Not in the table" not in text
+    assert f"rows are not here: `fake-cot-seed0`. {newer}." in report.out
+    assert report.err.endswith(f"(1 of 4 runs): fake-cot-seed0: {newer}\n")
+    assert two.err == f"workspace: the rows of fake-cot-seed0 are not on this machine: {newer}\n"
+    for text in after:
+        assert text.endswith(
+            "Not in the table, as they have no results of the experiment as it is: "
+            "fake-predict-seed0, fake-predict-seed1, fake-cot-seed1: `dspylab run`."
+        )
+
+
+def test_rows_that_no_summary_has_yet_are_named(
+    tmp_path: Path, blank_repository: Path, cli_inside: Cli
+) -> None:
+    with FakeServer() as server:
+        shutil.copytree(blank_repository, tmp_path, dirs_exist_ok=True)
+        config = {"matrix": {"model": ["fake"], "seed": [0, 1]}}
+        lab = experiment(tmp_path, server_url=server.url, config=config, examples=EXAMPLES)
+        execute(lab, "run", "--quiet")
+        lab.change({"models": {"fake": {"max_tokens": 65}}, "matrix": {"seed": [0, 1, 2, 3]}})
+        execute(lab, "run-one", "model=fake", "seed=1")
+        execute(lab, "run-one", "model=fake", "seed=2")
+    lab.raw("fake-seed0").unlink()
+    shown = " ".join(cli_inside("show", cwd=lab.root).out.split())
+    assert (
+        "are not here: fake-seed0, fake-seed1: `dspylab aggregate` takes the newer ones of fake-seed1"
+        in shown
+    )
+    assert "that are here; `dvc checkout` or `dvc pull` gets them, or `dspylab run` executes" in shown
+    assert "no results of the experiment as it is: fake-seed3: `dspylab run`." in shown
+    assert "Not in the table, as the summary is older: fake-seed2: `dspylab aggregate`." in shown
+    lab.raw("fake-seed2").with_name("run.json").write_text("{")
+    shown = " ".join(cli_inside("show", cwd=lab.root).out.split())
+    assert (
+        "as they have no results of the experiment as it is: fake-seed2, fake-seed3: `dspylab run`." in shown
+    )

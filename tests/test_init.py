@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -503,3 +504,16 @@ def test_a_metric_of_the_program_that_is_called_as_a_figure_gets_another_name(
     found = {name: str(metric.ref).partition(":")[2] for name, metric in experiment.metrics.items()}
     assert found == {"my_scored": "scored", "my_calls": "calls"}
     assert experiment.primary_metric == "my_scored"
+
+
+def test_of_several_experiments_each_can_be_run_next(tmp_path: Path, cli_inside: Cli) -> None:
+    cli_inside("init", "lab", cwd=tmp_path)
+    shutil.copytree(tmp_path / "lab" / "experiments" / "topics", tmp_path / "lab" / "experiments" / "other")
+
+    done = cli_inside("init", "lab", cwd=tmp_path)
+
+    assert done.code == 0, done.err
+    assert done.out.endswith(
+        "Next:\n  cd lab\n  dspylab run -c experiments/other/experiment.yaml\nor:\n"
+        "  dspylab run -c experiments/topics/experiment.yaml\n"
+    )

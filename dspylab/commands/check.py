@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +13,21 @@ from dspylab.commands.console import note
 from dspylab.commands.find import find_config
 from dspylab.errors import ChecksFailed, DataError, UsageError
 from dspylab.laboratory import Laboratory, open_laboratory
+from dspylab.pipeline.dvcfile import LOCK_FILE
 from dspylab.pipeline.git import find_git_root, find_revision
 from dspylab.pipeline.revisions import results_at, workspace_digests
 from dspylab.places import shown_path
-from dspylab.record.publish import write_atomically
+from dspylab.record.answers import recorded_in
+from dspylab.record.journal import finished, is_published
+from dspylab.record.layout import Layout
+from dspylab.record.publish import file_md5, read_json, write_atomically
 from dspylab.record.results import StoredResults, workspace_results
+from dspylab.records import RunSpec
 from dspylab.report.checks import junit, lines, markdown, verdict, workflow_commands
 from dspylab.results import read_summary
 from dspylab.unscored import unscored_entry
+
+_OUTDATED = "its results were made with other settings, code or data: `dspylab run`"
 
 
 def check_experiment(
@@ -80,17 +87,49 @@ def _unfit(laboratory: Laboratory, now: State) -> dict[str, str]:
     """Runs of the matrix whose results can not be judged, with the reason."""
     unfit = {}
     metric = laboratory.experiment.ranked_by
+    is_recorded = recorded_in(laboratory.layout.root / LOCK_FILE)
     for spec in laboratory.runs:
         run = now.summary.runs.get(spec.key)
         if run is None:
-            unfit[spec.key] = "has no results: `dspylab run`"
+            unfit[spec.key] = _why_absent(laboratory, spec)
         elif run.config_hash != laboratory.config_hash(spec, run.versions):
-            unfit[spec.key] = "its results were made with other settings, code or data: `dspylab run`"
+            unfit[spec.key] = _OUTDATED
         elif (unscored := unscored_entry(metric, now.results.summary["runs"][spec.key])) is not None:
             unfit[spec.key] = unscored
         elif not run.complete:
             unfit[spec.key] = "is not complete: `dspylab run` goes on with it"
+        elif _has_other_rows(laboratory.layout, spec.key, is_recorded):
+            unfit[spec.key] = (
+                f"its rows are not those that {LOCK_FILE} names: `dvc checkout` brings those back"
+            )
     return unfit
+
+
+def _has_other_rows(layout: Layout, run: str, is_recorded: Callable[[str], bool]) -> bool:
+    """Whether the rows are not those that DVC has recorded of the very configuration that made them.
+
+    Of a configuration that it has not recorded, as after `run-one`, or of rows that are elsewhere it says
+    nothing.
+    """
+    info, rows = file_md5(layout.info(run)), file_md5(layout.raw(run))
+    return info is not None and rows is not None and is_recorded(info) and not is_recorded(rows)
+
+
+def _why_absent(laboratory: Laboratory, spec: RunSpec) -> str:
+    """Why the summary has no such run, as far as what lies there says it."""
+    journal = laboratory.journal(spec)
+    if finished(journal) and not is_published(journal):
+        return "is not finished: `dspylab run` goes on with it"
+    layout = laboratory.layout
+    if not (layout.raw(spec.key).is_file() and layout.info(spec.key).is_file()):
+        return "has no results: `dspylab run`"
+    try:
+        made = read_json(layout.info(spec.key))
+    except DataError as error:
+        return str(error)
+    if made.get("config_hash") != laboratory.config_hash(spec, made.get("versions")):
+        return _OUTDATED
+    return "its results are newer than the summary: `dspylab aggregate`"
 
 
 def _baseline(laboratory: Laboratory, name: str) -> State | str:

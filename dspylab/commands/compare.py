@@ -13,7 +13,7 @@ from dspylab.aggregate.contrast import Contrast, Flips, completed, contrast, fli
 from dspylab.commands.console import console
 from dspylab.commands.find import find_layout, refuse_files
 from dspylab.commands.opponents import Opponents, find_opponents
-from dspylab.commands.stale import tell_stale
+from dspylab.commands.stale import Now
 from dspylab.jsonable import to_json
 from dspylab.record.results import WORKSPACE
 
@@ -70,7 +70,9 @@ def compare_results(config: Path | None, wish: Wish) -> None:
         DataError: If there are no results, or their rows are elsewhere.
     """
     refuse_files(wish.names)
-    opponents = find_opponents(find_layout(config), wish.names, wish.metric)
+    layout, now = find_layout(config), Now(config)
+    workspace = now.results(layout) if layout.summary.is_file() or not wish.names else None
+    opponents = find_opponents(layout, workspace, wish.names, wish.metric)
     found = _compare(opponents, wish)
     if wish.format == "json":
         print(json.dumps(_document(found), ensure_ascii=False, indent=2))
@@ -81,7 +83,7 @@ def compare_results(config: Path | None, wish: Wish) -> None:
     results = [side.results for pair in opponents.pairs for side in pair]
     in_workspace = [one for one in results if one.name == WORKSPACE]
     if in_workspace:
-        tell_stale(config, in_workspace[0].summary)
+        now.tell_stale(in_workspace[0].summary)
 
 
 def _compare(opponents: Opponents, wish: Wish) -> _Found:

@@ -173,8 +173,12 @@ def _tell_next(made: _Made, root: Path, config: Path | None) -> None:
     print("\nNext:")
     if root != Path.cwd():
         print(f"  cd {shown_path(root)}")
-    several = config is not None and len(configs_in_sight(root)) > 1
-    print(f"  dspylab run -c {config.relative_to(root)}" if config and several else "  dspylab run")
+    present = configs_in_sight(root)
+    if len(present) > 1:
+        named = present if config is None else [config]
+        print("\nor:\n".join(f"  dspylab run -c {one.relative_to(root)}" for one in named))
+    else:
+        print("  dspylab run")
     if config is None:
         return
     try:

@@ -49,11 +49,14 @@ class Opponents:
     remarks: tuple[str, ...] = ()
 
 
-def find_opponents(layout: Layout, names: Sequence[str], metric: str | None) -> Opponents:
+def find_opponents(
+    layout: Layout, workspace: StoredResults | None, names: Sequence[str], metric: str | None
+) -> Opponents:
     """Finds what the names stand for.
 
     Args:
         layout: Where the experiment lies.
+        workspace: The results that lie in the workspace; None without any, where something is named.
         names: None: all runs against the best. One run: all others against it. One revision: the workspace
             against it. Two runs: the second against the first. Two revisions: all runs of the second, each
             against the same run of the first. ``workspace`` is a revision too. A run may be named without
@@ -64,7 +67,6 @@ def find_opponents(layout: Layout, names: Sequence[str], metric: str | None) -> 
         UsageError: If a name means nothing, or there is nothing to compare.
         DataError: If there are no results, or their rows are elsewhere.
     """
-    workspace = workspace_results(layout) if layout.summary.is_file() or not names else None
     known = _known(workspace)
     if all(name in known for name in names) and workspace is not None:
         if len(names) == 2:

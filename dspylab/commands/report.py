@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dspylab.commands.find import find_layout
-from dspylab.commands.stale import tell_stale
+from dspylab.commands.stale import Now
 from dspylab.config.wording import counted, named
 from dspylab.errors import DataError
 from dspylab.places import shown_path
 from dspylab.record.layout import Layout
 from dspylab.record.publish import read_json, write_atomically
-from dspylab.record.results import StoredResults, workspace_results
+from dspylab.record.results import StoredResults
 from dspylab.report.compiled import CompiledProgram, compiled_program
 from dspylab.report.html import Page, render_html
 from dspylab.report.markdown import render_markdown
@@ -40,10 +40,10 @@ def write_report(config: Path | None, output: Path | None, form: Format, most_ex
     """
     if form == "html":
         require_packages()
-    layout = find_layout(config)
-    results = workspace_results(layout)
+    layout, now = find_layout(config), Now(config)
+    results = now.results(layout)
     material = gather(results)
-    tell_stale(config, results.summary)
+    now.tell_stale(results.summary)
     _tell_without_rows(results)
     if form == "md":
         text = render_markdown(material, verdict(material))

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from dspylab.aggregate.decision import Decision, decide
 from dspylab.commands.console import console
 from dspylab.commands.find import find_layout, refuse_files
-from dspylab.commands.stale import tell_stale
+from dspylab.commands.stale import Now
 from dspylab.config.values import canonical
-from dspylab.config.wording import choose
+from dspylab.config.wording import choose, named
 from dspylab.errors import UsageError
 from dspylab.jsonable import to_json
 from dspylab.pipeline.stages import parse_coordinate
-from dspylab.record.results import StoredResults, workspace_results
+from dspylab.record.results import StoredResults
 from dspylab.report.standing import (
     all_others,
     all_pairs,
@@ -66,7 +66,8 @@ def show_results(config: Path | None, view: View) -> None:
     from dspylab.report.ranking import Figures, ranking_table
 
     refuse_files(view.filters)
-    results = workspace_results(find_layout(config))
+    layout, now = find_layout(config), Now(config)
+    results = now.results(layout)
     runs = select_runs(results.summary, view.filters)
     decision = decide(results, runs=runs)
     verdicts, dominance = decision.verdicts(), decision.dominance()
@@ -83,6 +84,7 @@ def show_results(config: Path | None, view: View) -> None:
     columns = [name.strip() for name in view.columns.split(",")] if view.columns else None
     table = ranking_table(results.summary, figures, columns, view.order)
     over_seeds = _over_seeds(results.summary, runs)
+    findings = [*_findings(results, decision), *_absent(*now.not_in(results.summary, layout))]
     if view.format == "json":
         print(json.dumps(_document(results, decision, table.rows), ensure_ascii=False, indent=2))
     elif view.format == "csv":
@@ -93,7 +95,7 @@ def show_results(config: Path | None, view: View) -> None:
         print(markdown_table(table), end="")
         if over_seeds is not None:
             print(f"\n{markdown_table(over_seeds)}", end="")
-        lines = [*_cautions(decision), *_findings(results, decision)]
+        lines = [*_cautions(decision), *findings]
         print("".join(f"\n{markdown_text(line)}\n" for line in lines), end="")
     else:
         console().print(table)
@@ -102,9 +104,9 @@ def show_results(config: Path | None, view: View) -> None:
             console().print(over_seeds)
         for line in _cautions(decision):
             console().print(line, style="bold", markup=False)
-        for line in _findings(results, decision):
+        for line in findings:
             console().print(line, style="dim", markup=False)
-    tell_stale(config, results.summary)
+    now.tell_stale(results.summary)
 
 
 def select_runs(summary: Mapping[str, Any], filters: Sequence[str]) -> list[str]:
@@ -191,6 +193,17 @@ def _findings(results: StoredResults, decision: Decision) -> list[str]:
     if results.without_rows:
         runs = ", ".join(results.without_rows)
         lines.append(f"Without a verdict, as their rows are not here: {runs}: {results.remedy}.")
+    return lines
+
+
+def _absent(without: Sequence[str], newer: Sequence[str]) -> list[str]:
+    """The runs of the matrix that are in no row of the table, whatever the filters, in words."""
+    lines = []
+    if without:
+        why = "as they have no results of the experiment as it is"
+        lines.append(f"Not in the table, {why}: {named(without)}: `dspylab run`.")
+    if newer:
+        lines.append(f"Not in the table, as the summary is older: {named(newer)}: `dspylab aggregate`.")
     return lines
 
 
