@@ -29,7 +29,7 @@ from dspylab.report.standing import (
 )
 
 if TYPE_CHECKING:
-    from dspylab.report.tables import FittingTable
+    from dspylab.report.fitting import FittingTable
 
 Format = Literal["table", "md", "csv", "json"]
 

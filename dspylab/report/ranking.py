@@ -11,12 +11,11 @@ from dspylab.config.checks import SAID_OF_RUNS, SHORT_NAMES
 from dspylab.config.wording import choose
 from dspylab.errors import UsageError
 from dspylab.report.entries import estimate_of, metric_of, other_metrics, ranked
+from dspylab.report.fitting import Column, FittingTable
 from dspylab.report.numbers import NOTHING, cost, count, in_unit, number
 from dspylab.report.tables import (
     LATENCY_LEGEND,
     TOKENS_LEGEND,
-    Column,
-    FittingTable,
     alarm,
     name_of,
     other_rank,
