@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from dspylab.config.values import as_text
 from dspylab.config.wording import named
 from dspylab.jsonable import to_json
 from dspylab.printable import printable
@@ -291,7 +292,7 @@ def alarm(run: Mapping[str, Any]) -> str:
 
 
 def _coordinates(row: PlanRow) -> str:
-    return " ".join(f"{axis}={value}" for axis, value in row.coordinates.items())
+    return " ".join(f"{axis}={as_text(value)}" for axis, value in row.coordinates.items())
 
 
 def _state(row: PlanRow) -> str:
