@@ -133,6 +133,22 @@ def test_a_test_that_the_interval_does_not_follow_is_explained() -> None:
     assert "The test sees a difference, but the interval of the mean difference holds 0" in text
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_interval_that_the_test_does_not_follow_is_explained(sign: int) -> None:
+    values = [0.5 * sign] * 4 + [0.0] * 20
+    found = compare("f1", run([0.4] * 24), run([0.4 + value for value in values]), ("old", "new"))
+    assert found.ci95 is not None
+    assert found.ci95[0] * found.ci95[1] > 0
+    assert found.verdict == "cannot tell"
+    text = said(found)
+    assert "p = 0.125" in text
+    assert (
+        "The interval of the mean difference excludes 0, but by the test the wins and losses may be" in text
+    )
+    assert "excludes 0" not in said(flipped(3, 2, 59))
+    assert "excludes 0" not in said(flipped(18, 2))
+
+
 def test_every_reason_why_an_example_is_lost_is_counted() -> None:
     lost = Pairing(examples=80, paired=64, failed_a=1, failed_b=2, absent_a=3, absent_b=4)
     assert (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from dspylab.aggregate.compare import Comparison, Family
+from dspylab.aggregate.compare import ALPHA, Comparison, Family
 from dspylab.aggregate.contrast import Contrast, Flip, Flips
 from dspylab.config.wording import named
 from dspylab.report.fitting import Column, FittingTable
@@ -31,6 +31,10 @@ SHORT = 160
 #: Characters to which answers, and headings with the name of a run, are folded before a column goes: five of
 #: them fit 80.
 _SQUEEZED = 14
+_INTERVAL_ALONE = (
+    "The interval of the mean difference excludes 0, but by the test the wins and losses may be chance: a "
+    "verdict takes both."
+)
 #: Lines below a table of comparisons that say what is not in it.
 _MOST_REMARKS = 6
 
@@ -223,9 +227,12 @@ def _not_corrected(contrast: Contrast) -> str:
 
 
 def _disagreement(found: Comparison) -> list[str]:
-    """Why a small p-value was not enough."""
-    if found.verdict != "cannot tell" or found.p_adjusted is None or found.p_adjusted > 0.05:
+    """Why a small p-value, or an interval without 0, was not enough."""
+    if found.verdict != "cannot tell" or found.p_adjusted is None or found.ci95 is None:
         return []
+    if found.p_adjusted > ALPHA:
+        low, high = found.ci95
+        return [_INTERVAL_ALONE] if low > 0 or high < 0 else []
     return [
         (
             "The test sees a difference, but the interval of the mean difference holds 0: few examples "

@@ -177,7 +177,8 @@ def _compile_columns(rows: Sequence[Mapping[str, Any]]) -> Iterator[Column]:
 
     if not any(run.get("compile") for run in rows):
         return
-    yield Column("gain", gained, rank=1, legend="gain: over the same run without an optimizer.")
+    legend = "gain: over the same run without an optimizer; `dspylab compare` tests it."
+    yield Column("gain", gained, rank=1, legend=legend)
     if any(run.get("compile") and compiled(run, "cost_usd") != 0 for run in rows):
         yield Column("compile\ncost", spent, rank=2, legend="compile cost: once for all runs of a program.")
         yield Column("cost/\npoint", lambda run: cost(compiled(run, "cost_per_point_usd")), rank=7)
