@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -130,6 +131,22 @@ def test_a_test_that_the_interval_does_not_follow_is_explained() -> None:
     text = said(found)
     assert "Wilcoxon" in text
     assert "The test sees a difference, but the interval of the mean difference holds 0" in text
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_interval_that_the_test_does_not_follow_is_explained(sign: int) -> None:
+    values = [0.5 * sign] * 4 + [0.0] * 20
+    found = compare("f1", run([0.4] * 24), run([0.4 + value for value in values]), ("old", "new"))
+    assert found.ci95 is not None
+    assert found.ci95[0] * found.ci95[1] > 0
+    assert found.verdict == "cannot tell"
+    text = said(found)
+    assert "p = 0.125" in text
+    assert (
+        "The interval of the mean difference excludes 0, but by the test the wins and losses may be" in text
+    )
+    assert "excludes 0" not in said(flipped(3, 2, 59))
+    assert "excludes 0" not in said(flipped(18, 2))
 
 
 def test_every_reason_why_an_example_is_lost_is_counted() -> None:
@@ -297,6 +314,54 @@ def test_figures_stand_side_by_side() -> None:
     assert rows["tokens_p50_per_s"] == ["50.0", "50.0", NOTHING]
     assert rows["cost_usd"] == ["$0.20", "$0.10", "-50%"]
     assert rows["ttft_p50_s"] == [NOTHING, NOTHING, NOTHING]
+
+
+LONG = ("triage-mini-two_steps-balanced_demos", "triage-smollm2-predict-temperature0.7")
+
+
+@pytest.mark.parametrize("width", [6, 8, 20, 30, 40, 50, 60, 70, 80, 100, 140])
+def test_no_width_cuts_a_table_off(width: int) -> None:
+    long = flipped(18, 2, names=LONG)
+    answers = ({"label": "the parcel was delivered to the neighbours", "urgent": True},)
+    flips = Flips(wins=(flip("0123456789abcdef", outputs_b=answers),), losses=())
+    tables = [
+        figures_table(contrast(long)),
+        comparisons_table("all", [contrast(long)], LONG[0]),
+        comparisons_table("all", [contrast(long)], None),
+        *flips_tables(long, flips, 160),
+    ]
+    for table in tables:
+        bare = replace(table, columns=[replace(column, legend="") for column in table.columns], notes=())
+        text = shown(bare, width=width)
+        assert all(len(line.rstrip()) <= width for line in text.splitlines())
+        characters, _, names = "".join(text.split()).partition("Leftoutinthiswidth:")
+        left_out = names.removesuffix(".").split(",")
+        for column in bare.columns:
+            if "".join(column.title.split()) not in left_out:
+                characters = without(characters, [column.title, *map(column.cell, bare.rows)])
+            else:
+                assert column.rank
+
+
+def without(characters: str, texts: Iterable[str]) -> str:
+    """Those characters that are left when each of the texts was found among them, folded or not."""
+    left = Counter(characters)
+    left.subtract("".join("".join(texts).split()))
+    assert min(left.values()) >= 0
+    return "".join(left.elements())
+
+
+def test_eighty_columns_show_what_each_side_says() -> None:
+    long = flipped(18, 2, names=LONG)
+    (table,) = flips_tables(long, Flips(wins=(flip("0123456789abcdef"),), losses=()), 160)
+    text = shown(table, width=80)
+    assert "Left out" not in text
+    assert "temperature0.7" in text
+    text = shown(figures_table(contrast(long)), width=50)
+    assert "tokens_p50_per_s" in text
+    assert "Left out in this width: change." in text
+    # Names are folded before intervals are.
+    assert "+0.250 [+0.125, +0.375]" in shown(comparisons_table("all", [contrast(long)], LONG[0]), width=50)
 
 
 def flip(example: str, **fields: Any) -> Flip:

@@ -16,7 +16,7 @@ from rich.console import Console, RenderableType
 
 from dspylab.jsonable import to_json
 from dspylab.printable import printable
-from dspylab.records import ErrorSample, ExampleCounts, RunSummary, SeedsSummary, Summary
+from dspylab.records import ErrorSample, ExampleCounts, Gain, RunCompile, RunSummary, SeedsSummary, Summary
 from dspylab.report import numbers
 from dspylab.report.folding import folded
 from dspylab.report.tables import PlanRow, plan_table, results_table
@@ -195,6 +195,16 @@ def test_no_width_breaks_the_table(width: int) -> None:
 def test_a_summary_file_gives_the_same_table() -> None:
     whole = summary({"good": run(0.8125), "poor": run(0.25)})
     assert rendered(results_table(to_json(whole)), 120) == rendered(results_table(whole), 120)
+
+
+def test_a_gain_says_what_it_is_and_what_tests_it() -> None:
+    compiled = RunCompile(
+        program="fewshot-mini", cost_usd=0.0, calls=0, compile_s=1.0, validation_score=None,
+        gain=Gain(baseline="plain", difference=0.056, ci95=(0.009, 0.12), n=36), cost_per_point_usd=None,
+    )  # fmt: skip
+    text = rendered(results_table(summary({"few": replace(run(0.5), compile=compiled)})), 300)
+    assert "+0.056 [+0.009, +0.120]" in text
+    assert "gain: over the same run without an optimizer; `dspylab compare` tests it." in text
 
 
 def test_names_can_not_act() -> None:

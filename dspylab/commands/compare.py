@@ -18,7 +18,7 @@ from dspylab.jsonable import to_json
 from dspylab.record.results import WORKSPACE
 
 if TYPE_CHECKING:
-    from dspylab.report.tables import FittingTable
+    from dspylab.report.fitting import FittingTable
 
 Format = Literal["table", "md", "json"]
 

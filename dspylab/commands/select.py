@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from dspylab.config.values import canonical
 from dspylab.errors import UsageError
-from dspylab.pipeline.stages import arguments, parse_coordinate
+from dspylab.pipeline.stages import arguments, meant_value, parse_coordinate
 from dspylab.records import CompileSpec, RunSpec
 
 SpecT = TypeVar("SpecT", RunSpec, CompileSpec)
@@ -35,7 +35,8 @@ def select(specs: Sequence[SpecT], coordinates: Sequence[str], command: str, wha
             raise UsageError(
                 "is no coordinate", where=argument, remedy="write axis=value, such as model=smollm2"
             ) from error
-        wanted[axis] = value
+        values = [spec.coordinates[axis] for spec in specs if axis in spec.coordinates]
+        wanted[axis] = meant_value(value, values)
     # As JSON: Python takes true for 1.
     exact = [spec for spec in specs if canonical(dict(spec.coordinates)) == canonical(wanted)]
     fitting = exact or [

@@ -13,11 +13,11 @@ from dspylab.aggregate.decision import Decision, decide
 from dspylab.commands.console import console
 from dspylab.commands.find import find_layout, refuse_files
 from dspylab.commands.stale import Now
-from dspylab.config.values import canonical
-from dspylab.config.wording import choose, named
+from dspylab.config.values import as_text, canonical
+from dspylab.config.wording import choose, listed, named
 from dspylab.errors import UsageError
 from dspylab.jsonable import to_json
-from dspylab.pipeline.stages import parse_coordinate
+from dspylab.pipeline.stages import meant_value, parse_coordinate
 from dspylab.record.results import StoredResults
 from dspylab.report.standing import (
     all_others,
@@ -29,7 +29,7 @@ from dspylab.report.standing import (
 )
 
 if TYPE_CHECKING:
-    from dspylab.report.tables import FittingTable
+    from dspylab.report.fitting import FittingTable
 
 Format = Literal["table", "md", "csv", "json"]
 
@@ -131,13 +131,20 @@ def select_runs(summary: Mapping[str, Any], filters: Sequence[str]) -> list[str]
             continue
         axis, value = parse_coordinate(text)
         values = {
-            canonical(run["coordinates"][axis]): run for run in runs.values() if axis in run["coordinates"]
+            canonical(run["coordinates"][axis]): run["coordinates"][axis]
+            for run in runs.values()
+            if axis in run["coordinates"]
         }
+        value = meant_value(value, values.values())
         if not values:
             axes = dict.fromkeys(name for run in runs.values() for name in run["coordinates"])
             raise UsageError("there is no such axis", where=text, remedy=choose(axis, axes))
         if canonical(value) not in values:
-            raise UsageError("no run has this value", where=text, remedy=f"there is: {', '.join(values)}")
+            raise UsageError(
+                "no run has this value",
+                where=text,
+                remedy=f"there is: {listed(map(as_text, values.values()))}",
+            )
         wanted.setdefault(axis, set()).add(canonical(value))
     chosen = [
         key

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 #: Whole floats below this have the same digits as the integer that they equal.
 _EXACT: Final = 2.0**53
+#: Text that YAML takes for something else, without case; what JSON does is found by reading it.
+_READ_OTHERWISE: Final = ("", "~", "null", "true", "false")
 
 
 def canonical(value: Any) -> str:
@@ -19,8 +21,21 @@ def canonical(value: Any) -> str:
 
 
 def as_text(value: Any) -> str:
-    """A JSON value as a message names it: text as it is, anything else as JSON."""
-    return value if isinstance(value, str) else canonical(value)
+    """A JSON value as tables and messages name it and a command line takes it: text bare, all else as JSON.
+
+    Text that would be read as something else, such as `"false"`, is in quotes.
+    """
+    is_bare = isinstance(value, str) and not is_json(value) and value.casefold() not in _READ_OTHERWISE
+    return str(value) if is_bare else json.dumps(value, ensure_ascii=False)
+
+
+def is_json(text: str) -> bool:
+    """Whether text is JSON by itself, so that it has to be in quotes where JSON is read."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def by_text(values: Mapping[str, Iterable[Any] | None]) -> dict[str, dict[str, Any] | None]:

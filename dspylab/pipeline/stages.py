@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from dspylab.config.models import Dataset, Experiment
+from dspylab.config.values import is_json
 from dspylab.pipeline.plots import plots
 from dspylab.plan.compiles import compiles, distinct_compiles
 from dspylab.plan.identity import compile_addresses, param_addresses
@@ -47,6 +48,8 @@ SUMMARY_SECTIONS = (
     "metrics",
     "primary_metric",
 )
+#: How Python prints what JSON writes otherwise.
+_AS_IN_PYTHON: Mapping[str, JSON] = {"True": True, "False": False, "None": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +244,7 @@ def coordinate(axis: str, value: JSON) -> str:
     A value is JSON, except that a string which is no JSON by itself stands bare. `parse_coordinate` is the
     inverse.
     """
-    bare = isinstance(value, str) and value.isprintable() and not _is_json(value)
+    bare = isinstance(value, str) and value.isprintable() and not is_json(value)
     return f"{axis}={value if bare else json.dumps(value)}"
 
 
@@ -254,7 +257,23 @@ def parse_coordinate(argument: str) -> tuple[str, JSON]:
     axis, equals, text = argument.partition("=")
     if not equals or not axis:
         raise ValueError(argument)
-    return axis, json.loads(text) if _is_json(text) else text
+    return axis, json.loads(text) if is_json(text) else text
+
+
+def meant_value(value: JSON, values: Collection[JSON]) -> JSON:
+    """What a person meant who typed a value as Python writes it: `False` is false.
+
+    Args:
+        value: Of `parse_coordinate`.
+        values: Those that the axis has.
+
+    Returns:
+        The value itself if it is one of them, or stands for none of them.
+    """
+    if not isinstance(value, str) or value not in _AS_IN_PYTHON or value in values:
+        return value
+    meant = _AS_IN_PYTHON[value]
+    return meant if any(found is meant for found in values) else value
 
 
 def quote(text: str) -> str:
@@ -343,11 +362,3 @@ def _models_of(addresses: Sequence[str], name: str) -> list[str]:
     """Addresses in `params.yaml` of the models that a run's addresses belong to."""
     models = (address.split(".")[1] for address in addresses if address.startswith("models."))
     return [f"{name}.settings.{model}" for model in dict.fromkeys(models)]
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from dspylab.aggregate.compare import Comparison, Family
+from dspylab.aggregate.compare import ALPHA, Comparison, Family
 from dspylab.aggregate.contrast import Contrast, Flip, Flips
 from dspylab.config.wording import named
+from dspylab.report.fitting import Column, FittingTable
 from dspylab.report.numbers import (
     NOTHING,
     chance,
@@ -22,12 +23,18 @@ from dspylab.report.numbers import (
 )
 from dspylab.report.pairing import changed, left_out
 from dspylab.report.standing import all_pairs
-from dspylab.report.tables import Column, FittingTable
 
 _TESTS = {"mcnemar": "exact McNemar", "wilcoxon": "Wilcoxon"}
 _OF_CALLS = "Timings are of single calls; tokens per second: those of a reply by its latency."
 #: Characters of a text that stays on one line of a terminal's table.
 SHORT = 160
+#: Characters to which answers, and headings with the name of a run, are folded before a column goes: five of
+#: them fit 80.
+_SQUEEZED = 14
+_INTERVAL_ALONE = (
+    "The interval of the mean difference excludes 0, but by the test the wins and losses may be chance: a "
+    "verdict takes both."
+)
 #: Lines below a table of comparisons that say what is not in it.
 _MOST_REMARKS = 6
 
@@ -95,9 +102,9 @@ def figures_table(contrast: Contrast) -> FittingTable:
     ]
     columns = [
         Column("figure", lambda row: row[0], text=True),
-        Column(comparison.a, lambda row: _figure(row[0], row[1])),
-        Column(comparison.b, lambda row: _figure(row[0], row[2])),
-        Column("change", lambda row: _share(row[1], row[2])),
+        Column(comparison.a, lambda row: _figure(row[0], row[1]), squeezed=_SQUEEZED),
+        Column(comparison.b, lambda row: _figure(row[0], row[2]), squeezed=_SQUEEZED),
+        Column("change", lambda row: _share(row[1], row[2]), rank=1),
     ]
     return FittingTable("", columns, rows, [_OF_CALLS])
 
@@ -110,6 +117,7 @@ def flips_tables(comparison: Comparison, flips: Flips, short: int | None) -> lis
         flips: The examples.
         short: Most characters of a text; None for all.
     """
+    prose = partial(Column, text=True, squeezed=_SQUEEZED)
     tables = []
     ways = ((comparison.b, flips.wins, comparison.wins), (comparison.a, flips.losses, comparison.losses))
     for better, shown, total in ways:
@@ -117,11 +125,11 @@ def flips_tables(comparison: Comparison, flips: Flips, short: int | None) -> lis
             continue
         many = "" if len(shown) == total else f", {count(len(shown))} of them (--flips N shows more)"
         columns = [
-            Column("example", lambda flip: flip.example_id[:12] if short else flip.example_id, text=True),
-            Column("inputs", partial(_field, name="inputs", short=short), text=True),
-            Column("labels", partial(_labels, a=comparison.a, short=short), text=True),
-            Column(f"{comparison.a} says", partial(_answer, side="a", short=short), text=True),
-            Column(f"{comparison.b} says", partial(_answer, side="b", short=short), text=True),
+            prose("example", lambda flip: flip.example_id[:12] if short else flip.example_id, rank=2),
+            prose("inputs", partial(_field, name="inputs", short=short), rank=1),
+            prose("labels", partial(_labels, a=comparison.a, short=short), rank=3),
+            prose(f"{comparison.a} says", partial(_answer, side="a", short=short)),
+            prose(f"{comparison.b} says", partial(_answer, side="b", short=short)),
         ]
         tables.append(FittingTable(f"{better} is better on {count(total)}{many}", columns, shown))
     return tables
@@ -219,9 +227,12 @@ def _not_corrected(contrast: Contrast) -> str:
 
 
 def _disagreement(found: Comparison) -> list[str]:
-    """Why a small p-value was not enough."""
-    if found.verdict != "cannot tell" or found.p_adjusted is None or found.p_adjusted > 0.05:
+    """Why a small p-value, or an interval without 0, was not enough."""
+    if found.verdict != "cannot tell" or found.p_adjusted is None or found.ci95 is None:
         return []
+    if found.p_adjusted > ALPHA:
+        low, high = found.ci95
+        return [_INTERVAL_ALONE] if low > 0 or high < 0 else []
     return [
         (
             "The test sees a difference, but the interval of the mean difference holds 0: few examples "

@@ -10,7 +10,7 @@ from typing import Any
 
 from dspylab.printable import printable
 from dspylab.redact import redact
-from dspylab.report.tables import FittingTable
+from dspylab.report.fitting import FittingTable
 
 #: What Markdown, or HTML in it, would take for more than text. @ and # would call people and issues.
 _ACTIVE = str.maketrans(

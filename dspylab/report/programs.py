@@ -13,8 +13,8 @@ from rich.text import Text
 from dspylab.printable import printable
 from dspylab.records import CompileRecord
 from dspylab.report.compiled import CompiledPredictor, predictors
+from dspylab.report.fitting import Column, FittingTable
 from dspylab.report.numbers import NOTHING, cost, count, duration, estimate
-from dspylab.report.tables import Column, FittingTable
 
 #: State of a program that was set aside and that the next `run` puts back.
 COMES_BACK = "to restore"

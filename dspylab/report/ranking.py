@@ -8,15 +8,15 @@ from functools import partial
 from typing import Any
 
 from dspylab.config.checks import SAID_OF_RUNS, SHORT_NAMES
+from dspylab.config.values import as_text
 from dspylab.config.wording import choose
 from dspylab.errors import UsageError
 from dspylab.report.entries import estimate_of, metric_of, other_metrics, ranked
+from dspylab.report.fitting import Column, FittingTable
 from dspylab.report.numbers import NOTHING, cost, count, in_unit, number
 from dspylab.report.tables import (
     LATENCY_LEGEND,
     TOKENS_LEGEND,
-    Column,
-    FittingTable,
     alarm,
     name_of,
     other_rank,
@@ -92,11 +92,17 @@ class Figures:
         """The figures of a run for CSV: a metric with an interval has three columns."""
         cells: dict[str, Any] = {}
         for name in names:
-            cells[name] = self.value(row, name)
+            cells[name] = self._plain(row, name)
             if any(name in other["metrics"] for other in self.rows):
                 ends = metric_of(row, name).get("ci95") or (None, None)
                 cells[f"{name}_low"], cells[f"{name}_high"] = ends
         return cells
+
+    def _plain(self, row: Mapping[str, Any], name: str) -> Any:
+        """A figure of a run for CSV: a coordinate that is no text as the experiment file writes it."""
+        value = self.value(row, name)
+        is_other = name in row["coordinates"] and not isinstance(value, str)
+        return as_text(value) if is_other else value
 
     def sorted(self, name: str | None) -> list[Mapping[str, Any]]:
         """The rows, the best first; those without the figure last.
@@ -160,6 +166,8 @@ class Figures:
 
     def _cell(self, row: Mapping[str, Any], name: str) -> str:
         value = self.value(row, name)
+        if name in row["coordinates"]:
+            return as_text(value)
         if value is None:
             return NOTHING
         if isinstance(value, bool) or not isinstance(value, int | float):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dspylab.config.values import as_text
 from dspylab.report.entries import estimate_of, metric_of, most_frequent_error, other_metrics, value_of
 from dspylab.report.formats import html_text
 from dspylab.report.material import Material, RunMaterial
@@ -139,20 +140,23 @@ def _other_metric(name: str) -> _Column:
 def _axes(material: Material) -> list[_Column]:
     """The axes in which runs differ."""
     names = dict.fromkeys(axis for run in material.runs for axis in run.figures["coordinates"])
-    varying = [
-        axis
-        for axis in names
-        if len({repr(run.figures["coordinates"].get(axis)) for run in material.runs}) > 1
-    ]
+    varying = [axis for axis in names if len({_coordinate(run, axis) for run in material.runs}) > 1]
     return [_axis(axis) for axis in varying] if 1 < len(varying) <= _MOST_AXES else []
 
 
 def _axis(axis: str) -> _Column:
-    def value(run: RunMaterial) -> str:
-        found = run.figures["coordinates"].get(axis)
-        return NOTHING if found is None else str(found)
+    return _Column(
+        axis.rpartition(".")[2],
+        lambda run: html_text(_coordinate(run, axis)),
+        lambda run: _coordinate(run, axis),
+        axis,
+        numeric=False,
+    )
 
-    return _Column(axis.rpartition(".")[2], lambda run: html_text(value(run)), value, axis, numeric=False)
+
+def _coordinate(run: RunMaterial, axis: str) -> str:
+    coordinates = run.figures["coordinates"]
+    return as_text(coordinates[axis]) if axis in coordinates else NOTHING
 
 
 def _heading(column: _Column) -> str:

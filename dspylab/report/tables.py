@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from rich import box
-from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 
+from dspylab.config.values import as_text
 from dspylab.config.wording import named
 from dspylab.jsonable import to_json
 from dspylab.printable import printable
@@ -26,7 +24,7 @@ from dspylab.report.entries import (
     other_metrics,
     ranked,
 )
-from dspylab.report.folding import FoldingText
+from dspylab.report.fitting import Column, FittingTable
 from dspylab.report.numbers import (
     NOTHING,
     cost,
@@ -36,117 +34,11 @@ from dspylab.report.numbers import (
     number,
 )  # fmt: skip
 
-#: Width in characters below which the name of a run is not squeezed; a column goes instead.
-_NAME_WIDTH = 18
 #: What the columns of timings mean.
 LATENCY_LEGEND = "latency: a call from sending it to its last token."
 TOKENS_LEGEND = "tok/s: tokens of a reply by its latency."
-#: Characters between two columns.
-_GAP = 2
 #: Runs whose failures are described below the table.
 _NAMED_FAILURES = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of a table.
-
-    Attributes:
-        title: Its heading; may have several lines.
-        cell: From a row to its text.
-        rank: Columns of a higher rank go first when the terminal is too narrow; 0 always stays.
-        text: True for names and reasons, which are folded; False for figures, which are not.
-        style: From a row to a style; None for none.
-        legend: What it means, said below the table when it is shown.
-    """
-
-    title: str
-    cell: Callable[[Any], str]
-    rank: int = 0
-    text: bool = False
-    style: Callable[[Any], str] | None = None
-    legend: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class FittingTable:
-    """A table that leaves out its least important columns when the terminal is too narrow for them.
-
-    Attributes:
-        title: Above the table.
-        columns: All columns.
-        rows: What the cells are made from.
-        notes: Lines below the table.
-    """
-
-    title: str
-    columns: Sequence[Column]
-    rows: Sequence[Any]
-    notes: Sequence[str] = ()
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Renders the widest choice of columns that fits."""
-        yield Text(printable(self.title), style="bold")
-        for columns in self._choices():
-            if self._least_width(columns) <= options.max_width:
-                break
-        yield self._table(columns)
-        legend = self._legend(columns)
-        if legend:
-            yield Text(legend, style="dim")
-        for note in self.notes:
-            yield Text(printable(note), style="dim")
-        left_out = [column.title.replace("\n", " ") for column in self.columns if column not in columns]
-        if left_out:
-            yield Text(f"Left out in this width: {', '.join(left_out)}.", style="dim")
-
-    def _legend(self, columns: Sequence[Column]) -> str:
-        """What the columns mean, and the dash if there is one; nothing for a table that explains itself."""
-        meanings = [column.legend for column in columns if column.legend]
-        if not meanings or not self.rows:
-            return ""
-        if any(column.cell(row) == NOTHING for column in columns for row in self.rows):
-            meanings.append(f"{NOTHING}: no such figure.")
-        return " ".join(meanings)
-
-    def _choices(self) -> Iterator[list[Column]]:
-        for rank in range(max(column.rank for column in self.columns), -1, -1):
-            yield [column for column in self.columns if column.rank <= rank]
-
-    def _least_width(self, columns: Sequence[Column]) -> int:
-        """Characters that the table needs when only names and reasons are folded."""
-        widths = [
-            max(
-                *map(cell_len, column.title.split("\n")),
-                min(self._longest(column), _NAME_WIDTH) if column.text else self._longest(column),
-            )
-            for column in columns
-        ]
-        return sum(widths) + _GAP * (len(columns) - 1)
-
-    def _longest(self, column: Column) -> int:
-        return max((cell_len(printable(column.cell(row))) for row in self.rows), default=0)
-
-    def _table(self, columns: Sequence[Column]) -> Table:
-        table = Table(
-            box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False, show_edge=False
-        )
-        for column in columns:
-            table.add_column(
-                (FoldingText if column.text else Text)(column.title),
-                justify="left" if column.text else "right",
-                overflow="fold",
-                no_wrap=not column.text,
-                min_width=min(self._longest(column), _NAME_WIDTH) if column.text else None,
-            )
-        for row in self.rows:
-            styles = [column.style(row) if column.style else "" for column in columns]
-            cells = [printable(column.cell(row)) for column in columns]
-            kinds = [FoldingText if column.text else Text for column in columns]
-            table.add_row(
-                *(kind(cell, style=style) for kind, cell, style in zip(kinds, cells, styles, strict=True))
-            )
-        return table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,7 +177,8 @@ def _compile_columns(rows: Sequence[Mapping[str, Any]]) -> Iterator[Column]:
 
     if not any(run.get("compile") for run in rows):
         return
-    yield Column("gain", gained, rank=1, legend="gain: over the same run without an optimizer.")
+    legend = "gain: over the same run without an optimizer; `dspylab compare` tests it."
+    yield Column("gain", gained, rank=1, legend=legend)
     if any(run.get("compile") and compiled(run, "cost_usd") != 0 for run in rows):
         yield Column("compile\ncost", spent, rank=2, legend="compile cost: once for all runs of a program.")
         yield Column("cost/\npoint", lambda run: cost(compiled(run, "cost_per_point_usd")), rank=7)
@@ -400,7 +293,7 @@ def alarm(run: Mapping[str, Any]) -> str:
 
 
 def _coordinates(row: PlanRow) -> str:
-    return " ".join(f"{axis}={value}" for axis, value in row.coordinates.items())
+    return " ".join(f"{axis}={as_text(value)}" for axis, value in row.coordinates.items())
 
 
 def _state(row: PlanRow) -> str:
