@@ -480,7 +480,7 @@ def test_examples_that_flip_stand_greatest_difference_first(tmp_path: Path) -> N
         ("e5", 1.0, 0.5),
     ]
     last = found.losses[-1]
-    assert (last.inputs, last.labels) == ({"text": "ask e5"}, {"label": "bug"})
+    assert (last.inputs, last.labels, last.labels_a) == ({"text": "ask e5"}, {"label": "bug"}, None)
     assert last.outputs_a == (None, {"label": "1.0"})
     assert last.outputs_b == ({"label": "0.5"},)
     few = flips("accuracy", a, b, 1)
@@ -518,6 +518,7 @@ def test_what_differs_under_one_id_is_counted(tmp_path: Path) -> None:
     before = answers(1.0, 0.0, 1.0, 1.0)
     rows = answers(1.0, 1.0, 1.0, 1.0)
     rows[1]["labels"] = {"label": "login", "team": "web"}  # a field that came is no other label
+    before[2]["labels"] = {"label": "bug", "owner": "me"}  # nor is one that went
     rows[2]["inputs"] = {"text": "ask something else"}
     rows[3]["labels"] = {"label": "bug", "team": "web"}
     state = results(tmp_path, {"a": before, "b": rows})

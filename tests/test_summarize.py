@@ -186,6 +186,19 @@ def test_an_answer_from_the_cache_is_no_measurement_of_the_example() -> None:
     assert run.example_s.p50 == 1.5
 
 
+def test_a_call_of_a_model_of_the_programs_own_makes_cost_and_duration_unknown() -> None:
+    own = LMCall(model="openai/other", predictor="route", adapter="ChatAdapter")
+    run = of(result(0, call(), own, example_s=0.001), result(1, call(), example_s=1.5))
+    assert (run.example_s.n, run.example_s.p50) == (1, 1.5)
+    assert (run.cost_usd.total, run.cost_usd.unpriced_calls) == (None, 1)
+    assert run.latency_s.n == 2
+    # Of one that was not answered it is known that nothing was.
+    failed = dataclasses.replace(own, error="LMError: …")
+    run = of(result(0, call(), failed, example_s=2.0))
+    assert run.example_s.n == 1
+    assert run.cost_usd.total == pytest.approx(200e-6)
+
+
 def test_each_predictor_shows_its_own_figures() -> None:
     run = of(
         result(0, call(predictor="think", latency_s=3.0, finish_reason="length"), call(predictor="answer")),

@@ -48,30 +48,30 @@ class _Money:
     """
 
     known: array[float] = field(default_factory=lambda: array("d"))
-    priced: int = 0
     unpriced: int = 0
-    unreported: int = 0
+    has_priced: bool = False
+    has_unreported: bool = False
 
     def add(self, usd: float | None, *, is_reported: bool = True) -> None:
         if not is_reported:
-            self.unreported += 1
+            self.has_unreported = True
         elif usd is None:
             self.unpriced += 1
         else:
-            self.priced += 1
+            self.has_priced = True
             if usd:
                 self.known.append(usd)
 
     def take(self, other: _Money) -> None:
         """Adds all of another sum."""
         self.known.extend(other.known)
-        self.priced += other.priced
         self.unpriced += other.unpriced
-        self.unreported += other.unreported
+        self.has_priced |= other.has_priced
+        self.has_unreported |= other.has_unreported
 
     @property
     def total(self) -> float | None:
-        is_unknown = self.unpriced or (self.unreported and not self.priced)
+        is_unknown = self.unpriced or (self.has_unreported and not self.has_priced)
         return None if is_unknown else math.fsum(self.known)
 
 
