@@ -75,12 +75,12 @@ wheel-test: setup ## Build the wheel and try it in an environment of its own (EX
 lowest-test: setup ## Run the fast tests with the lowest versions that pyproject.toml allows
 	mkdir -p build/lowest
 	$(UV) pip compile --quiet --resolution lowest-direct --no-header --no-annotate \
-		--extra dask --extra local --extra parquet --extra report --extra text \
+		--extra dask --extra local --extra optuna --extra parquet --extra report --extra text \
 		--group dev --group demo --group examples pyproject.toml \
 		--output-file build/lowest/requirements.txt
 	$(UV) venv --quiet --clear --python $$($(BIN)/python -c 'import sys; print(sys.executable)') build/lowest/env
 	$(UV) pip sync --quiet --compile-bytecode --python build/lowest/env/bin/python build/lowest/requirements.txt
-	$(UV) pip install --quiet --python build/lowest/env/bin/python --no-deps --no-build-isolation --editable .
+	$(UV) pip install --quiet --python build/lowest/env/bin/python --no-deps --no-build-isolation --editable . pip
 	HF_HUB_OFFLINE=1 build/lowest/env/bin/python -m pytest $(PYTEST_ARGS) -m "not slow and not torture"
 
 editors-test: setup ## Check what editors complete in experiment files (installs yaml-language-server with npm)

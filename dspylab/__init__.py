@@ -8,9 +8,12 @@ The package is a chain of stages, each of which knows only those before it: ``co
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+# Not from typing, which takes long enough for Ctrl-C to leave a traceback: see `__main__`.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from dspylab.results import Results, load_results
 
 __all__ = ["Results", "__version__", "load_results"]

@@ -29,11 +29,11 @@ def experiment_files(typed: str) -> list[str]:
     return sorted(name for name in names if name.startswith(typed))
 
 
-def coordinates(config: Path | None, given: Collection[str], typed: str) -> list[str]:
+def coordinates(config: Path | str | None, given: Collection[str], typed: str) -> list[str]:
     """The coordinates `axis=value` of the runs that what was given so far leaves.
 
     Args:
-        config: What `--config` says.
+        config: What `--config` says, which older releases of typer give as text while a shell completes.
         given: Coordinates before the one that is completed.
         typed: Its beginning.
     """
@@ -43,8 +43,8 @@ def coordinates(config: Path | None, given: Collection[str], typed: str) -> list
     return [word for word in offered if word.startswith(typed)]
 
 
-def _runs(config: Path | None) -> tuple[RunSpec, ...]:
+def _runs(config: Path | str | None) -> tuple[RunSpec, ...]:
     try:
-        return plan_runs(load(find_config(config)))
+        return plan_runs(load(find_config(None if config is None else Path(config))))
     except DspylabError:
         return ()
