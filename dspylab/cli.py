@@ -54,6 +54,8 @@ Verbose = Annotated[
 ]
 ResultFormat = Literal["table", "md", "csv", "json"]
 ComparisonFormat = Literal["table", "md", "json"]
+PlanFormat = Literal["table", "json"]
+CheckFormat = Literal["text", "json"]
 Coordinates = Annotated[
     list[str] | None,
     typer.Argument(
@@ -228,13 +230,14 @@ def plan(
             help="Execute K examples of each run, keep them, and say what the rest will take.",
         ),
     ] = None,
+    output_format: Annotated[PlanFormat, typer.Option("--format", "-f", help="How to print it.")] = "table",
     verbose: Verbose = False,
 ) -> None:
     """Show the runs and which are done, stale or half done. Changes nothing, unless there is a pilot."""
     from dspylab.commands.plan import show_plan
 
     _log(verbose)
-    show_plan(config, pilot)
+    show_plan(config, pilot, output_format)
 
 
 @app.command(epilog=_example("dspylab validate -c experiments/triage/experiment.yaml"))
@@ -405,6 +408,7 @@ def report(
 
 @app.command(epilog=_example("dspylab check --junit check.xml"))
 def check(
+    *,
     config: Config = None,
     junit: Annotated[
         Path | None, typer.Option("--junit", help="Also write the result as JUnit XML.", show_default=False)
@@ -421,13 +425,14 @@ def check(
             show_default=False,
         ),
     ] = None,
+    output_format: Annotated[CheckFormat, typer.Option("--format", "-f", help="How to print it.")] = "text",
     verbose: Verbose = False,
 ) -> None:
     """Judge the results by the checks of the file. Says why, and exits with 1 if any fails."""
     from dspylab.commands.check import check_experiment
 
     _log(verbose)
-    check_experiment(config, junit_file=junit, markdown_file=markdown, github=github)
+    check_experiment(config, junit_file=junit, markdown_file=markdown, github=github, form=output_format)
 
 
 @app.command(

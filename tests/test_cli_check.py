@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -82,6 +83,26 @@ def test_checks_that_hold(lab: Laboratory, cli_inside: Cli) -> None:
     assert "passed     fake-predict: accuracy at least 0.7: 0.900 [" in done.out
     assert "passed     2 runs: examples.unscored at most 0: all hold" in done.out
     assert done.out.endswith("triage: 5 checks passed\n")
+
+
+def test_the_outcomes_are_a_document_for_programs_that_follow(lab: Laboratory, cli_inside: Cli) -> None:
+    add_checks(lab, "accuracy: {min: 0.7}\ncost_usd: {max: 1}")
+    done = cli_inside("check", "--format", "json", cwd=lab.root, GITHUB_ACTIONS="true")
+    assert (done.code, done.err) == (1, "triage: 1 of 4 checks failed\n")
+    document = json.loads(done.out)
+    assert (document["experiment"], document["passed"]) == ("triage", False)
+    found = {(one["figure"], one["condition"]): one for one in document["checks"]}
+    good, unknown = found["accuracy", "min"], found["cost_usd", "max"]
+    assert (good["side"], good["bound"], good["passed"], good["quantity"]["n"]) == (
+        "fake-predict",
+        0.7,
+        True,
+        40,
+    )
+    assert (unknown["passed"], unknown["problem"]) == (False, "there is no such figure")
+    lab.config.write_text(lab.config.read_text().replace("cost_usd: {max: 1}", "examples.unscored: {max: 0}"))
+    done = cli_inside("check", "--format", "json", cwd=lab.root)
+    assert (done.code, done.err, json.loads(done.out)["passed"]) == (0, "", True)
 
 
 def test_adding_a_check_runs_nothing_again(lab: Laboratory, server: FakeServer, cli_inside: Cli) -> None:

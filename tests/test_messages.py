@@ -33,7 +33,8 @@ def test_an_experiment_file_belongs_behind_an_option(command: str, tmp_path: Pat
     ("command", "option", "meant"),
     [
         ("show", "--json", "json"), ("compare", "--json", "json"), ("show", "--csv", "csv"),
-        ("report", "--md", "md"), ("plan", "--json", None), ("show", "--f", None), ("show", "-j", None),
+        ("report", "--md", "md"), ("plan", "--json", "json"), ("check", "--json", "json"),
+        ("run", "--csv", None), ("show", "--f", None), ("show", "-j", None),
     ],
 )  # fmt: skip
 def test_a_format_as_an_option_is_told_how_to_write_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,24 @@ def styles(cli_inside: Cli, make_lab: MakeLab, server: FakeServer) -> Laboratory
         lab.commit(f"temperature {temperature}")
     assert len(server.requests) == 32
     return lab
+
+
+def test_a_plan_is_a_document_for_programs_that_follow(styles: Laboratory, cli_inside: Cli) -> None:
+    add_optimizer(styles)
+    styles.change({"dataset": SPLIT})
+    done = cli_inside("plan", "--format", "json", cwd=styles.root)
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
+    assert (document["experiment"], document["examples"]) == ("triage", 4)
+    (program, *_) = document["programs"]
+    assert (program["state"], program["runs"]) == ("missing", 1)
+    runs = {run["run"]: run for run in document["runs"]}
+    assert {run["step"] for run in runs.values()} == {"execute", "wait"}
+    assert all(run["coordinates"]["model"] == "fake" for run in runs.values())
+
+    refused = cli_inside("plan", "--format", "json", "--pilot", "2", cwd=styles.root)
+    assert (refused.code, refused.out) == (2, "")
+    assert "a pilot is no document" in refused.err
 
 
 def test_results_that_the_cache_has_are_to_be_restored(

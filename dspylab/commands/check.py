@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from dspylab.aggregate.checking import State, judge
 from dspylab.aggregate.gate import Outcome
 from dspylab.commands.console import note
 from dspylab.commands.find import find_config
 from dspylab.errors import ChecksFailed, DataError, UsageError
+from dspylab.jsonable import to_json
 from dspylab.laboratory import Laboratory, open_laboratory
 from dspylab.pipeline.dvcfile import LOCK_FILE
 from dspylab.pipeline.git import find_git_root, find_revision
@@ -31,7 +34,12 @@ _OUTDATED = "its results were made with other settings, code or data: `dspylab r
 
 
 def check_experiment(
-    config: Path | None, *, junit_file: Path | None, markdown_file: Path | None, github: bool | None
+    config: Path | None,
+    *,
+    junit_file: Path | None,
+    markdown_file: Path | None,
+    github: bool | None,
+    form: Literal["text", "json"] = "text",
 ) -> None:
     """Judges every check of the experiment file and says why.
 
@@ -40,6 +48,7 @@ def check_experiment(
         junit_file: Where to write a JUnit document.
         markdown_file: Where to write a table for a pull request.
         github: Whether to print annotations for GitHub; None: when GITHUB_ACTIONS says so.
+        form: ``json``: the outcomes as one document, and no other line on standard output.
 
     Raises:
         ChecksFailed: If any condition does not hold.
@@ -55,16 +64,22 @@ def check_experiment(
             remedy=f"add some, such as checks: {{{laboratory.experiment.ranked_by}: {{min: 0.8}}}}",
         )
     outcomes = judge_experiment(laboratory)
-    note("\n".join(lines(outcomes)))
+    passed = all(outcome.passed for outcome in outcomes)
+    if form == "json":
+        document = {"experiment": name, "passed": passed, "checks": to_json(outcomes)}
+        print(json.dumps(document, ensure_ascii=False, indent=2))
+    else:
+        note("\n".join(lines(outcomes)))
     if junit_file is not None:
         write_atomically(junit_file, [junit(name, outcomes)])
     if markdown_file is not None:
         write_atomically(markdown_file, [markdown(name, outcomes).encode()])
-    if os.environ.get("GITHUB_ACTIONS") == "true" if github is None else github:
+    in_github = os.environ.get("GITHUB_ACTIONS") == "true" and form == "text"
+    if in_github if github is None else github:
         _annotate(laboratory, outcomes)
-    if not all(outcome.passed for outcome in outcomes):
+    if not passed:
         raise ChecksFailed(f"{name}: {verdict(outcomes)}")
-    note(f"{name}: {verdict(outcomes)}")
+    note(f"{name}: {verdict(outcomes)}", form == "json")
 
 
 def judge_experiment(laboratory: Laboratory) -> list[Outcome]:

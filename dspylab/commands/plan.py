@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 from dspylab.commands.console import console, note
 from dspylab.commands.find import find_config
@@ -13,25 +15,32 @@ from dspylab.commands.programs import plan_compiles
 from dspylab.commands.sync import pipeline_entry
 from dspylab.config.wording import counted
 from dspylab.errors import UsageError
+from dspylab.jsonable import to_json
 from dspylab.laboratory import Laboratory, open_laboratory
 from dspylab.lm.routing import engine_for
 from dspylab.report.programs import COMES_BACK, CompileRow, compiles_table
 from dspylab.report.tables import PlanRow, plan_table
 
 
-def show_plan(config: Path | None, pilot: int | None) -> None:
+def show_plan(
+    config: Path | None, pilot: int | None = None, form: Literal["table", "json"] = "table"
+) -> None:
     """Prints a line for each run: its coordinates, its state and why, its model and engine.
 
     Args:
         config: The experiment file.
         pilot: Executes so many examples of each run that is not done and extrapolates.
+        form: ``json``: programs and runs as one document, and no other line on standard output.
 
     Raises:
+        UsageError: If a pilot is to be a document.
         DspylabError: If the experiment, its code or the repository is wrong, or if nothing could come of the
             runs that are to be executed.
     """
     from dspylab.pipeline.repo import open_repository
 
+    if pilot is not None and form == "json":
+        raise UsageError("a pilot is no document", where="--format", remedy="leave one of the two out")
     laboratory = open_laboratory(find_config(config))
     repository = open_repository(laboratory.layout.root)
     entry = pipeline_entry(laboratory)
@@ -39,11 +48,14 @@ def show_plan(config: Path | None, pilot: int | None) -> None:
         laboratory, repository.compile_states(entry, [spec.key for spec in laboratory.compiles])
     )
     prospects = foresee(laboratory, repository, entry, programs)
-    if programs:
-        console().print(compiles_table(programs))
-    rows = [_row(laboratory, prospect) for prospect in prospects]
-    console().print(plan_table(rows, laboratory.experiment.name))
-    note("; ".join(_counts(laboratory, programs, prospects)))
+    if form == "json":
+        print(json.dumps(_document(laboratory, programs, prospects), ensure_ascii=False, indent=2))
+    else:
+        if programs:
+            console().print(compiles_table(programs))
+        rows = [_row(laboratory, prospect) for prospect in prospects]
+        console().print(plan_table(rows, laboratory.experiment.name))
+        note("; ".join(_counts(laboratory, programs, prospects)))
     todo = [prospect.run for prospect in prospects if prospect.step in ("execute", "wait")]
     repository.refuse_tracked(entry, [run.key for run in todo])
     if todo:
@@ -55,6 +67,38 @@ def show_plan(config: Path | None, pilot: int | None) -> None:
         from dspylab.commands.pilot import run_pilot
 
         run_pilot(laboratory, _able(prospects), pilot, _beyond(laboratory, programs, prospects))
+
+
+def _document(
+    laboratory: Laboratory, programs: Sequence[CompileRow], prospects: Sequence[Prospect]
+) -> dict[str, Any]:
+    """What the table says, for programs that follow."""
+    return {
+        "experiment": laboratory.experiment.name,
+        "examples": len(laboratory.splits.test),
+        "programs": [
+            {
+                "program": row.program,
+                "state": row.state,
+                "reasons": [*row.reasons],
+                "optimizer": row.optimizer,
+                "runs": row.runs,
+            }
+            for row in programs
+        ],
+        "runs": [
+            {
+                "run": prospect.run.key,
+                "coordinates": to_json(prospect.run.coordinates),
+                "step": prospect.step,
+                "state": prospect.state,
+                "reasons": [*prospect.reasons],
+                "kept": prospect.kept,
+                "answered": prospect.answered,
+            }
+            for prospect in prospects
+        ],
+    }
 
 
 def _row(laboratory: Laboratory, prospect: Prospect) -> PlanRow:

@@ -320,7 +320,8 @@ def _figure(name: str, value: float | None) -> str:
 def _share(before: float | None, after: float | None) -> str:
     if before is None or after is None or before == after:
         return NOTHING
-    return f"{after / before - 1:+.0%}" if before else NOTHING
+    # There is to be neither +0% nor -0%.
+    return f"{after / before - 1:+.0%}".replace("+0%", "0%").replace("-0%", "0%") if before else NOTHING
 
 
 def _change(name: str, before: Mapping[str, float | None], after: Mapping[str, float | None]) -> str:
