@@ -293,17 +293,8 @@ class MeteredLM(dspy.LM):  # type: ignore[misc]  # dspy has no types
         known = [tokens for tokens in counts if tokens is not None]
         complete = len(known) == len(replies) > 0
         watch = recorder.current()
-        adapter, fallback = recorder.adapter_now()
-        call = LMCall(
-            model=endpoint.id,
-            role=watch.role,
-            predictor=watch.predictor(),
-            adapter=adapter,
-            fallback=fallback,
-            cost_usd=0.0,
-            cached=True,
-            finish_reason=replies[-1].finish_reason if replies else None,
-        )
+        finish_reason = replies[-1].finish_reason if replies else None
+        call = replace(watch.asks(endpoint.id), cost_usd=0.0, cached=True, finish_reason=finish_reason)
         watch.add(
             _with_savings(call, known, endpoint.rates) if complete else call,
             functools.partial(_said, prepared, replies),

@@ -207,14 +207,7 @@ class MeteredEngine:
     ) -> tuple[lm15.Response, LMCall]:
         recorder.note_asked(self.endpoint.id)
         watch = recorder.current()
-        adapter, fallback = recorder.adapter_now()
-        call = LMCall(
-            model=self.endpoint.id,
-            role=watch.role,
-            predictor=watch.predictor(),
-            adapter=adapter,
-            fallback=fallback,
-        )
+        call = watch.asks(self.endpoint.id)
         wire = replace(request, model=self.endpoint.wire_model)
         progress = _Progress(asked_at)
         while True:

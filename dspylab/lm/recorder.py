@@ -80,6 +80,17 @@ class Recorder:
         """A recorder that adds to the same calls under another role."""
         return replace(self, names={}, role=role, parse_failures=[])
 
+    def asks(self, model: str) -> LMCall:
+        """A call that is made now: who asks, and how, without a figure.
+
+        Args:
+            model: Id of the model.
+        """
+        adapter, fallback = adapter_now()
+        return LMCall(
+            model=model, role=self.role, predictor=self.predictor(), adapter=adapter, fallback=fallback
+        )
+
     def add(
         self,
         call: LMCall,
@@ -117,17 +128,8 @@ class Recorder:
         )
 
     def _add_unmetered(self, call: Unmetered) -> None:
-        adapter, fallback = adapter_now()
-        without_figures = LMCall(
-            model=call.model,
-            role=self.role,
-            predictor=self.predictor(),
-            adapter=adapter,
-            fallback=fallback,
-            started_at=call.started_at,
-            error=None if call.error is None else describe(call.error),
-        )
-        self.add(without_figures, call.said)
+        error = None if call.error is None else describe(call.error)
+        self.add(replace(self.asks(call.model), started_at=call.started_at, error=error), call.said)
 
     def predictor(self) -> str | None:
         """Name of the predictor that is calling; None if none is.
