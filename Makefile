@@ -46,8 +46,8 @@ demo: setup ## Run the demo experiment on the embedded model: no key, no network
 test: setup ## Run the tests (PYTEST_ARGS replaces the default '-n auto --dist loadgroup')
 	HF_HUB_OFFLINE=1 $(BIN)/pytest $(PYTEST_ARGS)
 
-# Without a test that starts 512 threads at once: Python 3.11 may fail to trace one of them, which then ends at
-# once ("Cannot install a trace function while another trace function is being installed").
+# With Python 3.12 or newer: 3.11 may fail to trace a thread, which then ends at once ("Cannot install a trace
+# function while another trace function is being installed"). Hence without a test that starts 512 of them.
 UNTRACED := tests/test_models.py::test_512_calls_are_in_flight_at_once
 
 coverage: setup ## Run the tests; fails when they reach too little (95%, of the pure packages 100%)
