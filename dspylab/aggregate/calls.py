@@ -87,13 +87,17 @@ class _Predictor:
     cost: _Money = field(default_factory=_Money)
 
 
+def is_unmetered(call: Mapping[str, Any]) -> bool:
+    """As `LMCall.is_unmetered`, of a call of a row."""
+    return not (call["attempts"] or call["cached"] or call["error"])
+
+
 def may_be_from_cache(call: Mapping[str, Any]) -> bool:
     """Whether DSPy's cache answered a call of a row, so that the time of its example is no measurement.
 
     It did as far as anybody knows when the program built the model itself: see `LMCall.is_unmetered`.
     """
-    is_unmetered = not (call["attempts"] or call["error"])
-    return call["role"] == "task" and (call["cached"] or is_unmetered)
+    return call["role"] == "task" and (call["cached"] or is_unmetered(call))
 
 
 class CallTotals:

@@ -18,6 +18,7 @@ from typing import Any
 
 import dspy
 
+from dspylab.aggregate.calls import is_unmetered
 from dspylab.aggregate.stats import metric_summary
 from dspylab.compiled import drop_set_aside, set_aside
 from dspylab.errors import EndpointError, EnvironmentProblem, RepositoryError
@@ -201,7 +202,7 @@ def _refuse_makeshift(job: CompileJob, recorder: Recorder, found: Noted) -> None
 
 
 def _warn_of_unmetered(job: CompileJob, found: Noted) -> None:
-    foreign = Counter(call["model"] for call in found.calls if not call["attempts"] and not call["error"])
+    foreign = Counter(call["model"] for call in found.calls if is_unmetered(call))
     if foreign:
         logger.warning(
             "%s: %d of %d calls went to models that are none of the experiment's (%s): what they cost is not "

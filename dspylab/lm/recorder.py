@@ -17,7 +17,6 @@ from typing import Any
 
 import dspy
 from dspy import lm15
-from dspy.utils.callback import BaseCallback
 from dspy.utils.exceptions import AdapterParseError
 
 from dspylab.lm.faults import describe
@@ -114,13 +113,11 @@ class Recorder:
     def context(self, **settings: Any) -> Any:
         """`dspy.context` in which every call is recorded here."""
         callbacks = [
-            callback
-            for callback in dspy.settings.callbacks
-            if not isinstance(callback, AdapterWatch | UnmeteredWatch)
+            callback for callback in dspy.settings.callbacks if not isinstance(callback, AdapterWatch)
         ]
         return dspy.context(
             **{_SETTING: self},
-            callbacks=[*callbacks, AdapterWatch(), UnmeteredWatch(self._add_unmetered)],
+            callbacks=[*callbacks, AdapterWatch(self._add_unmetered)],
             # What `dspy.asyncify` waits at when it is limited is not made for several event loops: examples
             # that run one each would wait for each other for ever. Our own limits hold for its calls.
             async_max_workers=math.inf,
@@ -195,8 +192,11 @@ def _stage(predictor: dspy.Predict) -> int:
     return -int(predictor.stage, 16)
 
 
-class AdapterWatch(BaseCallback):  # type: ignore[misc]  # dspy has no types
-    """Notes which adapter formats a prompt and which replies it cannot parse."""
+class AdapterWatch(UnmeteredWatch):
+    """Notes which adapter formats a prompt and which replies it cannot parse.
+
+    It is the only callback of an example, since DSPy goes through all of them at each step of a call.
+    """
 
     def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """A module begins: no adapter has formatted anything for it yet."""
@@ -212,6 +212,7 @@ class AdapterWatch(BaseCallback):  # type: ignore[misc]  # dspy has no types
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """A model is asked, or the cache."""
+        super().on_lm_start(call_id, instance, inputs)
         prompt = _prompt.get()
         if prompt is not None:
             prompt.sent = True
