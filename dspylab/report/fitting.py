@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from rich import box
@@ -66,6 +66,8 @@ class FittingTable:
     columns: Sequence[Column]
     rows: Sequence[Any]
     notes: Sequence[str] = ()
+    #: Of each column that was measured, by identity: choices ask for the same again and again.
+    _widest: dict[int, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Renders the widest choice of columns that fits."""
@@ -113,7 +115,10 @@ class FittingTable:
         return max(_heading_width(column), self._longest_cell(column))
 
     def _longest_cell(self, column: Column) -> int:
-        return max((cell_len(printable(column.cell(row))) for row in self.rows), default=0)
+        if id(column) not in self._widest:
+            widths = (cell_len(printable(column.cell(row))) for row in self.rows)
+            self._widest[id(column)] = max(widths, default=0)
+        return self._widest[id(column)]
 
     def _widths(self, columns: Sequence[Column], least: Sequence[int], room: int) -> list[int]:
         """The width of each column: what is widest gives way first, none below its least."""
